@@ -1,0 +1,189 @@
+"""The canonical bytes of an audit record: what the stream carries and what the chain hashes.
+
+Never JSON or SQL text, which have many spellings for one value. A record is
+
+    magic "TDAR" | version u8 | number of columns u8 | column*
+    column = ordinal u8 | type u8 | length u32 | bytes
+
+all integers big-endian; columns in rising order of their ordinal; NULL omitted, so that a nullable column can
+be added later without changing the bytes of older records. Time is int64 microseconds since 1970 UTC, text is
+UTF-8 as it is. Decoding is strict: one record has one spelling.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import struct
+import uuid
+from collections.abc import Callable
+from dataclasses import dataclass, fields
+from datetime import UTC, datetime, timedelta
+from typing import Any, NamedTuple
+
+from techdeck_tasks.audit.event import time_of
+from techdeck_tasks.errors import ValidationError
+
+MAGIC = b"TDAR"
+VERSION = 1
+MAX_RECORD_BYTES = 1 << 20
+_HEAD = struct.Struct(">4sBB")
+_COLUMN = struct.Struct(">BBI")
+_INT64 = struct.Struct(">q")
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AuditRecord:
+    """A sealed event: everything about it that may be stored.
+
+    Attributes:
+        producer_id: the process that made it; `producer_seq` counts its events from 1 without gaps.
+        key_id: the data key that sealed `sealed_document` (nonce, ciphertext and tag).
+        user_index: blind index of who acted, 16 bytes; `subject_index` of whom the data is about.
+
+    The other attributes are those of `AuditEvent`.
+    """
+
+    event_id: uuid.UUID
+    tenant: str
+    producer_id: uuid.UUID
+    producer_seq: int
+    event_type: str
+    severity: str
+    service: str
+    operation: str
+    retention_days: int
+    hipaa_related: bool
+    hipaa_notify: bool
+    key_id: uuid.UUID
+    sealed_document: bytes
+    outcome: str | None = None
+    error_id: str | None = None
+    error_code: str | None = None
+    task_name: str | None = None
+    task_id: str | None = None
+    attempt: int | None = None
+    pipeline_id: str | None = None
+    stage: str | None = None
+    user_index: bytes | None = None
+    subject_index: bytes | None = None
+
+    @property
+    def occurred_at(self) -> datetime:
+        """When it happened, aware UTC, to the ms; inside `event_id`."""
+        return time_of(self.event_id)
+
+    def encode(self) -> bytes:
+        """Return the canonical bytes."""
+        return encode(self)
+
+    @property
+    def content_digest(self) -> bytes:
+        """SHA-256 of the canonical bytes, 32 bytes."""
+        return hashlib.sha256(encode(self)).digest()
+
+
+class _Type(NamedTuple):
+    tag: int
+    python: type
+    pack: Callable[[Any], bytes]
+    unpack: Callable[[bytes], Any]
+
+
+def _unpack_bool(raw: bytes) -> bool:
+    if raw not in (b"\0", b"\1"):
+        raise ValueError(f"{raw!r} is no truth value")
+    return raw == b"\1"
+
+
+_TEXT = _Type(1, str, lambda value: value.encode("utf-8"), lambda raw: raw.decode("utf-8"))
+_BYTES = _Type(2, bytes, bytes, bytes)
+_INT = _Type(3, int, _INT64.pack, lambda raw: _INT64.unpack(raw)[0])
+_BOOL = _Type(5, bool, lambda value: b"\1" if value else b"\0", _unpack_bool)
+_UUID = _Type(6, uuid.UUID, lambda value: value.bytes, lambda raw: uuid.UUID(bytes=raw))
+
+# An ordinal belongs to its column for ever: older rows are hashed by it. New columns get the next number.
+_COLUMNS: tuple[tuple[int, str, _Type], ...] = (
+    (1, "event_id", _UUID),
+    (2, "tenant", _TEXT),
+    (3, "producer_id", _UUID),
+    (4, "producer_seq", _INT),
+    (5, "event_type", _TEXT),
+    (6, "severity", _TEXT),
+    (7, "service", _TEXT),
+    (8, "operation", _TEXT),
+    (9, "retention_days", _INT),
+    (10, "hipaa_related", _BOOL),
+    (11, "hipaa_notify", _BOOL),
+    (12, "key_id", _UUID),
+    (13, "sealed_document", _BYTES),
+    (14, "outcome", _TEXT),
+    (15, "error_id", _TEXT),
+    (16, "error_code", _TEXT),
+    (17, "task_name", _TEXT),
+    (18, "task_id", _TEXT),
+    (19, "attempt", _INT),
+    (20, "pipeline_id", _TEXT),
+    (21, "stage", _TEXT),
+    (22, "user_index", _BYTES),
+    (23, "subject_index", _BYTES),
+)
+_BY_ORDINAL = {ordinal: (name, kind) for ordinal, name, kind in _COLUMNS}
+COLUMN_NAMES = tuple(name for _, name, _ in _COLUMNS)
+assert set(COLUMN_NAMES) == {field.name for field in fields(AuditRecord)}
+
+
+def encode(record: AuditRecord) -> bytes:
+    """Return the canonical bytes of `record`."""
+    parts = [b""]
+    for ordinal, name, kind in _COLUMNS:
+        value = getattr(record, name)
+        if value is None:
+            continue
+        raw = kind.pack(value)
+        parts.append(_COLUMN.pack(ordinal, kind.tag, len(raw)))
+        parts.append(raw)
+    parts[0] = _HEAD.pack(MAGIC, VERSION, len(parts) // 2)
+    return b"".join(parts)
+
+
+def decode(data: bytes) -> AuditRecord:
+    """Return the record of canonical bytes.
+
+    Raises:
+        ValidationError: the bytes are not the one canonical spelling of a record.
+    """
+    try:
+        return _decode(data)
+    except (struct.error, ValueError, TypeError) as error:
+        raise ValidationError(
+            f"audit record of {len(data)} bytes is not canonical: {type(error).__name__}",
+            field="audit_record",
+            validation_rule="canonical encoding, version 1",
+        ) from None
+
+
+def _decode(data: bytes) -> AuditRecord:
+    if len(data) > MAX_RECORD_BYTES:
+        raise ValueError("too long")
+    magic, version, count = _HEAD.unpack_from(data)
+    if magic != MAGIC or version != VERSION:
+        raise ValueError("unknown format")
+    values: dict[str, Any] = {}
+    offset, last = _HEAD.size, 0
+    for _ in range(count):
+        ordinal, tag, length = _COLUMN.unpack_from(data, offset)
+        offset += _COLUMN.size
+        name, kind = _BY_ORDINAL.get(ordinal, ("", None))
+        if kind is None or ordinal <= last or tag != kind.tag or offset + length > len(data):
+            raise ValueError("unknown, repeated or misplaced column")
+        values[name] = kind.unpack(data[offset : offset + length])
+        offset, last = offset + length, ordinal
+    if offset != len(data):
+        raise ValueError("trailing bytes")
+    return AuditRecord(**values)
+
+
+def microseconds(moment: datetime) -> int:
+    """Return the microseconds from 1970 UTC to an aware `moment`, exactly."""
+    return (moment - _EPOCH) // timedelta(microseconds=1)

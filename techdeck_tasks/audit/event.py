@@ -1,0 +1,108 @@
+"""One audit event as its producer knows it, before it is sealed."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from enum import StrEnum
+from typing import Any, Protocol
+
+import uuid6
+
+from techdeck_tasks.errors import RetryRule, Severity, TechDeckError
+from techdeck_tasks.errors.taxonomy import Message
+
+
+class EventType(StrEnum):
+    """What kind of thing is on record."""
+
+    ERROR_HANDLING = "error_handling"
+    SECURITY_INCIDENT = "security_incident"
+    COMPLIANCE_NOTICE = "compliance_notice"
+    AUDIT_READ = "audit_read"
+    OPERATOR_ACTION = "operator_action"
+    GAP = "gap"
+    """Events that could not be kept; the document counts them."""
+
+
+def new_event_id() -> uuid.UUID:
+    """Return a fresh UUIDv7: unique, and its first 48 bits are the time in ms."""
+    return uuid.UUID(int=uuid6.uuid7().int)
+
+
+def time_of(event_id: uuid.UUID) -> datetime:
+    """Return the moment inside a UUIDv7, aware UTC, to the ms.
+
+    The row's `occurred_at` is derived and never set apart: so (occurred_at, event_id), the key of a
+    table partitioned by time, is unique exactly where event_id is.
+    """
+    ms = event_id.int >> 80
+    seconds, ms = divmod(ms, 1000)
+    return datetime.fromtimestamp(seconds, UTC).replace(microsecond=ms * 1000)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AuditEvent:
+    """A fact for the audit log.
+
+    Attributes:
+        document: what only a reader with the private key may see: message, details, context, response,
+            traceback. JSON-safe and redacted.
+        user_id: who acted; leaves the process only as a blind index.
+        subject_id: whom the data is about; leaves the process only as a blind index.
+        attempt: the attempt of the task, from 0.
+        retention_days: how long the row must be kept.
+
+    All other attributes are stored in the clear, to be searched and counted.
+    """
+
+    event_type: EventType
+    severity: str
+    service: str
+    operation: str
+    document: Mapping[str, Any]
+    outcome: str | None = None
+    error_id: str | None = None
+    error_code: str | None = None
+    task_name: str | None = None
+    task_id: str | None = None
+    attempt: int | None = None
+    pipeline_id: str | None = None
+    stage: str | None = None
+    hipaa_related: bool = False
+    hipaa_notify: bool = False
+    retention_days: int = 2190
+    user_id: str | None = field(default=None, repr=False)
+    subject_id: str | None = field(default=None, repr=False)
+    event_id: uuid.UUID = field(default_factory=new_event_id)
+
+    @property
+    def occurred_at(self) -> datetime:
+        """When it happened, aware UTC, to the ms."""
+        return time_of(self.event_id)
+
+
+class AuditUnavailableError(
+    TechDeckError,
+    code="AUDIT_UNAVAILABLE",
+    http_status=503,
+    severity=Severity.CRITICAL,
+    retry=RetryRule.ALWAYS,
+):
+    """An event could be kept nowhere, and what it tells of must not go on unaudited."""
+
+    def __init__(self, message: Message) -> None:
+        super().__init__(message)
+
+
+class AuditTrail(Protocol):
+    """Where events are handed to. An implementation returns only once the event is safe from a crash."""
+
+    def record(self, event: AuditEvent) -> None:
+        """Keep `event`, within a bounded time.
+
+        Raises:
+            AuditUnavailableError: it could be kept nowhere and the fail policy is closed.
+        """

@@ -1,0 +1,100 @@
+"""The audit log's tables.
+
+`audit_event` and `audit_event_id` are partitioned by month of `occurred_at`, so that retention drops whole
+partitions. Rows are only ever added: triggers made by the migration refuse UPDATE, DELETE and TRUNCATE.
+"""
+
+from __future__ import annotations
+
+import uuid
+from datetime import datetime
+
+from sqlalchemy import BigInteger, DateTime, Index, Integer, LargeBinary, Text
+from sqlalchemy.dialects.postgresql import UUID
+from sqlalchemy.orm import Mapped, mapped_column
+
+from techdeck_tasks.storage.database import Base
+
+Timestamp = DateTime(timezone=True)
+
+
+class AuditEventRow(Base):
+    """One sealed event, its place in its writer's chain, and the proof of both."""
+
+    __tablename__ = "audit_event"
+    __table_args__ = (
+        Index("ix_audit_event_writer", "writer_id", "writer_seq"),
+        Index("ix_audit_event_producer", "producer_id", "producer_seq"),
+        Index("ix_audit_event_error_id", "error_id"),
+        Index("ix_audit_event_task_id", "task_id"),
+        Index("ix_audit_event_pipeline_id", "pipeline_id"),
+        Index("ix_audit_event_error_code", "error_code", "occurred_at"),
+        Index("ix_audit_event_user_index", "user_index"),
+        Index("ix_audit_event_subject_index", "subject_index"),
+        {"postgresql_partition_by": "RANGE (occurred_at)"},
+    )
+
+    occurred_at: Mapped[datetime] = mapped_column(Timestamp, primary_key=True)
+    event_id: Mapped[uuid.UUID] = mapped_column(UUID, primary_key=True)
+    recorded_at: Mapped[datetime] = mapped_column(Timestamp)
+    tenant: Mapped[str] = mapped_column(Text)
+    producer_id: Mapped[uuid.UUID] = mapped_column(UUID)
+    producer_seq: Mapped[int] = mapped_column(BigInteger)
+    event_type: Mapped[str] = mapped_column(Text)
+    severity: Mapped[str] = mapped_column(Text)
+    service: Mapped[str] = mapped_column(Text)
+    operation: Mapped[str] = mapped_column(Text)
+    retention_days: Mapped[int] = mapped_column(Integer)
+    hipaa_related: Mapped[bool]
+    hipaa_notify: Mapped[bool]
+    key_id: Mapped[uuid.UUID] = mapped_column(UUID)
+    sealed_document: Mapped[bytes] = mapped_column(LargeBinary)
+    outcome: Mapped[str | None] = mapped_column(Text)
+    error_id: Mapped[str | None] = mapped_column(Text)
+    error_code: Mapped[str | None] = mapped_column(Text)
+    task_name: Mapped[str | None] = mapped_column(Text)
+    task_id: Mapped[str | None] = mapped_column(Text)
+    attempt: Mapped[int | None] = mapped_column(Integer)
+    pipeline_id: Mapped[str | None] = mapped_column(Text)
+    stage: Mapped[str | None] = mapped_column(Text)
+    user_index: Mapped[bytes | None] = mapped_column(LargeBinary)
+    subject_index: Mapped[bytes | None] = mapped_column(LargeBinary)
+    content_digest: Mapped[bytes] = mapped_column(LargeBinary)
+    writer_id: Mapped[str] = mapped_column(Text)
+    writer_seq: Mapped[int] = mapped_column(BigInteger)
+    prev_hash: Mapped[bytes] = mapped_column(LargeBinary)
+    row_hash: Mapped[bytes] = mapped_column(LargeBinary)
+
+
+class AuditEventId(Base):
+    """Every event id ever written, with its digest: the same event twice is one row, other content an incident."""
+
+    __tablename__ = "audit_event_id"
+    __table_args__ = ({"postgresql_partition_by": "RANGE (occurred_at)"},)
+
+    occurred_at: Mapped[datetime] = mapped_column(Timestamp, primary_key=True)
+    event_id: Mapped[uuid.UUID] = mapped_column(UUID, primary_key=True)
+    content_digest: Mapped[bytes] = mapped_column(LargeBinary)
+
+
+class AuditWriterHead(Base):
+    """The end of each writer's chain; advanced by compare-and-set in the transaction that adds the rows."""
+
+    __tablename__ = "audit_writer_head"
+
+    writer_id: Mapped[str] = mapped_column(Text, primary_key=True)
+    writer_seq: Mapped[int] = mapped_column(BigInteger)
+    row_hash: Mapped[bytes] = mapped_column(LargeBinary)
+    updated_at: Mapped[datetime] = mapped_column(Timestamp)
+
+
+class AuditDataKey(Base):
+    """A producer's data key, sealed to the reader's public key. Destroying it shreds the documents under it."""
+
+    __tablename__ = "audit_data_key"
+
+    key_id: Mapped[uuid.UUID] = mapped_column(UUID, primary_key=True)
+    tenant: Mapped[str] = mapped_column(Text)
+    recipient_id: Mapped[str] = mapped_column(Text)
+    sealed_key: Mapped[bytes] = mapped_column(LargeBinary)
+    created_at: Mapped[datetime] = mapped_column(Timestamp)

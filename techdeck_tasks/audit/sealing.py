@@ -1,0 +1,197 @@
+"""Sealing at the source, and opening for a reader.
+
+A producing process makes a 256-bit data key, seals it to the audit log's public key (HPKE, RFC 9180) and
+encrypts each event's document under it (AES-256-GCM). It holds no key that opens the data key again: not
+Redis, the audit worker or PostgreSQL, and not even the producer itself after a restart, can read the document.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import json
+import os
+import threading
+import uuid
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from cryptography.exceptions import InvalidTag
+from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+from cryptography.hazmat.primitives.hpke import AEAD, KDF, KEM, Suite
+
+from techdeck_tasks.audit.canonical import MAX_RECORD_BYTES, AuditRecord
+from techdeck_tasks.audit.event import AuditEvent
+from techdeck_tasks.errors import EncryptionError
+from techdeck_tasks.keyring import NONCE_BYTES, KeySet, private_key_of, public_key_of
+
+SCHEMA = b"techdeck-audit-1"
+MAX_EVENTS_A_KEY = 1 << 20
+"""Random 96-bit nonces stay far from collision below this (NIST SP 800-38D allows 2**32)."""
+
+MAX_DOCUMENT_BYTES = MAX_RECORD_BYTES // 2
+MAX_CLEAR_CHARS = 255
+BLIND_INDEX_BYTES = 16
+_SUITE = Suite(KEM.X25519, KDF.HKDF_SHA256, AEAD.AES_256_GCM)
+
+
+@dataclass(frozen=True, slots=True)
+class SealedDataKey:
+    """A data key that only the holder of the private key `recipient_id` can open."""
+
+    key_id: uuid.UUID
+    tenant: str
+    recipient_id: str
+    sealed_key: bytes = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class SealedEvent:
+    """A record, and the sealed data key a reader needs to open its document."""
+
+    record: AuditRecord
+    data_key: SealedDataKey
+
+
+class Sealer:
+    """Turns events into sealed records. One a process; safe for threads, and anew in a forked child.
+
+    Args:
+        recipients: public keys of the audit log's readers; the active one is sealed to.
+        blind_index_keys: HMAC keys of the blind indexes.
+        tenant: bound into every key and document; 1 to 64 characters.
+    """
+
+    def __init__(self, recipients: KeySet, blind_index_keys: KeySet, tenant: str) -> None:
+        self._recipients = recipients
+        self._blind_index_keys = blind_index_keys
+        self._tenant = tenant
+        self._lock = threading.Lock()
+        self._forget()
+        # A child of fork that went on under its parent's producer id would use its sequence numbers twice.
+        os.register_at_fork(after_in_child=self._forget)
+
+    def _forget(self) -> None:
+        self._lock = threading.Lock()
+        self._producer_id = uuid.uuid4()
+        self._producer_seq = 0
+        self._key: tuple[SealedDataKey, AESGCM] | None = None
+        self._key_uses = 0
+
+    def seal(self, event: AuditEvent) -> SealedEvent:
+        """Seal `event`. Each call takes the next sequence number: what is sealed must be handed on."""
+        document = _encode_document(event.document)
+        with self._lock:
+            if self._key is None or self._key_uses >= MAX_EVENTS_A_KEY:
+                self._key, self._key_uses = self._new_key(), 0
+            data_key, aead = self._key
+            self._key_uses += 1
+            self._producer_seq += 1
+            producer_id, sequence = self._producer_id, self._producer_seq
+        nonce = os.urandom(NONCE_BYTES)
+        aad = document_aad(self._tenant, event.event_id, data_key.key_id)
+        record = AuditRecord(
+            event_id=event.event_id,
+            tenant=self._tenant,
+            producer_id=producer_id,
+            producer_seq=sequence,
+            event_type=event.event_type.value,
+            severity=_clear(event.severity),
+            service=_clear(event.service),
+            operation=_clear(event.operation),
+            retention_days=event.retention_days,
+            hipaa_related=event.hipaa_related,
+            hipaa_notify=event.hipaa_notify,
+            key_id=data_key.key_id,
+            sealed_document=nonce + aead.encrypt(nonce, document, aad),
+            outcome=_clear_or_none(event.outcome),
+            error_id=_clear_or_none(event.error_id),
+            error_code=_clear_or_none(event.error_code),
+            task_name=_clear_or_none(event.task_name),
+            task_id=_clear_or_none(event.task_id),
+            attempt=event.attempt,
+            pipeline_id=_clear_or_none(event.pipeline_id),
+            stage=_clear_or_none(event.stage),
+            user_index=self.blind_index("user", event.user_id),
+            subject_index=self.blind_index("subject", event.subject_id),
+        )
+        return SealedEvent(record, data_key)
+
+    def blind_index(self, what: str, value: str | None) -> bytes | None:
+        """Return the keyed fingerprint under which `value` is searched; None for None."""
+        if value is None:
+            return None
+        text = b"\0".join((self._tenant.encode(), what.encode(), value.encode("utf-8", "surrogatepass")))
+        return hmac.digest(self._blind_index_keys.active_key, text, "sha256")[:BLIND_INDEX_BYTES]
+
+    def _new_key(self) -> tuple[SealedDataKey, AESGCM]:
+        key, key_id, recipient = os.urandom(32), uuid.uuid4(), self._recipients.active
+        info = _key_info(self._tenant, key_id, recipient)
+        sealed = _SUITE.encrypt(key, public_key_of(self._recipients.active_key), info)
+        return SealedDataKey(key_id, self._tenant, recipient, sealed), AESGCM(key)
+
+
+class Opener:
+    """Opens documents for a reader who holds the private key."""
+
+    def __init__(self, private_keys: KeySet) -> None:
+        self._private_keys = private_keys
+        self._opened: dict[uuid.UUID, AESGCM] = {}
+
+    def open(self, record: AuditRecord, data_key: SealedDataKey) -> dict[str, Any]:
+        """Return the document of `record`.
+
+        Raises:
+            EncryptionError: the private key is not held, or the record or data key was changed.
+        """
+        try:
+            aead = self._opened.get(data_key.key_id) or self._unseal(data_key)
+            nonce, ciphertext = record.sealed_document[:NONCE_BYTES], record.sealed_document[NONCE_BYTES:]
+            aad = document_aad(record.tenant, record.event_id, record.key_id)
+            document: dict[str, Any] = json.loads(aead.decrypt(nonce, ciphertext, aad))
+        except (InvalidTag, ValueError):
+            raise EncryptionError(
+                f"audit event {record.event_id} does not open under data key {data_key.key_id}: "
+                "it was changed, or belongs to another key; run 'techdeck audit verify'",
+                encryption_type="AES-256-GCM",
+            ) from None
+        return document
+
+    def _unseal(self, data_key: SealedDataKey) -> AESGCM:
+        private = private_key_of(self._private_keys.key(data_key.recipient_id))
+        info = _key_info(data_key.tenant, data_key.key_id, data_key.recipient_id)
+        aead = AESGCM(_SUITE.decrypt(data_key.sealed_key, private, info))
+        self._opened[data_key.key_id] = aead
+        return aead
+
+
+def _clear(text: str) -> str:
+    """Return `text` as PostgreSQL and UTF-8 can hold it: no NUL, no lone surrogate, bounded."""
+    return text[:MAX_CLEAR_CHARS].replace("\0", "\N{REPLACEMENT CHARACTER}").encode("utf-8", "replace").decode()
+
+
+def _clear_or_none(text: str | None) -> str | None:
+    return None if text is None else _clear(text)
+
+
+def document_aad(tenant: str, event_id: uuid.UUID, key_id: uuid.UUID) -> bytes:
+    """Return what a document is bound to: it opens in its own row, tenant and key only."""
+    name = tenant.encode()
+    return b"".join((SCHEMA, bytes([len(name)]), name, event_id.bytes, key_id.bytes))
+
+
+def _key_info(tenant: str, key_id: uuid.UUID, recipient_id: str) -> bytes:
+    name = tenant.encode()
+    return b"".join((SCHEMA, b"/key", bytes([len(name)]), name, key_id.bytes, recipient_id.encode()))
+
+
+def _encode_document(document: Mapping[str, Any]) -> bytes:
+    # ASCII escapes keep lone surrogates, which UTF-8 cannot carry, intact.
+    data = json.dumps(document, separators=(",", ":"), default=str).encode("ascii")
+    if len(data) <= MAX_DOCUMENT_BYTES:
+        return data
+    digest = hashlib.sha256(data).hexdigest()
+    kept = {"truncated": True, "size_bytes": len(data), "sha256": digest, "message": document.get("message")}
+    kept["message"] = str(kept["message"])[:2000]
+    return json.dumps(kept).encode("ascii")

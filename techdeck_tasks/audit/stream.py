@@ -1,0 +1,152 @@
+"""The way from producers to the audit worker: a Redis Stream with one consumer group, at least once.
+
+Not Celery messages: between BRPOP and its bookkeeping a Celery message on Redis can vanish. An entry is deleted
+only after PostgreSQL has committed its row.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Self
+
+import redis
+
+from techdeck_tasks.audit.canonical import decode
+from techdeck_tasks.audit.sealing import SealedDataKey, SealedEvent
+from techdeck_tasks.errors import ValidationError
+
+STREAM = "td:audit"
+GROUP = "writers"
+QUARANTINE = "td:audit:quarantine"
+
+_LENGTHS = struct.Struct(">III")
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """A sealed event on its way.
+
+    Attributes:
+        record: canonical bytes of the record.
+        recipient_id: whose private key opens `sealed_key`.
+        sealed_key: the data key; every entry carries it, so that none depends on another's arrival.
+    """
+
+    record: bytes
+    recipient_id: bytes
+    sealed_key: bytes
+
+    @classmethod
+    def of(cls, event: SealedEvent) -> Self:
+        """Return the entry of a sealed event."""
+        return cls(event.record.encode(), event.data_key.recipient_id.encode(), event.data_key.sealed_key)
+
+    @classmethod
+    def from_fields(cls, fields: Mapping[bytes, bytes]) -> Self:
+        """Return the entry of a stream's fields."""
+        return cls(fields.get(b"r", b""), fields.get(b"p", b""), fields.get(b"k", b""))
+
+    def fields(self) -> dict[str, bytes]:
+        """Return the entry as a stream's fields."""
+        return {"r": self.record, "p": self.recipient_id, "k": self.sealed_key}
+
+    def to_bytes(self) -> bytes:
+        """Return the entry as one payload, for the spool."""
+        parts = (self.record, self.recipient_id, self.sealed_key)
+        return _LENGTHS.pack(*map(len, parts)) + b"".join(parts)
+
+    @classmethod
+    def from_bytes(cls, data: bytes) -> Self:
+        """Return the entry of a spool's payload."""
+        first, second, third = _LENGTHS.unpack_from(data)
+        start = _LENGTHS.size
+        middle, end = start + first, start + first + second
+        return cls(data[start:middle], data[middle:end], data[end : end + third])
+
+    def open(self) -> SealedEvent:
+        """Return the sealed event.
+
+        Raises:
+            ValidationError: the entry is malformed.
+        """
+        record = decode(self.record)
+        try:
+            recipient = self.recipient_id.decode("ascii")
+        except UnicodeDecodeError:
+            raise ValidationError("audit entry names no recipient key", field="recipient_id") from None
+        if not recipient or not self.sealed_key:
+            raise ValidationError("audit entry carries no data key", field="sealed_key")
+        return SealedEvent(record, SealedDataKey(record.key_id, record.tenant, recipient, self.sealed_key))
+
+
+@dataclass(frozen=True, slots=True)
+class Delivery:
+    """An entry as the stream delivered it; `entry_id` acknowledges it."""
+
+    entry_id: bytes
+    entry: Entry
+
+
+class AuditStream:
+    """The stream as its consumers see it. Redis errors pass through.
+
+    Args:
+        client: its socket timeout must exceed `block_ms` of `read`.
+        consumer: this consumer's name in the group; a restart under the same name finds its own leftovers.
+    """
+
+    def __init__(self, client: redis.Redis, consumer: str) -> None:
+        self._redis = client
+        self._consumer = consumer
+
+    def ensure_group(self) -> None:
+        """Create the stream and its group where they are missing."""
+        try:
+            self._redis.xgroup_create(STREAM, GROUP, id="0", mkstream=True)
+        except redis.ResponseError as error:
+            if "BUSYGROUP" not in str(error):
+                raise
+
+    def read(self, count: int, block_ms: int | None) -> list[Delivery]:
+        """Return new entries; wait up to `block_ms` for the first one, not at all for None."""
+        return self._read(">", count, block_ms)
+
+    def read_unacknowledged(self, count: int) -> list[Delivery]:
+        """Return what this consumer was given before and never acknowledged."""
+        return self._read("0", count, None)
+
+    def claim(self, count: int, idle_ms: int) -> list[Delivery]:
+        """Take over what other consumers were given at least `idle_ms` ago and never acknowledged."""
+        reply: Any = self._redis.xautoclaim(STREAM, GROUP, self._consumer, idle_ms, count=count)
+        return _deliveries(reply[1])
+
+    def acknowledge(self, deliveries: Sequence[Delivery]) -> None:
+        """Forget entries whose rows are committed."""
+        if deliveries:
+            ids = [delivery.entry_id for delivery in deliveries]
+            with self._redis.pipeline(transaction=True) as pipe:
+                pipe.xack(STREAM, GROUP, *ids)
+                pipe.xdel(STREAM, *ids)
+                pipe.execute()
+
+    def quarantine(self, delivery: Delivery, reason: str) -> None:
+        """Set an entry aside that can never be written, with the reason, in the step that acknowledges it."""
+        with self._redis.pipeline(transaction=True) as pipe:
+            pipe.xadd(QUARANTINE, {**delivery.entry.fields(), "reason": reason.encode()})
+            pipe.xack(STREAM, GROUP, delivery.entry_id)
+            pipe.xdel(STREAM, delivery.entry_id)
+            pipe.execute()
+
+    def _read(self, start: str, count: int, block_ms: int | None) -> list[Delivery]:
+        reply: Any = self._redis.xreadgroup(GROUP, self._consumer, {STREAM: start}, count=count, block=block_ms)
+        if not reply:
+            return []
+        entries = reply[0][1] if isinstance(reply, list) else next(iter(reply.values()))
+        return _deliveries(entries)
+
+
+def _deliveries(entries: Any) -> list[Delivery]:
+    # An entry deleted in the meantime comes without fields.
+    return [Delivery(entry_id, Entry.from_fields(fields or {})) for entry_id, fields in entries]

@@ -1,0 +1,157 @@
+"""Every Celery setting of a techdeck application, and why it is what it is.
+
+Redis as a broker delivers neither exactly nor always at least once; these settings come as near as it can, and
+the pipeline's state in PostgreSQL does the rest.
+"""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from enum import StrEnum
+from typing import Any
+
+from kombu import Queue
+
+from techdeck_tasks.settings import Settings
+from techdeck_tasks.tasks.messaging import SERIALIZER
+
+PIPELINE_QUEUE = "pipeline"
+AUDIT_QUEUE = "audit"
+
+
+class Role(StrEnum):
+    """What a process of the service does."""
+
+    PIPELINE = "pipeline"
+    AUDIT = "audit"
+    BEAT = "beat"
+    CLIENT = "client"
+    """Enqueues and reads; runs nothing."""
+
+
+def celery_settings(settings: Settings) -> dict[str, Any]:
+    """Return Celery's configuration for `settings`."""
+    return {
+        **_servers(settings),
+        **_confidentiality(),
+        **_reliability(settings),
+        **_worker(settings),
+        **_schedule(),
+    }
+
+
+def _servers(settings: Settings) -> dict[str, Any]:
+    return {
+        "broker_url": settings.effective_broker_url.get_secret_value(),
+        "result_backend": settings.effective_result_backend_url.get_secret_value(),
+        "broker_transport_options": {
+            # Longer than any run or countdown, or Redis gives the task to a second worker meanwhile.
+            "visibility_timeout": settings.visibility_timeout_seconds,
+            # Without these a Redis that hangs hangs `.delay()` and the worker with it.
+            "socket_timeout": 5,
+            "socket_connect_timeout": 2,
+            "socket_keepalive": True,
+            "health_check_interval": 25,
+            # Unacknowledged messages of a lost worker are looked for at every poll, not at every tenth.
+            "unacked_restore_throttle": 1,
+        },
+        "redis_socket_timeout": 5,
+        "redis_socket_connect_timeout": 2,
+        # A worker waits for its broker for ever, also when it starts before it.
+        "broker_connection_retry_on_startup": True,
+        "broker_connection_max_retries": None,
+        "broker_pool_acquire_timeout": 5,
+        # `.delay()` answers within seconds when the broker is away.
+        "task_publish_retry_policy": {
+            "max_retries": 3,
+            "interval_start": 0,
+            "interval_step": 0.2,
+            "interval_max": 1,
+        },
+        # A result written during an outage must not turn a success into a failure.
+        "result_backend_always_retry": True,
+        "result_backend_max_retries": 20,
+        # Results are answers, not records: the state of runs is in PostgreSQL.
+        "result_expires": 3600,
+    }
+
+
+def _confidentiality() -> dict[str, Any]:
+    return {
+        # Encrypted only: plain JSON and pickle are refused, and quarantined.
+        "task_serializer": SERIALIZER,
+        "result_serializer": SERIALIZER,
+        "accept_content": [SERIALIZER],
+        "result_accept_content": [SERIALIZER],
+        # Monitors hold no key; what they are sent is masked instead.
+        "event_serializer": "json",
+        # Extended results would add the arguments.
+        "result_extended": False,
+        "task_protocol": 2,
+    }
+
+
+def _reliability(settings: Settings) -> dict[str, Any]:
+    return {
+        # A message is gone only when its task has ended.
+        "task_acks_late": True,
+        # A killed child is retried by count; where that cannot be published, its message goes back.
+        "task_retry_on_worker_lost": True,
+        "task_reject_on_worker_lost": True,
+        # What failed was audited and is not run again by redelivery.
+        "task_acks_on_failure": True,
+        "task_acks_on_timeout": True,
+        "task_time_limit": settings.task_time_limit_seconds,
+        "task_soft_time_limit": settings.task_soft_time_limit_seconds,
+        "task_track_started": True,
+        # A mistyped queue name must fail and not wait unread.
+        "task_create_missing_queues": False,
+        "task_queues": [Queue(PIPELINE_QUEUE), Queue(AUDIT_QUEUE)],
+        "task_default_queue": PIPELINE_QUEUE,
+        # Eager retries and chains keep their meaning only so.
+        "task_eager_propagates": False,
+    }
+
+
+def _worker(settings: Settings) -> dict[str, Any]:
+    return {
+        # No worker holds messages that another could be working on.
+        "worker_prefetch_multiplier": 1,
+        "worker_consumer": "techdeck_tasks.tasks.quarantine:QuarantiningConsumer",
+        # True would revoke and lose running work whenever the connection blinks.
+        "worker_cancel_long_running_tasks_on_connection_loss": False,
+        # SIGTERM: finish within this time, then give unfinished messages back.
+        "worker_soft_shutdown_timeout": settings.soft_shutdown_timeout_seconds,
+        "worker_enable_soft_shutdown_on_idle": True,
+        # Countdowns are held in memory; the rest waits with the broker.
+        "worker_eta_task_limit": 1000,
+        # Children are replaced before leaks matter.
+        "worker_max_tasks_per_child": 500,
+        # Logging is configured by the process, with redaction, and not taken over.
+        "worker_hijack_root_logger": False,
+        "worker_redirect_stdouts": False,
+        "worker_send_task_events": True,
+        # Monitors show task states and run times; arguments are masked.
+        "task_send_sent_event": True,
+        # repr() of results goes into events and logs: none of it.
+        "resultrepr_maxsize": 0,
+        "enable_utc": True,
+        "timezone": "UTC",
+    }
+
+
+def _schedule() -> dict[str, Any]:
+    return {
+        "beat_schedule": {
+            "audit-upkeep": {
+                "task": "techdeck.audit.upkeep",
+                "schedule": timedelta(hours=1),
+                "options": {"queue": AUDIT_QUEUE, "expires": 3600},
+            },
+            "audit-verify": {
+                "task": "techdeck.audit.verify",
+                "schedule": timedelta(days=1),
+                "options": {"queue": AUDIT_QUEUE, "expires": 86400},
+            },
+        },
+    }

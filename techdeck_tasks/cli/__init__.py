@@ -1,0 +1,42 @@
+"""The command ``techdeck``: one module a group of commands."""
+
+from __future__ import annotations
+
+import sys
+
+import typer
+
+from techdeck_tasks.cli import audit, database, demo, keys, pipelines, stack, worker
+from techdeck_tasks.cli.console import complain
+from techdeck_tasks.cli.exits import Exit, exit_of
+from techdeck_tasks.devservices import DevServiceError
+from techdeck_tasks.errors import TechDeckError
+from techdeck_tasks.settings import SettingsError
+
+app = typer.Typer(
+    name="techdeck",
+    help="Reliable, accountable data pipelines on Celery.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    add_completion=False,
+)
+app.command("demo")(demo.demo)
+app.command("up")(stack.up)
+app.command("run")(pipelines.run)
+app.command("status")(pipelines.status)
+app.add_typer(audit.app, name="audit")
+app.add_typer(keys.app, name="keys")
+app.add_typer(database.app, name="db")
+app.add_typer(worker.app, name="worker")
+
+
+def main() -> None:
+    """Run the command line; an expected failure is one line on standard error and a named exit code."""
+    try:
+        app()
+    except (TechDeckError, SettingsError, DevServiceError) as error:
+        complain(str(error))
+        sys.exit(exit_of(error))
+    except KeyboardInterrupt:
+        complain("interrupted")
+        sys.exit(Exit.INTERRUPTED)

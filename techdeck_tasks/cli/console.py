@@ -1,0 +1,21 @@
+"""How the command line speaks: results on standard output, everything else on standard error."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from rich.console import Console
+
+out = Console(highlight=False)
+err = Console(stderr=True, highlight=False)
+
+
+def complain(message: str) -> None:
+    """Print one line that says what is wrong."""
+    err.print(f"techdeck: {' '.join(message.split())}", style="red", markup=False, soft_wrap=True)
+
+
+def print_json(document: Any) -> None:
+    """Print `document` for machines."""
+    print(json.dumps(document, indent=2, default=str))

@@ -1,0 +1,140 @@
+"""``techdeck run`` and ``techdeck status``."""
+
+from __future__ import annotations
+
+import time
+import uuid
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from kombu.exceptions import OperationalError
+from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
+from sqlalchemy import text
+
+from techdeck_tasks.cli.console import err, out, print_json
+from techdeck_tasks.cli.exits import Exit
+from techdeck_tasks.cli.tables import STYLES, run_table
+from techdeck_tasks.errors import PipelineExecutionError, ServiceUnavailableError
+from techdeck_tasks.pipeline.definition import PipelineDefinition, load_definition
+from techdeck_tasks.pipeline.tasks import EXECUTE
+from techdeck_tasks.pipeline.view import RunView
+from techdeck_tasks.runtime import Runtime, create_app, runtime_of
+from techdeck_tasks.storage.database import transaction
+
+POLL_S = 0.15
+PATIENCE_S = 10.0
+"""So long a run may wait for a worker before the user is told what may be wrong."""
+
+JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON on standard output and nothing else.")]
+
+
+def run(
+    file: Annotated[Path, typer.Argument(help="The pipeline's definition, YAML or JSON.")],
+    idempotency_key: Annotated[
+        str | None, typer.Option(help="A second run with the same key is the first one's.")
+    ] = None,
+    detach: Annotated[bool, typer.Option("--detach", help="Print the run's id and do not wait.")] = False,
+    json_output: JsonOption = False,
+) -> None:
+    """Run a pipeline and follow it. Exit code 0: succeeded, 1: failed, 2: bad input, 3: a server is away."""
+    definition = load_definition(file)
+    runtime = runtime_of(create_app())
+    run_id = submit(runtime, definition, idempotency_key)
+    if detach:
+        print_json({"run_id": run_id}) if json_output else out.print(run_id)
+        return
+    view = follow(runtime, run_id, quiet=json_output)
+    print_json(view.to_dict()) if json_output else out.print(run_table(view))
+    if view.state != "succeeded":
+        raise typer.Exit(Exit.FAILED)
+
+
+def status(
+    run_id: Annotated[str, typer.Argument(help="The run's id.")],
+    json_output: JsonOption = False,
+) -> None:
+    """Show a run and its stages."""
+    view = runtime_of(create_app()).pipeline.store.get_run(run_id)
+    print_json(view.to_dict()) if json_output else out.print(run_table(view))
+
+
+def submit(runtime: Runtime, definition: PipelineDefinition, idempotency_key: str | None = None) -> str:
+    """Enqueue a pipeline and return its run id.
+
+    Raises:
+        ServiceUnavailableError: PostgreSQL or the broker is away; nothing was enqueued.
+    """
+    # Asked first: a run that its sender could never look at should not begin.
+    with transaction(runtime.engine) as connection:
+        connection.execute(text("SELECT 1"))
+    assert runtime.app is not None
+    run_id = str(uuid.uuid4())
+    try:
+        result = runtime.app.tasks[EXECUTE].apply_async(
+            (definition.to_dict(),), {"idempotency_key": idempotency_key}, task_id=run_id
+        )
+    except (OperationalError, OSError):
+        raise ServiceUnavailableError(
+            "the broker is unavailable; check TECHDECK_REDIS_URL (or TECHDECK_BROKER_URL) and that Redis runs",
+            service_name="broker",
+        ) from None
+    if idempotency_key is None:
+        return run_id
+    # The key may have a run already, under its own id; only the task knows.
+    answer: dict[str, str] = result.get(timeout=60)
+    return answer["run_id"]
+
+
+def follow(runtime: Runtime, run_id: str, *, quiet: bool = False) -> RunView:
+    """Show a run's progress until it ends, and return it as it ended."""
+    with _progress(quiet=quiet) as progress:
+        bars: dict[str, TaskID] = {}
+        waiting = progress.add_task("waiting for a worker", total=None, state="")
+        began, warned = time.monotonic(), False
+        while True:
+            view = _find(runtime, run_id)
+            if view is not None:
+                progress.update(waiting, visible=False)
+                _draw(progress, bars, view)
+                if view.finished:
+                    return view
+            elif not warned and time.monotonic() - began > PATIENCE_S:
+                warned = True
+                err.print("no worker has taken the run yet: is one running? (techdeck worker pipeline)")
+            time.sleep(POLL_S)
+
+
+def _find(runtime: Runtime, run_id: str) -> RunView | None:
+    try:
+        return runtime.pipeline.store.get_run(run_id)
+    except PipelineExecutionError:
+        return None
+
+
+def _progress(*, quiet: bool) -> Progress:
+    return Progress(
+        TextColumn("  {task.description:<18}"),
+        BarColumn(bar_width=24),
+        TextColumn("{task.fields[state]}"),
+        TimeElapsedColumn(),
+        console=err,
+        disable=quiet,
+    )
+
+
+def _draw(progress: Progress, bars: dict[str, TaskID], view: RunView) -> None:
+    for stage in view.stages:
+        state = f"[{STYLES.get(stage.state, '')}]{stage.state}[/]" if stage.state in STYLES else str(stage.state)
+        if stage.state == "retrying":
+            state += f" [dim]({stage.error_code}, attempt {stage.attempt + 1} failed)[/]"
+        total = stage.rows_total or stage.rows_done or 1
+        done = total if stage.state == "succeeded" else min(stage.rows_done or 0, total)
+        if stage.name not in bars:
+            bars[stage.name] = progress.add_task(stage.name, total=total, state=state, start=False)
+        bar = bars[stage.name]
+        if stage.started_at is not None and not progress.tasks[bar].started:
+            progress.start_task(bar)
+        progress.update(bar, completed=done, total=total, state=state)
+        if stage.finished_at is not None:
+            progress.stop_task(bar)

@@ -1,0 +1,142 @@
+"""The whole service on one machine: both servers, keys, schema, workers and beat."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import sys
+import time
+from collections.abc import Callable
+from contextlib import ExitStack
+from pathlib import Path
+from types import TracebackType
+
+from celery import Celery
+
+from techdeck_tasks.devservices.errors import DevServiceError
+from techdeck_tasks.devservices.services import DevServices, ServiceUrls
+from techdeck_tasks.devservices.supervision import Order, Step, Supervised
+from techdeck_tasks.keyring import generate_keys
+from techdeck_tasks.runtime import create_app, runtime_of
+from techdeck_tasks.settings import ENV_PREFIX, Settings, load_settings
+from techdeck_tasks.storage.migration import upgrade
+
+SETTINGS_FILE = "techdeck.env"
+_READY_S = 60.0
+_STOP_SIGNALS = ((signal.SIGTERM, 15.0), (signal.SIGQUIT, 5.0), (signal.SIGKILL, 5.0))
+
+
+class Stack:
+    """Runs everything until `stop`, or until this process ends, however it ends.
+
+    Args:
+        data_dir: holds data, keys, logs and the settings file; made where missing, kept afterwards.
+        concurrency: pipeline tasks at a time.
+        overrides: further settings for the workers, by field name.
+        on_step: told of each step as it is done.
+    """
+
+    def __init__(
+        self,
+        data_dir: Path,
+        *,
+        concurrency: int = 2,
+        overrides: dict[str, str] | None = None,
+        on_step: Callable[[str], None] = lambda _: None,
+    ) -> None:
+        self._dir = data_dir.resolve()
+        self._concurrency = concurrency
+        self._overrides = overrides or {}
+        self._on_step = on_step
+        self._running = ExitStack()
+        self.settings: Settings | None = None
+
+    def start(self) -> Path:
+        """Start everything, wait until the workers answer, and return the settings file.
+
+        Raises:
+            DevServiceError: something does not start; nothing is left running.
+        """
+        try:
+            return self._start()
+        except BaseException:
+            self.stop()
+            raise
+
+    def stop(self) -> None:
+        """Stop everything, workers first."""
+        self._running.close()
+
+    def __enter__(self) -> Path:
+        return self.start()
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.stop()
+
+    def _start(self) -> Path:
+        self._dir.mkdir(parents=True, exist_ok=True, mode=0o700)
+        began = time.monotonic()
+        services = DevServices(self._dir / "servers")
+        self._running.callback(services.stop)
+        urls = services.start()
+        self._on_step(f"PostgreSQL and Redis answer after {time.monotonic() - began:.1f} s")
+        settings_file = self._write_settings(urls)
+        self.settings = load_settings(**self._values(urls))
+        generate_keys(self.settings.keys_dir, self.settings.reader_keys_dir)
+        app = create_app(self.settings)
+        runtime = runtime_of(app)
+        self._running.callback(runtime.engine.dispose)
+        self._on_step(f"keys are there, schema is at revision {upgrade(runtime.engine)}")
+        self._spawn("beat", ["--schedule", str(self._dir / "beat-schedule")])
+        audit = self._spawn("audit", [])
+        pipeline = self._spawn("pipeline", ["--concurrency", str(self._concurrency)])
+        deadline = time.monotonic() + _READY_S
+        expected = {f"{name}@{socket.gethostname()}" for name in ("audit", "pipeline")}
+        while not expected <= _answering(app):
+            for name, process in (("audit", audit), ("pipeline", pipeline)):
+                if not process.is_running:
+                    raise DevServiceError(f"{name} worker ended while starting: {process.last_lines()}")
+            if time.monotonic() > deadline:
+                raise DevServiceError(f"workers do not answer within {_READY_S:g} s; see {self._dir}/*.log")
+        self._on_step(f"pipeline worker, audit worker and beat run after {time.monotonic() - began:.1f} s")
+        return settings_file
+
+    def _values(self, urls: ServiceUrls) -> dict[str, str]:
+        return {
+            "environment": "development",
+            "redis_url": urls.redis_url,
+            "database_url": urls.database_url,
+            "artifact_url": (self._dir / "artifacts").as_uri(),
+            "keys_dir": str(self._dir / "keys" / "producer"),
+            "reader_keys_dir": str(self._dir / "keys" / "reader"),
+            "audit_spool_dir": str(self._dir / "spool"),
+            **self._overrides,
+        }
+
+    def _write_settings(self, urls: ServiceUrls) -> Path:
+        path = self._dir / SETTINGS_FILE
+        lines = [f"{ENV_PREFIX}{name.upper()}='{value}'\n" for name, value in self._values(urls).items()]
+        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+        with os.fdopen(descriptor, "w", encoding="utf-8") as file:
+            file.writelines(lines)
+        self._running.callback(path.unlink, missing_ok=True)
+        return path
+
+    def _spawn(self, role: str, arguments: list[str]) -> Supervised:
+        inherited = {name: value for name, value in os.environ.items() if not name.startswith(ENV_PREFIX)}
+        step = Step(
+            argv=(sys.executable, "-m", "techdeck_tasks", "worker", role, *arguments),
+            cwd=str(Path.cwd()),
+            env={**inherited, f"{ENV_PREFIX}ENV_FILE": str(self._dir / SETTINGS_FILE)},
+        )
+        process = Supervised(Order((step,), _STOP_SIGNALS), log=self._dir / f"{role}.log")
+        self._running.callback(process.stop)
+        return process
+
+
+def _answering(app: Celery) -> set[str]:
+    replies = app.control.ping(timeout=0.3)
+    return {name for reply in replies for name in reply}

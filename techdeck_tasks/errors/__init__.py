@@ -1,0 +1,67 @@
+"""The error taxonomy, the classification of foreign exceptions and the safe response."""
+
+from techdeck_tasks.errors.classification import Classification, classify, is_control_flow, register_mapping
+from techdeck_tasks.errors.conversion import as_techdeck_error, error_id_of
+from techdeck_tasks.errors.recognition import CONTROL_FLOW
+from techdeck_tasks.errors.taxonomy import (
+    AuthenticationError,
+    AuthorizationError,
+    BiasDetectionError,
+    CircuitBreakerError,
+    ConnectionFailedError,
+    DataProcessingError,
+    EncryptionError,
+    FallbackFailedError,
+    FileUploadError,
+    HIPAAComplianceError,
+    InternalError,
+    PipelineExecutionError,
+    RateLimitError,
+    RetryExhaustedError,
+    RetryRule,
+    ServiceUnavailableError,
+    Severity,
+    TechDeckError,
+    TimeoutError,  # noqa: A004 - the specification's name
+    ValidationError,
+    WorkerLostError,
+    describe_error,
+    lookup,
+    registered_codes,
+)
+from techdeck_tasks.errors.verdict import Verdict
+
+__all__ = [
+    "CONTROL_FLOW",
+    "AuthenticationError",
+    "AuthorizationError",
+    "BiasDetectionError",
+    "CircuitBreakerError",
+    "Classification",
+    "ConnectionFailedError",
+    "DataProcessingError",
+    "EncryptionError",
+    "FallbackFailedError",
+    "FileUploadError",
+    "HIPAAComplianceError",
+    "InternalError",
+    "PipelineExecutionError",
+    "RateLimitError",
+    "RetryExhaustedError",
+    "RetryRule",
+    "ServiceUnavailableError",
+    "Severity",
+    "TechDeckError",
+    "TimeoutError",
+    "ValidationError",
+    "Verdict",
+    "WorkerLostError",
+    "as_techdeck_error",
+    "classify",
+    "describe_error",
+    "error_id_of",
+    "is_control_flow",
+    "lookup",
+    "register_mapping",
+    "registered_codes",
+]

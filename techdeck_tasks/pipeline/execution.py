@@ -1,0 +1,224 @@
+"""Runs pipelines: starts them, runs one stage, and carries on from its end. Every call may come twice."""
+
+from __future__ import annotations
+
+import json
+import logging
+import tempfile
+from collections.abc import Callable, Iterable, Mapping
+from datetime import timedelta
+from pathlib import Path
+from typing import Any, Protocol
+
+import pydantic
+
+from techdeck_tasks.clock import Clock
+from techdeck_tasks.errors import PipelineExecutionError, RetryRule, ServiceUnavailableError, TechDeckError
+from techdeck_tasks.pipeline.artifacts import ArtifactRef, ArtifactStore
+from techdeck_tasks.pipeline.definition import PipelineDefinition, StageSpec, as_one_line
+from techdeck_tasks.pipeline.frame_errors import frame_errors
+from techdeck_tasks.pipeline.registry import StageContext, StageResult, find_stage
+from techdeck_tasks.pipeline.state import StageState
+from techdeck_tasks.pipeline.statements import ReadyStage
+from techdeck_tasks.pipeline.store import PipelineStore
+
+logger = logging.getLogger(__name__)
+
+PROGRESS_INTERVAL_S = 1.0
+
+
+class Dispatcher(Protocol):
+    """Hands a stage to whoever runs stages."""
+
+    def send(self, run_id: str, stage_name: str, kind: str) -> None:
+        """Let some worker call `PipelineEngine.run_stage`.
+
+        Raises:
+            ConnectionFailedError: nothing was sent; sending again is harmless, even if it was.
+        """
+
+
+class PipelineEngine:
+    """Ties state, artifacts and messages together.
+
+    Messages may be doubled, late, or for a run that ended: the store's compare-and-set decides. When
+    PostgreSQL is away ServiceUnavailableError is raised, and the caller tries again.
+    """
+
+    def __init__(
+        self, store: PipelineStore, artifacts: ArtifactStore, dispatcher: Dispatcher, clock: Clock
+    ) -> None:
+        self.store = store
+        self._artifacts = artifacts
+        self._dispatcher = dispatcher
+        self._clock = clock
+
+    def start(
+        self, run_id: str, definition: PipelineDefinition, idempotency_key: str | None = None
+    ) -> dict[str, Any]:
+        """Store the run and send its first stages; return ``{"run_id", "state"}``.
+
+        Called again (the message came twice, sending broke off, the idempotency key has a run already) it
+        sends again what still waits for a worker.
+        """
+        run_id, _ = self.store.create_run(run_id, definition, idempotency_key)
+        self.store.mark_ready(run_id)
+        self._send(run_id, self.store.queued_stages(run_id))
+        return {"run_id": run_id, "state": str(self.store.get_run(run_id).state)}
+
+    def start_failed(self, run_id: str, error: TechDeckError) -> None:
+        """Fail what a run could not send; no effect on claimed stages, or on a run that was never stored."""
+        for waiting in self.store.queued_stages(run_id):
+            # The task that starts a run bears its id and holds no claim: only waiting stages are failed.
+            self.store.fail_stage(run_id, waiting.name, error, task_id=run_id)
+
+    def run_stage(self, run_id: str, stage_name: str, attempt: int, task_id: str) -> dict[str, Any]:
+        """Run one attempt of a stage and send what is ready after it.
+
+        Args:
+            run_id: the run.
+            stage_name: the stage's name in the definition.
+            attempt: from 0, as Celery counts the task's retries.
+            task_id: the id of the Celery task.
+
+        Returns:
+            A JSON-safe summary: run_id, stage, state, attempt, claimed, rows. `claimed` is False where
+            another message has, or had, the stage; nothing was done then.
+
+        Raises:
+            TechDeckError: the stage failed; the caller decides on a retry.
+        """
+        if not self.store.claim_stage(run_id, stage_name, attempt, task_id):
+            return self._already_taken(run_id, stage_name)
+        output, report = self._execute(run_id, stage_name, attempt)
+        settled = self.store.succeed_stage(
+            run_id,
+            stage_name,
+            attempt=attempt,
+            task_id=task_id,
+            output=None if output is None else output.to_dict(),
+            report=report,
+            rows=None if output is None else output.rows,
+        )
+        if not settled.accepted:
+            return self._already_taken(run_id, stage_name)
+        self._send(run_id, settled.ready)
+        rows = None if output is None else output.rows
+        return _summary(run_id, stage_name, StageState.SUCCEEDED, attempt, claimed=True, rows=rows)
+
+    def stage_retrying(
+        self,
+        run_id: str,
+        stage_name: str,
+        error: TechDeckError,
+        *,
+        attempt: int,
+        task_id: str | None,
+        delay: timedelta,
+    ) -> None:
+        """Note that `attempt` failed and another follows after `delay`; no effect if it has ended."""
+        # Waiting for a breaker spends no attempt: the same one comes again.
+        following = attempt if error.retry_rule is RetryRule.PARK else attempt + 1
+        self.store.retry_stage(
+            run_id, stage_name, error, attempt=attempt, next_attempt=following, task_id=task_id, delay=delay
+        )
+
+    def stage_failed(
+        self, run_id: str, stage_name: str, error: TechDeckError, task_id: str | None = None
+    ) -> None:
+        """End a stage for good: its dependents are skipped, independent branches go on."""
+        settled = self.store.fail_stage(run_id, stage_name, error, task_id)
+        self._send(run_id, settled.ready)
+
+    def _execute(
+        self, run_id: str, stage_name: str, attempt: int
+    ) -> tuple[ArtifactRef | None, dict[str, Any]]:
+        definition = self.store.get_definition(run_id)
+        spec = definition.stage(stage_name)
+        with tempfile.TemporaryDirectory(prefix="techdeck-") as workspace:
+            context = StageContext(
+                run_id=run_id,
+                stage=stage_name,
+                attempt=attempt,
+                source=definition.source,
+                inputs=self._inputs(run_id, spec),
+                artifacts=self._artifacts,
+                workspace=Path(workspace),
+                report_progress=self._progress(run_id, stage_name),
+            )
+            with frame_errors(f"stage {stage_name!r}"):
+                result = _call(spec, context)
+                output = result.output
+                if output is not None and not isinstance(output, ArtifactRef):
+                    output = context.write(output)
+        return output, _checked_report(result.report, run_id, stage_name)
+
+    def _inputs(self, run_id: str, spec: StageSpec) -> dict[str, ArtifactRef]:
+        stages = {stage.name: stage for stage in self.store.get_run(run_id).stages}
+        return {
+            need: ArtifactRef.from_dict(output)
+            for need in spec.needs
+            if (output := stages[need].output) is not None
+        }
+
+    def _progress(self, run_id: str, stage_name: str) -> Callable[[int, int | None], None]:
+        last = float("-inf")
+
+        def report(rows_done: int, rows_total: int | None = None) -> None:
+            nonlocal last
+            now = self._clock.monotonic()
+            if now - last < PROGRESS_INTERVAL_S:
+                return
+            last = now
+            try:
+                self.store.progress(run_id, stage_name, rows_done, rows_total)
+            except ServiceUnavailableError as error:
+                # Progress is for the eye: the stage's own result is what must not be lost.
+                logger.warning("progress of stage %s of run %s not stored: %s", stage_name, run_id, error)
+
+        return report
+
+    def _already_taken(self, run_id: str, stage_name: str) -> dict[str, Any]:
+        stage = self.store.get_run(run_id).stage(stage_name)
+        if stage.state is StageState.SUCCEEDED:
+            # The process may have died between storing the success and sending what follows.
+            self._send(run_id, self.store.queued_stages(run_id, needing=stage_name))
+        return _summary(run_id, stage_name, stage.state, stage.attempt, claimed=False, rows=stage.rows_done)
+
+    def _send(self, run_id: str, stages: Iterable[ReadyStage]) -> None:
+        for ready in stages:
+            self._dispatcher.send(run_id, ready.name, ready.kind)
+
+
+def _call(spec: StageSpec, context: StageContext) -> StageResult:
+    kind = find_stage(spec.kind)
+    try:
+        params = kind.params.model_validate(spec.params)
+    except pydantic.ValidationError as error:
+        raise as_one_line(error, f"params of stage {spec.name!r}") from None
+    return kind.body(context, params)
+
+
+def _checked_report(report: Mapping[str, Any], run_id: str, stage_name: str) -> dict[str, Any]:
+    try:
+        checked: dict[str, Any] = json.loads(json.dumps(dict(report), allow_nan=False))
+    except (TypeError, ValueError):
+        raise PipelineExecutionError(
+            f"the report of stage {stage_name!r} is not JSON; report counts, rates and names",
+            pipeline_id=run_id,
+            stage=stage_name,
+        ) from None
+    return checked
+
+
+def _summary(
+    run_id: str, stage: str, state: StageState, attempt: int, *, claimed: bool, rows: int | None
+) -> dict[str, Any]:
+    return {
+        "run_id": run_id,
+        "stage": stage,
+        "state": str(state),
+        "attempt": attempt,
+        "claimed": claimed,
+        "rows": rows,
+    }

@@ -1,0 +1,199 @@
+"""The kinds of stages: what the package brings, what an application registers, what its plugins bring.
+
+    class HeadParams(BaseModel):
+        rows: int = 5
+
+    @stage("head", params=HeadParams, summary="keep the first rows")
+    def head(context: StageContext, params: HeadParams) -> StageResult:
+        return StageResult(context.input().head(params.rows))
+
+The module must be imported before the Celery app registers the stages' tasks; or name it in the entry point
+group ``techdeck_tasks.stages``, whose members are imported when stages are first looked up.
+"""
+
+from __future__ import annotations
+
+import difflib
+import importlib
+import threading
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from importlib.metadata import entry_points
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from pydantic import BaseModel, ConfigDict
+
+from techdeck_tasks.errors import PipelineExecutionError, ValidationError
+
+if TYPE_CHECKING:
+    import polars as pl
+
+    from techdeck_tasks.pipeline.artifacts import ArtifactRef, ArtifactStore
+    from techdeck_tasks.pipeline.definition import SourceSpec
+
+ENTRY_POINT_GROUP = "techdeck_tasks.stages"
+
+_BUILT_IN = ("dataset_load", "validation", "data_processing", "bias_detection", "export")
+
+
+class StageParams(BaseModel):
+    """Base of the parameters of a stage: unknown keys are refused. Also the parameters of a stage with none."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+@dataclass(frozen=True, slots=True)
+class StageResult:
+    """What a stage hands back.
+
+    Attributes:
+        output: the data for the stages that need this one: a frame, which the engine writes, or an artifact
+            that is there already; None for no data.
+        report: counts and rates, JSON-safe; never values of rows: it is stored in the clear.
+    """
+
+    output: pl.LazyFrame | pl.DataFrame | ArtifactRef | None = None
+    report: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StageContext:
+    """What a stage may use.
+
+    Attributes:
+        run_id: the run, a UUID.
+        stage: the stage's name in the definition.
+        attempt: from 0.
+        source: where the run's data comes from.
+        inputs: the outputs of the stages it needs, in the order of `needs`; those without data are left out.
+        artifacts: the store of artifacts.
+        workspace: a local folder of this attempt, removed at its end.
+        report_progress: takes rows done and rows in all (None: unknown); may be called often.
+    """
+
+    run_id: str
+    stage: str
+    attempt: int
+    source: SourceSpec
+    inputs: Mapping[str, ArtifactRef]
+    artifacts: ArtifactStore
+    workspace: Path
+    report_progress: Callable[[int, int | None], None] = lambda _done, _total: None
+
+    def input_ref(self) -> ArtifactRef:
+        """Return the input: the output of the first of `needs` that has one; the others are only waited for.
+
+        Raises:
+            ValidationError: no stage that this one needs hands data on.
+        """
+        for ref in self.inputs.values():
+            return ref
+        raise ValidationError(
+            f"stage {self.stage!r} has no input; name a stage that hands data on in its `needs`",
+            field="needs",
+        )
+
+    def input(self) -> pl.LazyFrame:
+        """Return the rows of `input_ref`, lazily."""
+        return self.artifacts.scan(self.input_ref(), self.workspace)
+
+    def write(self, frame: pl.LazyFrame | pl.DataFrame, name: str = "output") -> ArtifactRef:
+        """Write an artifact of this attempt; `name` tells apart several of one stage."""
+        return self.artifacts.write(frame, self.run_id, self.stage, self.attempt, name=name)
+
+
+@dataclass(frozen=True, slots=True)
+class StageKind:
+    """A registered kind of stage."""
+
+    name: str
+    params: type[BaseModel]
+    body: Callable[[StageContext, Any], StageResult]
+    summary: str
+
+
+P = TypeVar("P", bound=BaseModel)
+Body = Callable[[StageContext, P], StageResult]
+
+_kinds: dict[str, StageKind] = {}
+_loading = threading.RLock()
+_loaded = False
+
+
+def stage(name: str, *, params: type[P], summary: str) -> Callable[[Body[P]], Body[P]]:
+    """Register the function below as the kind of stage `name`.
+
+    Args:
+        name: what a definition calls it.
+        params: the model of its parameters; `StageParams` for none.
+        summary: one line for listings.
+
+    Raises:
+        ValidationError: another function has that name.
+    """
+
+    def register(body: Body[P]) -> Body[P]:
+        taken = _kinds.get(name)
+        # A reloaded module registers the same function again; that is no clash.
+        if taken is not None and _origin(taken.body) != _origin(body):
+            raise ValidationError(
+                f"the stage kind {name!r} of {_origin(body)} is taken by {_origin(taken.body)}; choose another name",
+                field="stage",
+            )
+        _kinds[name] = StageKind(name, params, body, summary)
+        return body
+
+    return register
+
+
+def find_stage(name: str) -> StageKind:
+    """Return the kind called `name`.
+
+    Raises:
+        ValidationError: there is none; the text lists the known ones and suggests the nearest.
+    """
+    load_stages()
+    try:
+        return _kinds[name]
+    except KeyError:
+        near = difflib.get_close_matches(name, _kinds, n=1)
+        hint = f"did you mean {near[0]!r}? " if near else ""
+        raise ValidationError(
+            f"unknown stage kind {name!r}: {hint}known are {', '.join(sorted(_kinds))}", field="stage"
+        ) from None
+
+
+def known_stages() -> tuple[StageKind, ...]:
+    """Return every kind, by name."""
+    load_stages()
+    return tuple(_kinds[name] for name in sorted(_kinds))
+
+
+def load_stages() -> None:
+    """Import the built-in stages and the plugins, once a process.
+
+    Raises:
+        PipelineExecutionError: a plugin cannot be imported.
+    """
+    global _loaded  # noqa: PLW0603 - the registry is the process's, as the modules are
+    with _loading:
+        if _loaded:
+            return
+        for name in _BUILT_IN:
+            importlib.import_module(f"techdeck_tasks.pipeline.stages.{name}")
+        for point in entry_points(group=ENTRY_POINT_GROUP):
+            try:
+                point.load()
+            except ValidationError:
+                raise
+            except Exception as error:
+                raise PipelineExecutionError(
+                    f"the stage plugin {point.name!r} ({point.value}) cannot be imported; repair or uninstall it",
+                    original_error=error,
+                ) from error
+        _loaded = True
+
+
+def _origin(body: Callable[..., Any]) -> str:
+    return f"{body.__module__}.{body.__qualname__}"

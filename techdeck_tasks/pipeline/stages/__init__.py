@@ -1,0 +1,1 @@
+"""The kinds of stages that come with the package, one file each."""

@@ -1,0 +1,195 @@
+"""The stage that measures group fairness of an outcome with fairlearn, and stops a run that exceeds a threshold.
+
+For each sensitive column the rows are counted by group and outcome; the measures are computed from the counts,
+so that memory does not grow with the data. The data passes through unchanged.
+
+selection rate: the share of a group whose outcome is the favourable one.
+demographic parity difference: highest minus lowest selection rate; ratio: lowest by highest (Agarwal et al. 2018).
+disparate impact: the lowest rate of the other groups by the rate of the reference group; without a reference
+group, the ratio above (the "four-fifths rule", 29 CFR 1607.4 D, asks for 0.8).
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import polars as pl
+from pydantic import Field
+
+from techdeck_tasks.errors import BiasDetectionError, ValidationError
+from techdeck_tasks.pipeline.frame_errors import frame_errors
+from techdeck_tasks.pipeline.registry import StageContext, StageParams, StageResult, stage
+
+MAX_GROUPS = 50
+
+
+class Thresholds(StageParams):
+    """Limits; a measure beyond its limit is a finding. None: not checked. All are rates from 0 to 1."""
+
+    max_demographic_parity_difference: float | None = Field(None, ge=0, le=1)
+    min_demographic_parity_ratio: float | None = Field(None, ge=0, le=1)
+    min_disparate_impact: float | None = Field(None, ge=0)
+
+
+class BiasDetectionParams(StageParams):
+    """Parameters of `bias_detection`.
+
+    Attributes:
+        outcome: the column with the decision or prediction.
+        favorable: the values of `outcome` that count as favourable.
+        sensitive: the columns whose groups are compared, each for itself.
+        reference: by sensitive column, the group that the others are compared with for disparate impact.
+        thresholds: when to stop the run; the default measures only.
+        min_group_size: smaller groups are left out and counted: a rate of a few people is noise, and points
+            at them.
+    """
+
+    outcome: str
+    favorable: list[str | int | float | bool] = Field(default_factory=lambda: [1, True], min_length=1)
+    sensitive: list[str] = Field(min_length=1, max_length=20)
+    reference: dict[str, str] = Field(default_factory=dict)
+    thresholds: Thresholds = Thresholds()
+    min_group_size: int = Field(10, ge=1)
+
+
+@stage(
+    "bias_detection", params=BiasDetectionParams, summary="compare outcome rates between groups (fairlearn)"
+)
+def bias_detection(context: StageContext, params: BiasDetectionParams) -> StageResult:
+    """Measure, report, and refuse what exceeds a threshold.
+
+    Raises:
+        BiasDetectionError: a finding; never retried.
+        ValidationError: a column is missing, has too many groups, fewer than two groups are large enough,
+            or the extra ``bias`` is not installed.
+    """
+    frame = context.input()
+    schema = frame.collect_schema()
+    if missing := sorted({params.outcome, *params.sensitive} - set(schema)):
+        raise ValidationError(
+            f"bias_detection: the data has no column {', '.join(map(repr, missing))}; check outcome and sensitive",
+            field="params.sensitive",
+        )
+    measured = {column: _measured(frame, column, params) for column in params.sensitive}
+    for column, measures in measured.items():
+        _check(column, measures, params.thresholds)
+    return StageResult(context.input_ref(), {"rows": context.input_ref().rows, "measures": measured})
+
+
+def _measured(frame: pl.LazyFrame, column: str, params: BiasDetectionParams) -> dict[str, Any]:
+    counts, left_out = _counts(frame, column, params)
+    metrics = _fairlearn()
+    selected = counts["selected"].cast(pl.Int8).to_numpy()
+    groups = counts["group"].to_list()
+    weights = counts["n"].to_numpy()
+    table = metrics.MetricFrame(
+        metrics=metrics.selection_rate,
+        y_true=selected,
+        y_pred=selected,
+        sensitive_features={column: groups},
+        sample_params={"sample_weight": weights},
+    )
+    rates = {str(group): float(rate) for group, rate in table.by_group.items()}
+    difference, ratio = float(table.difference()), float(table.ratio()) if any(rates.values()) else 1.0
+    sizes = dict(counts.group_by("group").agg(pl.col("n").sum()).iter_rows())
+    return {
+        "groups": {
+            group: {"rows": int(sizes[group]), "selection_rate": rate}
+            for group, rate in sorted(rates.items())
+        },
+        "overall_selection_rate": float(table.overall),
+        "demographic_parity_difference": difference,
+        "demographic_parity_ratio": ratio,
+        "disparate_impact": _disparate_impact(rates, column, params, ratio),
+        **left_out,
+    }
+
+
+def _counts(
+    frame: pl.LazyFrame, column: str, params: BiasDetectionParams
+) -> tuple[pl.DataFrame, dict[str, int]]:
+    """Return columns group, selected, n; and how many rows and groups were left out."""
+    favorable = [str(value).lower() if isinstance(value, bool) else str(value) for value in params.favorable]
+    with frame_errors(f"counting the groups of {column!r}"):
+        counts = (
+            frame.select(
+                group=pl.col(column).cast(pl.String),
+                selected=pl.col(params.outcome).cast(pl.String).is_in(favorable),
+            )
+            .group_by("group", "selected")
+            .agg(n=pl.len())
+            .sort("group", "selected")
+            .collect(engine="streaming")
+        )
+    known = counts.drop_nulls()
+    large = known.filter(pl.col("n").sum().over("group") >= params.min_group_size)
+    groups = large["group"].n_unique()
+    if groups > MAX_GROUPS:
+        raise ValidationError(
+            f"bias_detection: {column!r} has {groups} groups, at most {MAX_GROUPS} can be compared; bin it first",
+            field="params.sensitive",
+        )
+    if groups < 2:  # noqa: PLR2004 - a comparison needs two
+        raise ValidationError(
+            f"bias_detection: {column!r} has {groups} groups of at least {params.min_group_size} rows; "
+            "two are needed: choose another column, coarser groups or a smaller min_group_size",
+            field="params.sensitive",
+        )
+    left_out = {
+        "rows_without_group_or_outcome": int(counts["n"].sum() - known["n"].sum()),
+        "rows_in_small_groups": int(known["n"].sum() - large["n"].sum()),
+        "small_groups": int(known["group"].n_unique() - groups),
+    }
+    return large, left_out
+
+
+def _disparate_impact(
+    rates: dict[str, float], column: str, params: BiasDetectionParams, ratio: float
+) -> float | None:
+    reference = params.reference.get(column)
+    if reference is None:
+        return ratio
+    if reference not in rates:
+        raise ValidationError(
+            f"bias_detection: the reference group of {column!r} is not among its groups; check its spelling",
+            field="params.reference",
+        )
+    if rates[reference] == 0:
+        return None
+    return min(rate for group, rate in rates.items() if group != reference) / rates[reference]
+
+
+def _check(column: str, measures: dict[str, Any], thresholds: Thresholds) -> None:
+    upper = thresholds.max_demographic_parity_difference
+    difference = measures["demographic_parity_difference"]
+    if upper is not None and difference > upper:
+        raise _finding(column, "demographic_parity_difference", difference, upper, "above")
+    lower_limits = {
+        "demographic_parity_ratio": thresholds.min_demographic_parity_ratio,
+        "disparate_impact": thresholds.min_disparate_impact,
+    }
+    for name, lower in lower_limits.items():
+        value = measures[name]
+        if lower is not None and value is not None and value < lower:
+            raise _finding(column, name, value, lower, "below")
+
+
+def _finding(column: str, measure: str, value: float, limit: float, side: str) -> BiasDetectionError:
+    return BiasDetectionError(
+        f"{measure.replace('_', ' ')} of {column!r} is {value:.4f}, {side} its threshold {limit:g}; "
+        "review the data and the decision before going on",
+        bias_type=f"{measure}:{column}",
+        threshold_exceeded=limit,
+        actual_value=value,
+    )
+
+
+def _fairlearn() -> Any:
+    try:
+        import fairlearn.metrics  # noqa: PLC0415 - an optional extra, and slow to import
+    except ImportError:
+        raise ValidationError(
+            "bias_detection needs fairlearn, which is not installed; run: pip install 'techdeck-tasks[bias]'",
+            field="stage",
+        ) from None
+    return fairlearn.metrics

@@ -1,0 +1,128 @@
+"""The stage that writes the result where others read it: Parquet, CSV or JSONL, all or nothing."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from pathlib import Path
+from typing import Literal
+
+import polars as pl
+from pydantic import model_validator
+
+from techdeck_tasks.errors import ValidationError
+from techdeck_tasks.pipeline import location
+from techdeck_tasks.pipeline.artifacts import file_digest
+from techdeck_tasks.pipeline.frame_errors import frame_errors
+from techdeck_tasks.pipeline.registry import StageContext, StageParams, StageResult, stage
+
+# A spreadsheet runs a cell that begins so as a formula (OWASP, "CSV Injection"); also the full-width forms.
+_FORMULA = r"^[=+\-@\t\r\n＝＋－＠]"
+# A signed number is no formula, and a quote before it would make it text.
+_NUMBER = r"^[+-]?[0-9]+(?:\.[0-9]+)?(?:[eE][+-]?[0-9]+)?$"
+
+
+class ExportParams(StageParams):
+    """Parameters of `export`.
+
+    Attributes:
+        destination: path or fsspec URL of the file; replaced if it is there.
+        format: default: by the suffix of the destination.
+        formula_guard: CSV: ``escape`` puts ``'`` before a text that a spreadsheet would run as a formula.
+    """
+
+    destination: location.DataUrl
+    format: Literal["csv", "jsonl", "parquet"] | None = None
+    formula_guard: Literal["escape", "off"] = "escape"
+
+    @property
+    def effective_format(self) -> str | None:
+        """The format, given or by the suffix."""
+        return self.format or location.data_format(self.destination)
+
+    @model_validator(mode="after")
+    def _known_format(self) -> ExportParams:
+        if self.effective_format not in ("csv", "jsonl", "parquet"):
+            raise ValueError("the suffix of destination names no format; set format to csv, jsonl or parquet")
+        return self
+
+
+@stage("export", params=ExportParams, summary="write the result to a file or URL, all or nothing")
+def export(context: StageContext, params: ExportParams) -> StageResult:
+    """Write the input to the destination; running it twice leaves the same file.
+
+    Raises:
+        ValidationError: CSV cannot hold a nested column, or the folder cannot be made.
+        ServiceUnavailableError, ConnectionFailedError: the destination could not be reached.
+    """
+    ref = context.input_ref()
+    frame = context.input()
+    form = str(params.effective_format)
+    guarded = 0
+    if form == "csv":
+        frame, guarded = _fit_for_csv(frame, params)
+    staging = location.staging_folder(params.destination, context.workspace)
+    handle, name = tempfile.mkstemp(dir=staging, prefix=".export-", suffix=".tmp")
+    os.close(handle)
+    temporary = Path(name)
+    try:
+        with frame_errors(f"writing the {form} export"):
+            _sink(frame, temporary, form)
+        size, digest = temporary.stat().st_size, file_digest(temporary)
+        location.publish(temporary, params.destination)
+    finally:
+        temporary.unlink(missing_ok=True)
+    report = {
+        "rows": ref.rows,
+        "destination": location.display(params.destination),
+        "format": form,
+        "size_bytes": size,
+        "sha256": digest,
+        "cells_guarded": guarded,
+    }
+    return StageResult(ref, report)
+
+
+def _sink(frame: pl.LazyFrame, path: Path, form: str) -> None:
+    if form == "csv":
+        frame.sink_csv(path, check_extension=False)
+    elif form == "jsonl":
+        frame.sink_ndjson(path, check_extension=False)
+    else:
+        frame.sink_parquet(path)
+
+
+def _fit_for_csv(frame: pl.LazyFrame, params: ExportParams) -> tuple[pl.LazyFrame, int]:
+    schema = frame.collect_schema()
+    if nested := [name for name, dtype in schema.items() if dtype.is_nested()]:
+        raise ValidationError(
+            f"CSV cannot hold nested columns, and {len(nested)} of {len(schema)} are; "
+            "export as parquet or jsonl, or leave them out with a select step",
+            field="params.format",
+        )
+    if params.formula_guard == "off":
+        return frame, 0
+    text = [name for name, dtype in schema.items() if dtype in (pl.String, pl.Categorical, pl.Enum)]
+    dangerous = {
+        name: pl.col(name).cast(pl.String).str.contains(_FORMULA)
+        & ~pl.col(name).cast(pl.String).str.contains(_NUMBER)
+        for name in text
+    }
+    if not dangerous:
+        return _safe_names(frame, schema), 0
+    count = frame.select(pl.sum_horizontal(mask.sum() for mask in dangerous.values())).collect(
+        engine="streaming"
+    )
+    escaped = frame.with_columns(
+        pl.when(mask)
+        .then(pl.lit("'") + pl.col(name).cast(pl.String))
+        .otherwise(pl.col(name).cast(pl.String))
+        .alias(name)
+        for name, mask in dangerous.items()
+    )
+    return _safe_names(escaped, schema), int(count.item() or 0)
+
+
+def _safe_names(frame: pl.LazyFrame, schema: pl.Schema) -> pl.LazyFrame:
+    """Guard the header row, too: a name of a column may come from the data's own header."""
+    return frame.rename({name: f"'{name}" for name in schema if name[:1] and name[0] in "=+-@\t\r\n＝＋－＠"})

@@ -1,0 +1,262 @@
+"""The stage that checks rows against a schema (pandera) and sets the bad ones aside, with the reasons.
+
+Rows are checked in batches; only uniqueness looks at the whole data. Reports and errors count rows by rule
+and never show a value; the values are in the quarantine artifact.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Self
+
+import polars as pl
+from pydantic import Field, field_validator, model_validator
+from pydantic_core import SchemaError, SchemaValidator, core_schema
+
+from techdeck_tasks.errors import ValidationError
+from techdeck_tasks.pipeline.frame_errors import frame_errors
+from techdeck_tasks.pipeline.registry import StageContext, StageParams, StageResult, stage
+from techdeck_tasks.pipeline.stages.dtypes import DtypeName, converted
+
+if TYPE_CHECKING:
+    import pandera.polars as pa
+
+BATCH_ROWS = 100_000
+ROW_COLUMN = "_row"
+REASONS_COLUMN = "_reasons"
+
+
+class ColumnRules(StageParams):
+    """Rules of one column.
+
+    Attributes:
+        dtype: the type; a value that cannot be converted breaks the rule. None keeps the type.
+        nullable: null is allowed. (Not-a-number counts as null.)
+        ge, le: bounds, both included.
+        isin: the values allowed.
+        unique: no value twice; every row that shares one is bad.
+        regex: text in which this pattern must be found from the start on (Rust's syntax, linear time).
+    """
+
+    dtype: DtypeName | None = None
+    nullable: bool = False
+    ge: float | None = None
+    le: float | None = None
+    isin: list[str | int | float | bool] | None = Field(None, min_length=1)
+    unique: bool = False
+    regex: str | None = Field(None, max_length=500)
+
+    @field_validator("regex")
+    @classmethod
+    def _compiles(cls, pattern: str | None) -> str | None:
+        if pattern is not None:
+            try:
+                # pydantic has the regex engine of Polars, and uses it without starting Polars' threads.
+                SchemaValidator(core_schema.str_schema(pattern=pattern))
+            except SchemaError:
+                raise ValueError("this is no regular expression in Rust's syntax") from None
+        return pattern
+
+    @model_validator(mode="after")
+    def _bounds(self) -> Self:
+        if self.ge is not None and self.le is not None and self.ge > self.le:
+            raise ValueError(f"ge ({self.ge:g}) is above le ({self.le:g})")
+        return self
+
+
+class ValidationParams(StageParams):
+    """Parameters of `validation`. With neither limit given, a single bad row fails the stage.
+
+    Attributes:
+        columns: the rules by column; other columns pass unchecked.
+        max_bad_rows: more bad rows than this fail the stage.
+        max_bad_share: likewise, a share of all rows from 0 to 1.
+    """
+
+    columns: dict[str, ColumnRules] = Field(min_length=1)
+    max_bad_rows: int | None = Field(None, ge=0)
+    max_bad_share: float | None = Field(None, ge=0, le=1)
+
+    def allows(self, bad: int, rows: int) -> bool:
+        """Whether `bad` of `rows` rows may be set aside."""
+        if self.max_bad_rows is None and self.max_bad_share is None:
+            return bad == 0
+        return (self.max_bad_rows is None or bad <= self.max_bad_rows) and (
+            self.max_bad_share is None or bad <= self.max_bad_share * rows
+        )
+
+
+@stage(
+    "validation", params=ValidationParams, summary="check rows against a schema, set bad rows aside (pandera)"
+)
+def validation(context: StageContext, params: ValidationParams) -> StageResult:
+    """Hand the good rows on, with the types of the rules, and write the bad ones to a quarantine artifact.
+
+    The quarantine has the rows as they came, their number (from 0) in ``_row`` and the broken rules, as
+    ``age.ge``, in ``_reasons``.
+
+    Raises:
+        ValidationError: a column is missing, a rule does not fit its column's type, or there are more bad rows
+            than allowed; the text counts them by rule.
+    """
+    frame = context.input()
+    total = context.input_ref().rows
+    schema = frame.collect_schema()
+    if missing := sorted(set(params.columns) - set(schema)):
+        raise ValidationError(
+            f"validation: the data has no column {', '.join(map(repr, missing[:5]))}; check params.columns",
+            field="params.columns",
+            validation_rule="column_present",
+        )
+    good, bad = context.workspace / "good", context.workspace / "bad"
+    good.mkdir()
+    bad.mkdir()
+    by_rule: Counter[str] = Counter()
+    done = 0
+    with frame_errors("validation"):
+        check = _RowCheck(frame, schema, params)
+        for number, batch in enumerate(_batches(frame)):
+            accepted, refused = check.split(batch, by_rule)
+            accepted.write_parquet(_part(good, number))
+            refused.write_parquet(_part(bad, number))
+            done += batch.height
+            context.report_progress(done, total)
+        output = context.write(pl.scan_parquet(good / "*.parquet"))
+        quarantine = context.write(pl.scan_parquet(bad / "*.parquet"), "quarantine")
+    counts = dict(sorted(by_rule.items()))
+    if not params.allows(quarantine.rows, total):
+        told = ", ".join(f"{rule} {count}" for rule, count in counts.items())
+        raise ValidationError(
+            f"validation: {quarantine.rows} of {total} rows are bad, more than allowed; rows by rule: {told}; "
+            "mend the data, or raise max_bad_rows or max_bad_share",
+            field="params.columns",
+            validation_rule=next(iter(counts), None),
+        )
+    report = {
+        "rows_in": total,
+        "rows": output.rows,
+        "bad_rows": quarantine.rows,
+        "bad_rows_by_rule": counts,
+        "quarantine": quarantine.to_dict(),
+    }
+    return StageResult(output, report)
+
+
+class _RowCheck:
+    """Splits batches into good and bad rows."""
+
+    def __init__(self, frame: pl.LazyFrame, schema: pl.Schema, params: ValidationParams) -> None:
+        self._rules = params.columns
+        self._typed = {
+            column: (
+                pl.col(column)
+                if rules.dtype is None
+                else converted(column, schema[column], rules.dtype, strict=False)
+            )
+            for column, rules in params.columns.items()
+        }
+        self._repeated = {
+            column: _repeated(frame, column, self._typed[column])
+            for column, rules in params.columns.items()
+            if rules.unique
+        }
+        self._schema = _pandera_schema(params.columns)
+
+    def split(self, batch: pl.DataFrame, by_rule: Counter[str]) -> tuple[pl.DataFrame, pl.DataFrame]:
+        """Return the good rows, converted, and the bad rows as they came; count the bad ones by rule."""
+        typed = batch.with_columns(expr.alias(column) for column, expr in self._typed.items())
+        broken = dict(self._broken(batch, typed))
+        by_rule.update({rule: count for rule, mask in broken.items() if (count := int(mask.sum()))})
+        masks = pl.DataFrame([mask.alias(rule) for rule, mask in broken.items()])
+        reasons = masks.select(
+            pl.concat_list(pl.when(pl.col(rule)).then(pl.lit(rule)) for rule in broken)
+            .list.drop_nulls()
+            .alias(REASONS_COLUMN)
+        ).to_series()
+        is_bad = reasons.list.len() > 0
+        accepted = typed.filter(~is_bad).drop(ROW_COLUMN)
+        refused = batch.with_columns(reasons).filter(is_bad)
+        return accepted, refused
+
+    def _broken(self, batch: pl.DataFrame, typed: pl.DataFrame) -> Iterator[tuple[str, pl.Series]]:
+        """Yield each rule with its mask: true where a row breaks it."""
+        unreadable: dict[str, pl.Series] = {}
+        for column, rules in self._rules.items():
+            if rules.dtype is not None:
+                unreadable[column] = typed[column].is_null() & batch[column].is_not_null()
+                yield f"{column}.dtype", unreadable[column]
+            if rules.unique:
+                yield (
+                    f"{column}.unique",
+                    typed[column].is_in(self._repeated[column].implode()).fill_null(value=False),
+                )
+        for column, rule, mask in _failures(self._schema, typed.select(list(self._rules))):
+            # What could not be read has become null; it is told once, as `dtype`.
+            unread = unreadable.get(column)
+            yield f"{column}.{rule}", mask if unread is None else mask & ~unread
+
+
+def _pandera_schema(columns: dict[str, ColumnRules]) -> pa.DataFrameSchema:
+    import pandera.polars as pa  # noqa: PLC0415 - takes a second to import, and only this stage needs it
+
+    def checks(rules: ColumnRules) -> Iterator[pa.Check]:
+        if rules.ge is not None:
+            yield pa.Check.ge(rules.ge, name="ge")
+        if rules.le is not None:
+            yield pa.Check.le(rules.le, name="le")
+        if rules.isin is not None:
+            yield pa.Check.isin(rules.isin, name="isin")
+        if rules.regex is not None:
+            yield pa.Check.str_matches(rules.regex, name="regex")
+
+    return pa.DataFrameSchema(
+        {
+            column: pa.Column(checks=list(checks(rules)), nullable=rules.nullable)
+            for column, rules in columns.items()
+        }
+    )
+
+
+def _failures(schema: pa.DataFrameSchema, typed: pl.DataFrame) -> Iterator[tuple[str, str, pl.Series]]:
+    """Yield column, rule and mask (true: broken) of each rule that a row of `typed` breaks."""
+    import pandera.errors  # noqa: PLC0415 - as above
+
+    try:
+        schema.validate(typed, lazy=True)
+    except pandera.errors.SchemaErrors as found:
+        failures = list(found.schema_errors)
+    else:
+        return
+    for failure in failures:
+        column = str(failure.column_name)
+        rule = (
+            "nullable"
+            if failure.check == "not_nullable"
+            else str(getattr(failure.check, "name", failure.check))
+        )
+        passed = failure.check_output
+        if not isinstance(passed, pl.DataFrame) or passed.height != typed.height:
+            raise ValidationError(
+                f"validation: the rule {rule!r} cannot be applied to the type of column {column!r}; set its dtype",
+                field=f"params.columns.{column}",
+                validation_rule=rule,
+            )
+        yield column, rule, ~passed.to_series().fill_null(value=True)
+
+
+def _repeated(frame: pl.LazyFrame, column: str, typed: pl.Expr) -> pl.Series:
+    """Return the values that occur more than once, null aside."""
+    counted = frame.select(typed.alias(column)).drop_nulls().group_by(column).agg(n=pl.len())
+    return counted.filter(pl.col("n") > 1).select(column).collect(engine="streaming").to_series()
+
+
+def _batches(frame: pl.LazyFrame) -> Iterator[pl.DataFrame]:
+    numbered = frame.with_row_index(ROW_COLUMN)
+    yield numbered.head(0).collect()  # so that a frame without rows still has its columns written
+    yield from numbered.collect_batches(chunk_size=BATCH_ROWS, maintain_order=True)
+
+
+def _part(folder: Path, number: int) -> Path:
+    return folder / f"{number:08}.parquet"

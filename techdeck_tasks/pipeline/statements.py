@@ -1,0 +1,181 @@
+"""The statements the store is made of. Each runs on the caller's connection, inside its transaction."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import ColumnElement, Connection, and_, select, update
+
+from techdeck_tasks.errors import PipelineExecutionError, TechDeckError
+from techdeck_tasks.pipeline.models import PipelineRun, StageRun
+from techdeck_tasks.pipeline.state import (
+    RunState,
+    StageState,
+    blocked,
+    concluded,
+    ready,
+    run_sources,
+    stage_sources,
+)
+from techdeck_tasks.pipeline.view import RunView, StageView
+
+RUNS = select(
+    PipelineRun.run_id,
+    PipelineRun.name,
+    PipelineRun.state,
+    PipelineRun.idempotency_key,
+    PipelineRun.created_at,
+    PipelineRun.started_at,
+    PipelineRun.finished_at,
+    PipelineRun.error_id,
+    PipelineRun.error_code,
+    PipelineRun.error_message,
+)
+"""Runs without their sealed definition; read a row with `run_view`."""
+
+STAGES = select(*StageRun.__table__.columns).order_by(StageRun.position)
+"""Stages in the order of the definition; read a row with `stage_view`."""
+
+
+@dataclass(frozen=True, slots=True)
+class ReadyStage:
+    """A stage that may be sent to a worker."""
+
+    name: str
+    kind: str
+
+
+@dataclass(frozen=True, slots=True)
+class Settled:
+    """What followed from a stage's end; `accepted` is False where the caller no longer held the claim."""
+
+    accepted: bool
+    ready: tuple[ReadyStage, ...] = ()
+    run_state: RunState | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class _Plan:
+    """A run's stages by name, in the order of the definition."""
+
+    states: dict[str, StageState]
+    needs: dict[str, tuple[str, ...]]
+    kinds: dict[str, str]
+
+
+def lock_run(connection: Connection, key: uuid.UUID) -> RunState:
+    """Lock the run's row until the transaction ends and return its state.
+
+    Raises:
+        PipelineExecutionError: there is no such run.
+    """
+    found = connection.scalar(select(PipelineRun.state).where(PipelineRun.run_id == key).with_for_update())
+    if found is None:
+        raise no_run(key)
+    return RunState(found)
+
+
+def move_stage(
+    connection: Connection,
+    key: uuid.UUID,
+    stage: str,
+    target: StageState,
+    condition: ColumnElement[bool],
+    **values: Any,
+) -> bool:
+    """Move a stage to `target` if the state machine allows it and `condition` holds; tell whether it moved."""
+    result = connection.execute(
+        update(StageRun)
+        .where(one_stage(key, stage), StageRun.state.in_(stage_sources(target)), condition)
+        .values(state=target, **values)
+    )
+    return result.rowcount == 1
+
+
+def queue_ready(connection: Connection, key: uuid.UUID) -> list[ReadyStage]:
+    """Queue each pending stage whose needs have all succeeded. The caller holds the run's lock."""
+    plan = _plan(connection, key)
+    names = ready(plan.states, plan.needs)
+    if names:
+        connection.execute(
+            update(StageRun)
+            .where(StageRun.run_id == key, StageRun.name.in_(names))
+            .values(state=StageState.QUEUED)
+        )
+    return [ReadyStage(name, plan.kinds[name]) for name in names]
+
+
+def settle(connection: Connection, key: uuid.UUID, now: datetime) -> Settled:
+    """After a stage ended: skip what can never run, queue what can run now, finish the run if nothing is left.
+
+    The caller holds the run's lock.
+    """
+    plan = _plan(connection, key)
+    if lost := blocked(plan.states, plan.needs):
+        connection.execute(
+            update(StageRun)
+            .where(StageRun.run_id == key, StageRun.name.in_(lost))
+            .values(state=StageState.SKIPPED, finished_at=now)
+        )
+        plan.states.update(dict.fromkeys(lost, StageState.SKIPPED))
+    queued = queue_ready(connection, key)
+    final = None if queued else concluded(plan.states)
+    if final is not None:
+        connection.execute(
+            update(PipelineRun)
+            .where(PipelineRun.run_id == key, PipelineRun.state.in_(run_sources(final)))
+            .values(state=final, finished_at=now)
+        )
+    state = connection.scalar(select(PipelineRun.state).where(PipelineRun.run_id == key))
+    return Settled(accepted=True, ready=tuple(queued), run_state=RunState(str(state)))
+
+
+def one_stage(key: uuid.UUID, stage: str) -> ColumnElement[bool]:
+    """Return the condition that names one stage of one run."""
+    return and_(StageRun.run_id == key, StageRun.name == stage)
+
+
+def error_values(error: TechDeckError) -> dict[str, str]:
+    """Return the columns that both tables keep of an error; its message is redacted already."""
+    return {"error_id": error.error_id, "error_code": error.error_code, "error_message": error.message}
+
+
+def run_view(row: Mapping[Any, Any], stages: tuple[StageView, ...] = ()) -> RunView:
+    """Return a row of `RUNS` as what readers see."""
+    values = dict(row)
+    values["run_id"] = str(values["run_id"])
+    values["state"] = RunState(values["state"])
+    return RunView(**values, stages=stages)
+
+
+def stage_view(row: Mapping[Any, Any]) -> StageView:
+    """Return a row of `STAGES` as what readers see."""
+    values = {name: row[name] for name in StageView.__slots__}
+    values["state"] = StageState(values["state"])
+    values["needs"] = tuple(values["needs"])
+    return StageView(**values)
+
+
+def no_run(key: uuid.UUID) -> PipelineExecutionError:
+    """Return the error for a run that is not there."""
+    return PipelineExecutionError(
+        f"there is no run {key} in this database; check the id and TECHDECK_DATABASE_URL",
+        pipeline_id=str(key),
+    )
+
+
+def _plan(connection: Connection, key: uuid.UUID) -> _Plan:
+    rows = connection.execute(
+        select(StageRun.name, StageRun.kind, StageRun.state, StageRun.needs)
+        .where(StageRun.run_id == key)
+        .order_by(StageRun.position)
+    ).all()
+    return _Plan(
+        states={row.name: StageState(row.state) for row in rows},
+        needs={row.name: tuple(row.needs) for row in rows},
+        kinds={row.name: row.kind for row in rows},
+    )

@@ -1,0 +1,326 @@
+"""State of runs and stages in PostgreSQL.
+
+Every change is a compare-and-set: it names the states it may leave, and tells whether it happened. Whatever
+concerns several stages of a run (claiming, finishing, finding what is ready) first locks the run's row, so
+that two finishers at once take turns, and each stage becomes ready exactly once. When PostgreSQL is away,
+every method raises ServiceUnavailableError and nothing has changed, unless the connection broke during
+COMMIT; every method may therefore be called again.
+"""
+
+from __future__ import annotations
+
+import json
+import uuid
+from collections.abc import Mapping
+from datetime import timedelta
+from typing import Any, Protocol
+
+from sqlalchemy import ColumnElement, Engine, and_, func, or_, select, update
+from sqlalchemy.dialects.postgresql import insert
+
+from techdeck_tasks.clock import Clock
+from techdeck_tasks.errors import PipelineExecutionError, TechDeckError, ValidationError
+from techdeck_tasks.pipeline.definition import PipelineDefinition
+from techdeck_tasks.pipeline.models import MAX_IDEMPOTENCY_KEY_CHARS, PipelineRun, StageRun
+from techdeck_tasks.pipeline.state import FINAL_RUN_STATES, RunState, StageState, run_sources
+from techdeck_tasks.pipeline.statements import (
+    RUNS,
+    STAGES,
+    ReadyStage,
+    Settled,
+    error_values,
+    lock_run,
+    move_stage,
+    no_run,
+    one_stage,
+    queue_ready,
+    run_view,
+    settle,
+    stage_view,
+)
+from techdeck_tasks.pipeline.view import RunView
+from techdeck_tasks.storage.database import transaction
+
+
+class Cipher(Protocol):
+    """Seals what the database must not be able to read."""
+
+    def seal(self, plaintext: bytes, aad: bytes) -> bytes:
+        """Encrypt `plaintext`, bound to `aad`."""
+
+    def open(self, sealed: bytes, aad: bytes) -> bytes:
+        """Return the plaintext of `sealed`; raises EncryptionError if it or `aad` was changed."""
+
+
+class PipelineStore:
+    """Reads and changes runs. Safe to share between threads; each call is one transaction."""
+
+    def __init__(self, engine: Engine, cipher: Cipher, clock: Clock) -> None:
+        self._engine = engine
+        self._cipher = cipher
+        self._clock = clock
+
+    def create_run(
+        self, run_id: str, definition: PipelineDefinition, idempotency_key: str | None = None
+    ) -> tuple[str, bool]:
+        """Store a new run with its stages; return its id, and whether it was created now.
+
+        A second call with the same id, or with a key that already has a run, changes nothing.
+
+        Raises:
+            ValidationError: the id is no UUID, or the key is too long or belongs to another definition.
+        """
+        key = _run_key(run_id)
+        if idempotency_key is not None and not 0 < len(idempotency_key) <= MAX_IDEMPOTENCY_KEY_CHARS:
+            raise ValidationError(
+                f"the idempotency key has {len(idempotency_key)} characters; 1 to {MAX_IDEMPOTENCY_KEY_CHARS} are allowed",
+                field="idempotency_key",
+            )
+        document = json.dumps(definition.to_dict(), separators=(",", ":"), allow_nan=False).encode()
+        row = {
+            "run_id": key,
+            "name": definition.name,
+            "definition": self._cipher.seal(document, _definition_aad(key)),
+            "state": RunState.QUEUED,
+            "idempotency_key": idempotency_key,
+            "created_at": self._clock.now(),
+        }
+        stages = [
+            {
+                "run_id": key,
+                "name": spec.name,
+                "kind": spec.kind,
+                "position": position,
+                "needs": list(spec.needs),
+                "state": StageState.PENDING,
+                "attempt": 0,
+            }
+            for position, spec in enumerate(definition.stages)
+        ]
+        with transaction(self._engine) as connection:
+            # Without a conflict target both the run id and the idempotency key count; a concurrent insert
+            # of either is waited for.
+            created = connection.execute(
+                insert(PipelineRun).values(row).on_conflict_do_nothing().returning(PipelineRun.run_id)
+            ).scalar()
+            if created is not None:
+                connection.execute(insert(StageRun), stages)
+                return str(created), True
+            mine = PipelineRun.run_id == key
+            if idempotency_key is not None:
+                mine = or_(mine, PipelineRun.idempotency_key == idempotency_key)
+            found = connection.execute(select(PipelineRun.run_id, PipelineRun.definition).where(mine)).first()
+        if found is None:  # the row that was in the way was deleted meanwhile
+            raise PipelineExecutionError(
+                f"run {run_id} could not be stored; send it again", pipeline_id=run_id
+            )
+        known = self._cipher.open(found.definition, _definition_aad(found.run_id))
+        if json.loads(known) != json.loads(document):
+            raise ValidationError(
+                f"the idempotency key or task id already belongs to run {found.run_id} of another definition; "
+                "use a new key",
+                field="idempotency_key",
+            )
+        return str(found.run_id), False
+
+    def mark_ready(self, run_id: str) -> list[ReadyStage]:
+        """Queue the pending stages whose needs have all succeeded; return each exactly once."""
+        key = _run_key(run_id)
+        with transaction(self._engine) as connection:
+            if lock_run(connection, key) in FINAL_RUN_STATES:
+                return []
+            return queue_ready(connection, key)
+
+    def queued_stages(self, run_id: str, *, needing: str | None = None) -> list[ReadyStage]:
+        """Return the stages that wait for a worker, in order: all, or those that need the stage `needing`.
+
+        Sending them again is harmless, and makes up for a message that was never sent.
+        """
+        statement = (
+            select(StageRun.name, StageRun.kind)
+            .where(StageRun.run_id == _run_key(run_id), StageRun.state == StageState.QUEUED)
+            .order_by(StageRun.position)
+        )
+        if needing is not None:
+            statement = statement.where(StageRun.needs.contains([needing]))
+        with transaction(self._engine) as connection:
+            return [ReadyStage(row.name, row.kind) for row in connection.execute(statement)]
+
+    def claim_stage(self, run_id: str, stage: str, attempt: int, task_id: str) -> bool:
+        """Take the stage for one attempt of one task; False where somebody has, or had, it already.
+
+        A queued stage is taken by the first to come. After that only the same task may take it, for a later
+        attempt: that is a retry, scheduled or because the process of the earlier attempt died.
+        """
+        key = _run_key(run_id)
+        now = self._clock.now()
+        same_task = StageRun.task_id == task_id
+        claimable = or_(
+            StageRun.state == StageState.QUEUED,
+            and_(StageRun.state == StageState.RETRYING, same_task, StageRun.attempt <= attempt),
+            and_(StageRun.state == StageState.RUNNING, same_task, StageRun.attempt < attempt),
+        )
+        with transaction(self._engine) as connection:
+            if lock_run(connection, key) in FINAL_RUN_STATES:
+                return False
+            claimed = move_stage(
+                connection,
+                key,
+                stage,
+                StageState.RUNNING,
+                claimable,
+                attempt=attempt,
+                task_id=task_id,
+                started_at=func.coalesce(StageRun.started_at, now),
+                retry_at=None,
+            )
+            if claimed:
+                connection.execute(
+                    update(PipelineRun)
+                    .where(PipelineRun.run_id == key, PipelineRun.state.in_(run_sources(RunState.RUNNING)))
+                    .values(state=RunState.RUNNING, started_at=now)
+                )
+            return claimed
+
+    def progress(self, run_id: str, stage: str, rows_done: int, rows_total: int | None = None) -> None:
+        """Note how many rows a running stage has done, of how many."""
+        with transaction(self._engine) as connection:
+            connection.execute(
+                update(StageRun)
+                .where(one_stage(_run_key(run_id), stage), StageRun.state == StageState.RUNNING)
+                .values(rows_done=rows_done, rows_total=func.coalesce(rows_total, StageRun.rows_total))
+            )
+
+    def retry_stage(
+        self,
+        run_id: str,
+        stage: str,
+        error: TechDeckError,
+        *,
+        attempt: int,
+        next_attempt: int,
+        task_id: str | None,
+        delay: timedelta,
+    ) -> bool:
+        """Note that `attempt` failed and `next_attempt` is due after `delay`; False if it does not run any more.
+
+        `next_attempt` equals `attempt` where the task only waits for a breaker. `task_id` None means: any.
+        """
+        held = StageRun.attempt == attempt
+        if task_id is not None:
+            held = and_(held, StageRun.task_id == task_id)
+        with transaction(self._engine) as connection:
+            return move_stage(
+                connection,
+                _run_key(run_id),
+                stage,
+                StageState.RETRYING,
+                held,
+                attempt=next_attempt,
+                retry_at=self._clock.now() + delay,
+                **error_values(error),
+            )
+
+    def succeed_stage(
+        self,
+        run_id: str,
+        stage: str,
+        *,
+        attempt: int,
+        task_id: str,
+        output: Mapping[str, Any] | None,
+        report: Mapping[str, Any] | None,
+        rows: int | None,
+    ) -> Settled:
+        """Deliver a stage's output; queue what is ready now, or finish the run.
+
+        Only the holder of the claim is heard: the output of an attempt that was given up meanwhile is refused.
+        """
+        key = _run_key(run_id)
+        with transaction(self._engine) as connection:
+            lock_run(connection, key)
+            accepted = move_stage(
+                connection,
+                key,
+                stage,
+                StageState.SUCCEEDED,
+                and_(StageRun.attempt == attempt, StageRun.task_id == task_id),
+                finished_at=self._clock.now(),
+                output=None if output is None else dict(output),
+                report=None if report is None else dict(report),
+                rows_done=func.coalesce(rows, StageRun.rows_done),
+                rows_total=func.coalesce(rows, StageRun.rows_total),
+            )
+            return settle(connection, key, self._clock.now()) if accepted else Settled(accepted=False)
+
+    def fail_stage(
+        self, run_id: str, stage: str, error: TechDeckError, task_id: str | None = None
+    ) -> Settled:
+        """End a stage for good: skip what depends on it; finish the run where nothing else can run.
+
+        A claimed stage is failed only by its own task; `task_id` None means: any.
+        """
+        key = _run_key(run_id)
+        held: ColumnElement[bool] = (
+            StageRun.name == stage
+            if task_id is None
+            else or_(StageRun.state == StageState.QUEUED, StageRun.task_id == task_id)
+        )
+        with transaction(self._engine) as connection:
+            lock_run(connection, key)
+            values = {"finished_at": self._clock.now(), "retry_at": None, **error_values(error)}
+            if not move_stage(connection, key, stage, StageState.FAILED, held, **values):
+                return Settled(accepted=False)
+            connection.execute(
+                update(PipelineRun)
+                .where(PipelineRun.run_id == key, PipelineRun.error_code.is_(None))
+                .values(error_values(error))
+            )
+            return settle(connection, key, self._clock.now())
+
+    def get_definition(self, run_id: str) -> PipelineDefinition:
+        """Return the definition a run was made from.
+
+        Raises:
+            PipelineExecutionError: there is no such run.
+            EncryptionError: the stored definition cannot be opened with this process's keys.
+        """
+        key = _run_key(run_id)
+        with transaction(self._engine) as connection:
+            sealed = connection.scalar(select(PipelineRun.definition).where(PipelineRun.run_id == key))
+        if sealed is None:
+            raise no_run(key)
+        return PipelineDefinition.model_validate_json(self._cipher.open(sealed, _definition_aad(key)))
+
+    def get_run(self, run_id: str) -> RunView:
+        """Return a run with its stages.
+
+        Raises:
+            PipelineExecutionError: there is no such run.
+        """
+        key = _run_key(run_id)
+        with transaction(self._engine) as connection:
+            row = connection.execute(RUNS.where(PipelineRun.run_id == key)).mappings().first()
+            if row is None:
+                raise no_run(key)
+            stages = connection.execute(STAGES.where(StageRun.run_id == key)).mappings().all()
+        return run_view(row, tuple(stage_view(stage) for stage in stages))
+
+    def list_runs(self, limit: int = 50) -> list[RunView]:
+        """Return the youngest `limit` runs, youngest first, without their stages."""
+        statement = RUNS.order_by(PipelineRun.created_at.desc(), PipelineRun.run_id).limit(limit)
+        with transaction(self._engine) as connection:
+            return [run_view(row) for row in connection.execute(statement).mappings()]
+
+
+def _definition_aad(key: uuid.UUID) -> bytes:
+    return b"pipeline_run.definition|" + key.bytes
+
+
+def _run_key(run_id: str) -> uuid.UUID:
+    try:
+        return uuid.UUID(run_id)
+    except (ValueError, AttributeError, TypeError):
+        raise ValidationError(
+            "a run id is a UUID, and this one is not", field="run_id", value=run_id
+        ) from None

@@ -1,0 +1,182 @@
+"""Structured data made safe to log, store and show."""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+import math
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
+from typing import Any, Final
+
+from techdeck_tasks.redaction.rule import REDACTED
+from techdeck_tasks.redaction.sanitizer import redact_within, sanitize_message
+
+MAX_DEPTH: Final = 12
+"""Containers nested deeper than this are replaced by `TRUNCATED`."""
+
+MAX_ITEMS: Final = 200
+"""Entries of one container that are kept; one more entry tells how many were dropped."""
+
+MAX_NODES: Final = 5_000
+"""Values visited in one call, whatever their nesting."""
+
+MAX_STRING_CHARS: Final = 8_192
+"""Characters kept of one string."""
+
+MAX_INTEGER_BITS: Final = 256
+"""Larger integers are described by their size: their decimal form costs quadratic time."""
+
+TRUNCATED: Final = "[TRUNCATED]"
+CYCLE: Final = "[CYCLE]"
+UNPRINTABLE: Final = "[UNPRINTABLE]"
+
+# The specification's list and what really leaks. Compared with the key's letters and digits only, so that
+# `api_key`, `apiKey`, `API-KEY` and `x-api-key` are one.
+_SENSITIVE_KEY = re.compile(
+    r"""password|passwd|passphrase|passcode|pwd|(?:^|db|user|my|smtp|admin)pass$|secret|credential
+      | (?<!max)(?<!num)(?<!prompt)(?<!total)(?<!completion)token(?!iz|type|count|limit|bucket|url|s?used)
+      | (?:api|private|access|account|encryption|decryption|signing|master|shared|service|client|ssh|session|auth|sas)key
+      | authorization|^auth$|basicauth|cookie|session(?:id|key)|^jwt|userdata|privatekey|certificate|connectionstring|^dsn$
+      | signature$|^sig$|^otp$|^pin$|cvv|cvc
+      | ^ssn$|socialsecurity|patientname|(?:first|last|full|middle|maiden|given|family)name|^surname|dateofbirth|birthdate|^dob$
+      | ^mrn$|medicalrecord|healthplan|memberid|subscriberid|beneficiary|e?mailaddress|^e?mail$|phone|^fax|^mobile$
+      | streetaddress|homeaddress|^address(?:line)?[12]?$|^zip(?:code)?$|postalcode|passportn|driver?slicen|creditcard|cardnumber|^iban$
+      | ipaddress$|^vin$|serialn|biometric|fingerprint$|accountn(?:umber|o)|licen[cs]en(?:umber|o)|nationalid|taxid
+    """,
+    re.VERBOSE,
+)
+_NOT_ALPHANUMERIC = re.compile(r"[^a-z0-9]+")
+
+
+def is_sensitive_key(key: str) -> bool:
+    """Tell whether a value under this key is hidden without looking at it."""
+    return _SENSITIVE_KEY.search(_NOT_ALPHANUMERIC.sub("", key[:256].lower())) is not None
+
+
+def sanitize_context(value: Any) -> Any:
+    """Return `value` as plain, JSON-safe, redacted data.
+
+    Args:
+        value: Anything. Mappings, sequences, sets, dataclasses, bytes and exceptions are walked; other
+            objects are described by their redacted `str`.
+
+    Returns:
+        Only `str`, `int`, `float`, `bool`, `None`, `list` and `dict` with `str` keys. Values under sensitive
+        keys are `[REDACTED]`; all other strings, and the keys themselves, are redacted. `nan` and the
+        infinities, which JSON does not know, become strings.
+
+    Bounded in depth, items and string length; a cycle is named, not followed. Never raises.
+    """
+    try:
+        return _Walk().visit(value, 0)
+    except Exception:  # noqa: BLE001 - describing an error must not raise another one
+        return UNPRINTABLE
+
+
+class _Walk:
+    """One traversal: counts what it visits and remembers the containers it is inside of."""
+
+    def __init__(self) -> None:
+        self._inside: set[int] = set()
+        self._nodes = 0
+
+    def visit(self, value: Any, depth: int) -> Any:
+        self._nodes += 1
+        if self._nodes > MAX_NODES:
+            return TRUNCATED
+        if value is None or isinstance(value, bool):
+            return value
+        if isinstance(value, int | float):
+            return _number(value)
+        if isinstance(value, str):
+            return _string(value)
+        if isinstance(value, bytes | bytearray | memoryview):
+            return _string(_decode(value))
+        if isinstance(value, BaseException):
+            return {"type": type(value).__qualname__, "message": sanitize_message(_describe(value))}
+        return self._container(value, depth)
+
+    def _container(self, value: Any, depth: int) -> Any:
+        if depth >= MAX_DEPTH:
+            return TRUNCATED
+        if id(value) in self._inside:
+            return CYCLE
+        self._inside.add(id(value))
+        try:
+            if isinstance(value, Mapping):
+                return self._mapping(list(_first(value.items())), len(value), depth)
+            if dataclasses.is_dataclass(value) and not isinstance(value, type):
+                fields = [
+                    (field.name, getattr(value, field.name, UNPRINTABLE)) for field in dataclasses.fields(value)
+                ]
+                return self._mapping(fields, len(fields), depth)
+            if isinstance(value, Sequence | Set):
+                return self._items(list(_first(value)), len(value), depth)
+        except Exception:  # noqa: BLE001 - a container that fails while it is read is described instead
+            return _string(_describe(value))
+        finally:
+            self._inside.discard(id(value))
+        return _string(_describe(value))
+
+    def _mapping(self, pairs: list[tuple[Any, Any]], size: int, depth: int) -> dict[str, Any]:
+        result: dict[str, Any] = {}
+        # {"name": "DB_PASSWORD", "value": "..."}: the sensitive key is itself a value.
+        named = any(
+            isinstance(key, str) and key.lower() in {"name", "key", "field"} and is_sensitive_key(_describe(entry))
+            for key, entry in pairs
+        )
+        for key, entry in pairs:
+            raw = key if isinstance(key, str) else _decode(key) if isinstance(key, bytes) else _describe(key)
+            hidden = is_sensitive_key(raw) or (named and raw.lower() == "value")
+            name = _unused(_string(raw), result)
+            result[name] = REDACTED if hidden and not _is_flag(entry) else self.visit(entry, depth + 1)
+        if size > len(pairs):
+            result[TRUNCATED] = size - len(pairs)
+        return result
+
+    def _items(self, items: list[Any], size: int, depth: int) -> list[Any]:
+        result = [self.visit(item, depth + 1) for item in items]
+        if size > len(items):
+            result.append(f"{TRUNCATED} {size - len(items)} more")
+        return result
+
+
+def _first(entries: Iterable[Any]) -> Iterator[Any]:
+    return itertools.islice(entries, MAX_ITEMS)
+
+
+def _is_flag(value: Any) -> bool:
+    """`{"password": None}` and `{"token": False}` tell that there is none: worth knowing, and no secret."""
+    return value is None or isinstance(value, bool)
+
+
+def _unused(name: str, taken: Mapping[str, Any]) -> str:
+    """Number a key that redaction made equal to another one, so that no entry is lost."""
+    if name not in taken:
+        return name
+    return next(numbered for count in itertools.count(2) if (numbered := f"{name} ({count})") not in taken)
+
+
+def _number(value: float) -> int | float | str:
+    if isinstance(value, int):
+        bits = value.bit_length()
+        return int(value) if bits <= MAX_INTEGER_BITS else f"<integer of {bits} bits>"
+    return float(value) if math.isfinite(value) else repr(float(value))
+
+
+def _string(value: str) -> str:
+    # str() of a subclass may be overridden; join copies the characters themselves.
+    return redact_within("".join((value, "")), MAX_STRING_CHARS)
+
+
+def _decode(value: bytes | bytearray | memoryview) -> str:
+    return bytes(value[: MAX_STRING_CHARS + 1]).decode("utf-8", "backslashreplace")
+
+
+def _describe(value: Any) -> str:
+    """Return `str(value)`, or what can be said where that fails."""
+    try:
+        return str(value)
+    except Exception:  # noqa: BLE001 - objects may refuse to describe themselves
+        return f"{UNPRINTABLE} {type(value).__name__}"

@@ -1,0 +1,76 @@
+"""What a redaction rule is: a name, a reason, a way to find secrets, and examples that the tests run.
+
+A rule reports *spans* of the original text; it never rewrites. The sanitizer merges the spans of all rules
+and writes `REDACTED` once per merged span, so the order of the rules does not matter.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field
+
+REDACTED = "[REDACTED]"
+
+Span = tuple[int, int]
+
+
+class Subject:
+    """The text under inspection, with what most rules ask of it computed once."""
+
+    __slots__ = ("folded", "text")
+
+    def __init__(self, text: str) -> None:
+        """Keep `text` and a lower-case copy of the same length, so that offsets in one hold in the other."""
+        self.text = text
+        folded = text.lower()
+        if len(folded) != len(text):
+            # A few characters grow when lowered (U+0130); such a character stays as it is.
+            folded = "".join(low if len(low := char.lower()) == 1 else char for char in text)
+        self.folded = folded
+
+
+Finder = Callable[[Subject], Iterable[Span]]
+
+
+@dataclass(frozen=True, slots=True)
+class Rule:
+    """One kind of leak.
+
+    Attributes:
+        name: Kebab-case, unique, shown by failing tests.
+        reason: Why text of this shape must not reach a log.
+        find: Returns the spans to hide. Must run in time linear in the text.
+        hints: Lower-case literals. The rule runs only on text that holds at least one of them; an empty
+            tuple runs it always.
+        leaks: Examples; what must disappear stands between « and ».
+        benign: Near misses that must come back unchanged.
+    """
+
+    name: str
+    reason: str
+    find: Finder
+    hints: tuple[str, ...] = ()
+    leaks: tuple[str, ...] = ()
+    benign: tuple[str, ...] = field(default=())
+
+
+def matching(pattern: str, accept: Callable[[str], bool] | None = None) -> Finder:
+    """Build a finder from a regular expression (verbose syntax).
+
+    Args:
+        pattern: The group named `secret` is hidden; without one, the whole match.
+        accept: Asked about each secret found, e.g. a checksum; a refused one is left alone.
+
+    Patterns must not backtrack without bound: start them with a literal or a look-behind, bound each
+    repeat or make it possessive.
+    """
+    compiled = re.compile(pattern, re.VERBOSE)
+    group: int | str = "secret" if "secret" in compiled.groupindex else 0
+
+    def find(subject: Subject) -> Iterator[Span]:
+        for match in compiled.finditer(subject.text):
+            if accept is None or accept(match[group]):
+                yield match.span(group)
+
+    return find

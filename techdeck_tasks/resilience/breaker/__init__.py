@@ -1,0 +1,1 @@
+"""The Redis-shared circuit breaker."""

@@ -1,0 +1,248 @@
+"""The composition root: the one place that reads settings and constructs clients."""
+
+from __future__ import annotations
+
+import logging
+import os
+import random
+import weakref
+from functools import cached_property
+
+import redis
+from celery import Celery, signals
+from sqlalchemy import Engine
+
+from techdeck_tasks.audit.drain import Drain
+from techdeck_tasks.audit.publisher import StreamPublisher
+from techdeck_tasks.audit.reader import AuditReader
+from techdeck_tasks.audit.sealing import Opener, Sealer
+from techdeck_tasks.audit.spool import Spool
+from techdeck_tasks.audit.stream import AuditStream
+from techdeck_tasks.audit.verify import VerifyReport, verify
+from techdeck_tasks.audit.worker import drain_step
+from techdeck_tasks.audit.writer import AuditWriter
+from techdeck_tasks.celeryconfig import AUDIT_QUEUE, Role, celery_settings
+from techdeck_tasks.clock import Clock, SystemClock
+from techdeck_tasks.events import Listeners
+from techdeck_tasks.handler import ErrorHandler
+from techdeck_tasks.keyring import (
+    AUDIT_PRIVATE_KEYS,
+    AUDIT_PUBLIC_KEYS,
+    BLIND_INDEX_KEYS,
+    MESSAGE_KEYS,
+    Cipher,
+    KeySet,
+)
+from techdeck_tasks.pipeline import tasks as pipeline_tasks
+from techdeck_tasks.pipeline.artifacts import ArtifactStore
+from techdeck_tasks.pipeline.execution import PipelineEngine
+from techdeck_tasks.pipeline.registry import load_stages
+from techdeck_tasks.pipeline.store import PipelineStore
+from techdeck_tasks.redaction import RedactingFilter
+from techdeck_tasks.resilience.backoff import RetryPolicy
+from techdeck_tasks.settings import Settings, load_settings
+from techdeck_tasks.storage.database import connect_database
+from techdeck_tasks.storage.redis_client import connect_redis
+from techdeck_tasks.tasks import upkeep
+from techdeck_tasks.tasks.base import TechDeckTask
+from techdeck_tasks.tasks.messaging import MaskingAMQP, register_serializer
+from techdeck_tasks.tasks.quarantine import Quarantine
+from techdeck_tasks.tasks.services import bind_services, set_default_factory
+
+STREAM_SOCKET_TIMEOUT_S = 5.0
+"""Longer than the audit worker's blocking read."""
+
+LOG_FORMAT = "%(asctime)s %(levelname)s %(name)s: %(message)s"
+
+
+class Runtime:
+    """Everything a process can use, each part made when it is first needed.
+
+    Making a runtime connects to nothing. After a fork the child's parts make connections of their own.
+
+    Args:
+        settings: what the process was told.
+        clock: the time.
+        rng: where jitter comes from.
+    """
+
+    def __init__(
+        self, settings: Settings, *, clock: Clock | None = None, rng: random.Random | None = None
+    ) -> None:
+        self.settings = settings
+        self.clock: Clock = clock or SystemClock()
+        # The system's source: forked children must not draw the same jitter.
+        self.rng: random.Random = rng or random.SystemRandom()
+        self.listeners = Listeners()
+        self.app: Celery | None = None
+        this = weakref.ref(self)
+        os.register_at_fork(after_in_child=lambda: _leave_connections_to_parent(this()))
+
+    # -- keys --------------------------------------------------------------------------------------
+
+    @cached_property
+    def cipher(self) -> Cipher:
+        """Seals messages, results and stored definitions."""
+        return Cipher(KeySet.load(self.settings.keys_dir / MESSAGE_KEYS))
+
+    @cached_property
+    def sealer(self) -> Sealer:
+        """Seals audit events to the reader's public key."""
+        keys = self.settings.keys_dir
+        return Sealer(
+            KeySet.load(keys / AUDIT_PUBLIC_KEYS),
+            KeySet.load(keys / BLIND_INDEX_KEYS),
+            self.settings.tenant,
+        )
+
+    # -- servers -----------------------------------------------------------------------------------
+
+    @cached_property
+    def redis(self) -> redis.Redis:
+        """Redis, each call bounded by `redis_timeout_seconds`."""
+        return connect_redis(self.settings)
+
+    @cached_property
+    def stream_redis(self) -> redis.Redis:
+        """Redis for blocking reads."""
+        patient = self.settings.model_copy(update={"redis_timeout_seconds": STREAM_SOCKET_TIMEOUT_S})
+        return connect_redis(patient)
+
+    @cached_property
+    def engine(self) -> Engine:
+        """PostgreSQL."""
+        return connect_database(self.settings)
+
+    # -- error core and audit ----------------------------------------------------------------------
+
+    @cached_property
+    def audit(self) -> StreamPublisher:
+        """Where events are recorded."""
+        return StreamPublisher(self.redis, self.sealer, Spool(self.settings.audit_spool_dir), self.clock)
+
+    @cached_property
+    def handler(self) -> ErrorHandler:
+        """The central error handler."""
+        return ErrorHandler(
+            audit=self.audit,
+            listeners=self.listeners,
+            clock=self.clock,
+            retention_days=self.settings.error_log_retention_days,
+            documentation_base_url=self.settings.documentation_base_url,
+        )
+
+    def audit_drain(self, node_name: str) -> Drain:
+        """Return the loop that moves events from the stream into the log, for one audit worker."""
+        writer = AuditWriter(self.engine, node_name, self.clock)
+        return Drain(AuditStream(self.stream_redis, node_name), writer, self.settings.audit_batch_size)
+
+    def audit_reader(self, reader: str) -> AuditReader:
+        """Return the audit log as `reader` may see it: with plaintext only where the private key is at hand."""
+        path = self.settings.reader_keys_dir / AUDIT_PRIVATE_KEYS
+        opener = Opener(KeySet.load(path)) if path.exists() else None
+        return AuditReader(self.engine, self.audit, opener, reader)
+
+    def verify_audit(self) -> VerifyReport:
+        """Recompute the audit log's chains."""
+        return verify(self.engine)
+
+    def keep_audit_up(self) -> None:
+        """Make the coming partitions and send what waits in the spool."""
+        AuditWriter(self.engine, "upkeep", self.clock).prepare_partitions()
+        self.audit.replay()
+
+    # -- tasks and pipelines -----------------------------------------------------------------------
+
+    @cached_property
+    def retry_policy(self) -> RetryPolicy:
+        """The policy of tasks that declare none."""
+        return RetryPolicy.from_settings(self.settings)
+
+    @cached_property
+    def quarantine(self) -> Quarantine:
+        """Where messages that no worker can read are kept."""
+        return Quarantine(self.redis, self.cipher, self.clock)
+
+    @cached_property
+    def pipeline(self) -> PipelineEngine:
+        """Runs pipelines."""
+        assert self.app is not None, "pipelines are dispatched through an app: use create_app() or install()"
+        store = PipelineStore(self.engine, self.cipher, self.clock)
+        artifacts = ArtifactStore(self.settings.artifact_url)
+        return PipelineEngine(store, artifacts, pipeline_tasks.CeleryDispatcher(self.app), self.clock)
+
+
+def _leave_connections_to_parent(runtime: Runtime | None) -> None:
+    if runtime is not None and "engine" in runtime.__dict__:
+        runtime.engine.dispose(close=False)
+
+
+def runtime_of(app: Celery) -> Runtime:
+    """Return the runtime that `create_app` or `install` gave `app`."""
+    runtime = getattr(app, "techdeck_services", None)
+    if not isinstance(runtime, Runtime):
+        raise RuntimeError(f"Celery application {app.main!r} has no runtime; call install(app)")  # noqa: TRY004
+    return runtime
+
+
+def install(app: Celery, settings: Settings | None = None) -> Runtime:
+    """Make an application's own Celery app a techdeck app: settings, encrypted messages, services.
+
+    Call it before the app's first task is sent or worker started. Tasks whose base is `TechDeckTask` (the
+    default from now on) find everything they need.
+    """
+    settings = settings or load_settings()
+    runtime = Runtime(settings)
+    runtime.app = app
+    app.task_cls = TechDeckTask
+    app.amqp_cls = MaskingAMQP
+    register_serializer(lambda: runtime.cipher)
+    app.conf.update(celery_settings(settings))
+    bind_services(app, runtime)
+    # Monitors without keys must be able to ask; commands and replies carry no arguments.
+    app.control.mailbox.serializer = "json"
+    app.control.mailbox.accept = ["json"]
+    return runtime
+
+
+def create_app(settings: Settings | None = None, role: Role = Role.CLIENT) -> Celery:
+    """Return a Celery app for one role of the service.
+
+    Args:
+        settings: default: those of the environment.
+        role: a pipeline worker, an audit worker, beat, or a client that enqueues.
+
+    Raises:
+        SettingsError: a setting is malformed.
+    """
+    app = Celery("techdeck")
+    runtime = install(app, settings)
+    if role is Role.AUDIT:
+        upkeep.register(app, upkeep=runtime.keep_audit_up, verify=runtime.verify_audit)
+        app.steps["worker"].add(drain_step(runtime.audit_drain))
+        app.conf.task_default_queue = AUDIT_QUEUE
+    else:
+        load_stages()
+        pipeline_tasks.register(app)
+    if role in (Role.PIPELINE, Role.AUDIT, Role.BEAT):
+        signals.setup_logging.connect(lambda **_: configure_logging(runtime.settings), weak=False)
+    return app
+
+
+def configure_logging(settings: Settings) -> None:
+    """Send the process's log to standard error, redacted."""
+    handler = logging.StreamHandler()
+    handler.setFormatter(logging.Formatter(LOG_FORMAT))
+    # On the handler, not on a logger: filters of loggers do not see what their children log.
+    handler.addFilter(RedactingFilter())
+    logging.basicConfig(level=settings.log_level, handlers=[handler], force=True)
+
+
+def _default_services(app: Celery) -> Runtime:
+    """Serve an application that uses `TechDeckTask` and never called `install`: its own settings stay."""
+    runtime = Runtime(load_settings())
+    runtime.app = app
+    return runtime
+
+
+set_default_factory(_default_services)

@@ -1,0 +1,162 @@
+"""Typed settings, read from the environment with the prefix ``TECHDECK_``.
+
+Each field's environment variable is its name in capitals after the prefix:
+``default_max_retries`` is ``TECHDECK_DEFAULT_MAX_RETRIES``. Values come, first match wins, from the
+constructor, the environment, the file named by ``TECHDECK_ENV_FILE`` (default ``.techdeck/techdeck.env``,
+which ``techdeck up`` writes), and files in the folder named by ``TECHDECK_SECRETS_DIR``, one file a field.
+"""
+
+from __future__ import annotations
+
+import os
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated, Any, Self
+
+from pydantic import Field, PositiveInt, SecretStr, ValidationError, field_validator, model_validator
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+ENV_PREFIX = "TECHDECK_"
+DEFAULT_ENV_FILE = ".techdeck/techdeck.env"
+
+Seconds = Annotated[float, Field(ge=0)]
+PositiveSeconds = Annotated[float, Field(gt=0)]
+Percent = Annotated[float, Field(ge=0, le=100)]
+
+
+class SettingsError(ValueError):
+    """A setting is missing or out of bounds. The text names each variable, its limit and the remedy."""
+
+
+class Environment(StrEnum):
+    """Where the process runs; `DEVELOPMENT` alone permits an unencrypted error log."""
+
+    DEVELOPMENT = "development"
+    PRODUCTION = "production"
+
+
+class Settings(BaseSettings):
+    """Everything a process of this package can be told. Durations are seconds unless the name says else."""
+
+    model_config = SettingsConfigDict(env_prefix=ENV_PREFIX, frozen=True, extra="ignore")
+
+    environment: Environment = Environment.PRODUCTION
+    tenant: str = Field("default", min_length=1, max_length=64, pattern=r"^[A-Za-z0-9._-]+$")
+    log_level: str = "INFO"
+
+    # -- servers -----------------------------------------------------------------------------------
+    redis_url: SecretStr = SecretStr("redis://127.0.0.1:6379/0")
+    broker_url: SecretStr | None = Field(None, description="Celery's broker; default: redis_url")
+    result_backend_url: SecretStr | None = Field(None, description="Celery's results; default: redis_url")
+    database_url: SecretStr = SecretStr("postgresql+psycopg://techdeck@127.0.0.1:5432/techdeck")
+    redis_timeout_seconds: PositiveSeconds = Field(0.25, description="bound of one Redis call of our own")
+    database_connect_timeout_seconds: PositiveInt = 5
+    artifact_url: str = Field(
+        "file://.techdeck/artifacts", description="fsspec folder of the data handed from stage to stage"
+    )
+
+    # -- keys --------------------------------------------------------------------------------------
+    keys_dir: Path = Field(Path(".techdeck/keys/producer"), description="keys every worker needs")
+    reader_keys_dir: Path = Field(
+        Path(".techdeck/keys/reader"), description="the audit log's private key; readers only"
+    )
+
+    # -- retry -------------------------------------------------------------------------------------
+    default_max_retries: int = Field(3, ge=0, le=1000, description="0 means: never retry")
+    default_retry_delay_seconds: PositiveSeconds = 1.0
+    default_exponential_base: float = Field(2.0, ge=1, le=10)
+    default_retry_cap_seconds: PositiveSeconds = 600.0
+    default_retry_budget_seconds: PositiveSeconds = Field(
+        3600.0, description="no retry starts later than this after the first attempt"
+    )
+
+    # -- circuit breaker ---------------------------------------------------------------------------
+    circuit_breaker_failure_threshold: PositiveInt = 5
+    circuit_breaker_success_threshold: PositiveInt = 2
+    circuit_breaker_timeout_seconds: PositiveSeconds = 60.0
+
+    # -- recovery and fallback ---------------------------------------------------------------------
+    connection_reset_delay_seconds: Seconds = 1.0
+    bias_fallback_assumes_no_bias: bool = Field(
+        False, description="True reports 'no bias' where detection failed; a finding may be hidden"
+    )
+
+    # -- error log ---------------------------------------------------------------------------------
+    error_log_encryption_enabled: bool = True
+    error_log_retention_days: int = Field(2190, ge=1, description="six years, 45 CFR 164.316(b)(2)(i)")
+    audit_batch_size: int = Field(500, ge=1, le=5000)
+    audit_spool_dir: Path = Path(".techdeck/spool")
+
+    # -- metrics and alerts ------------------------------------------------------------------------
+    metrics_retention_hours: PositiveInt = 24 * 30
+    error_rate_alert_threshold: Percent = 5.0
+    service_error_rate_thresholds: dict[str, Percent] = Field(
+        default_factory=dict, description='JSON, percent a service: {"dataset_load": 2.5}'
+    )
+
+    # -- Celery ------------------------------------------------------------------------------------
+    visibility_timeout_seconds: PositiveInt = Field(
+        7200, description="after it, Redis hands unfinished work to another worker"
+    )
+    task_time_limit_seconds: PositiveInt = 3600
+    task_soft_time_limit_seconds: PositiveInt = 3300
+    soft_shutdown_timeout_seconds: PositiveSeconds = 30.0
+
+    # -- web ---------------------------------------------------------------------------------------
+    documentation_base_url: str = "docs/errors.md"
+
+    @field_validator("log_level")
+    @classmethod
+    def _known_level(cls, value: str) -> str:
+        known = ("DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL")
+        if value.upper() not in known:
+            raise ValueError(f"{value!r} is no log level; use one of {', '.join(known)}")
+        return value.upper()
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        if not self.error_log_encryption_enabled and self.environment is not Environment.DEVELOPMENT:
+            raise ValueError(
+                "error_log_encryption_enabled=false is refused outside development: "
+                "remove it, or set TECHDECK_ENVIRONMENT=development"
+            )
+        if self.task_soft_time_limit_seconds >= self.task_time_limit_seconds:
+            raise ValueError(
+                f"task_soft_time_limit_seconds ({self.task_soft_time_limit_seconds}) must be below "
+                f"task_time_limit_seconds ({self.task_time_limit_seconds})"
+            )
+        longest = max(self.task_time_limit_seconds, self.default_retry_cap_seconds)
+        if self.visibility_timeout_seconds <= longest:
+            raise ValueError(
+                f"visibility_timeout_seconds ({self.visibility_timeout_seconds}) must exceed the longest task "
+                f"and the longest retry delay ({longest:g}): Redis would run the task twice"
+            )
+        return self
+
+    @property
+    def effective_broker_url(self) -> SecretStr:
+        """Celery's broker."""
+        return self.broker_url or self.redis_url
+
+    @property
+    def effective_result_backend_url(self) -> SecretStr:
+        """Celery's result store."""
+        return self.result_backend_url or self.redis_url
+
+
+def load_settings(**overrides: Any) -> Settings:
+    """Read the settings of this process.
+
+    Raises:
+        SettingsError: one line for each variable that is malformed, with the value's limit, never the value.
+    """
+    env_file = os.environ.get(f"{ENV_PREFIX}ENV_FILE", DEFAULT_ENV_FILE)
+    secrets_dir = os.environ.get(f"{ENV_PREFIX}SECRETS_DIR")
+    try:
+        return Settings(_env_file=env_file, _secrets_dir=secrets_dir, **overrides)
+    except ValidationError as error:
+        lines = []
+        for problem in error.errors(include_input=False, include_url=False):
+            name = "_".join(str(part) for part in problem["loc"]).upper()
+            lines.append(f"{ENV_PREFIX}{name}: {problem['msg']}" if name else problem["msg"])
+        raise SettingsError("; ".join(lines)) from None

@@ -1,0 +1,95 @@
+"""PostgreSQL through SQLAlchemy: the engine, the declarative base, one transaction at a time."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from sqlalchemy import Connection, Engine, MetaData, create_engine, make_url
+from sqlalchemy.exc import ArgumentError, DBAPIError, InterfaceError, OperationalError
+from sqlalchemy.orm import DeclarativeBase
+
+from techdeck_tasks.errors import ServiceUnavailableError, ValidationError
+from techdeck_tasks.settings import Settings
+
+# Named constraints can be dropped by a migration; PostgreSQL's generated names differ between versions.
+NAMING = {
+    "ix": "ix_%(column_0_N_label)s",
+    "uq": "uq_%(table_name)s_%(column_0_N_name)s",
+    "ck": "ck_%(table_name)s_%(constraint_name)s",
+    "fk": "fk_%(table_name)s_%(column_0_N_name)s_%(referred_table_name)s",
+    "pk": "pk_%(table_name)s",
+}
+
+
+class Base(DeclarativeBase):
+    """Every table of the package; a test holds it equal to what the migrations build."""
+
+    metadata = MetaData(naming_convention=NAMING)
+
+
+def connect_database(settings: Settings) -> Engine:
+    """Return an engine; the first use connects.
+
+    ``hide_parameters`` keeps bound values, which may be a patient's, out of every SQLAlchemy error.
+
+    Raises:
+        ValidationError: the URL is malformed, or its driver is not psycopg.
+    """
+    try:
+        url = make_url(settings.database_url.get_secret_value())
+    except ArgumentError:
+        raise ValidationError(
+            "TECHDECK_DATABASE_URL is no database URL; write postgresql+psycopg://user:password@host:5432/name",
+            field="database_url",
+        ) from None
+    if url.drivername != "postgresql+psycopg":
+        raise ValidationError(
+            f"TECHDECK_DATABASE_URL uses the driver {url.drivername!r}; write postgresql+psycopg://...",
+            field="database_url",
+        )
+    connect_args: dict[str, Any] = {
+        "connect_timeout": settings.database_connect_timeout_seconds,
+        "application_name": "techdeck",
+        "options": "-c timezone=UTC",
+    }
+    return create_engine(
+        url,
+        hide_parameters=True,
+        pool_pre_ping=True,
+        pool_size=2,
+        max_overflow=8,
+        pool_timeout=settings.database_connect_timeout_seconds,
+        connect_args=connect_args,
+    )
+
+
+@contextmanager
+def transaction(engine: Engine) -> Iterator[Connection]:
+    """Yield a connection inside one transaction: committed at the end, rolled back on any error.
+
+    Raises:
+        ServiceUnavailableError: PostgreSQL cannot be reached or went away; nothing was committed, unless the
+            connection broke during COMMIT itself: callers make their statements safe to repeat.
+    """
+    try:
+        with engine.begin() as connection:
+            yield connection
+    except (OperationalError, InterfaceError) as error:
+        raise unavailable(engine, error) from error
+    except DBAPIError as error:
+        if error.connection_invalidated:
+            raise unavailable(engine, error) from error
+        raise
+
+
+def unavailable(engine: Engine, error: DBAPIError) -> ServiceUnavailableError:
+    """Return the error that names the server, without credentials or statement."""
+    where = f"{engine.url.host}:{engine.url.port or 5432}/{engine.url.database}"
+    state = getattr(error.orig, "sqlstate", None)
+    reason = f"SQLSTATE {state}" if state else type(error.orig).__name__
+    return ServiceUnavailableError(
+        f"PostgreSQL at {where} is unavailable ({reason}); check TECHDECK_DATABASE_URL and that the server runs",
+        service_name="postgresql",
+    )

@@ -1,0 +1,41 @@
+"""Bringing the database schema up to date."""
+
+from __future__ import annotations
+
+from importlib import resources
+
+from alembic import command
+from alembic.config import Config
+from alembic.runtime.migration import MigrationContext
+from alembic.script import ScriptDirectory
+from sqlalchemy import Engine
+
+from techdeck_tasks.storage.database import transaction
+
+
+def _config() -> Config:
+    config = Config()
+    config.set_main_option("script_location", str(resources.files("techdeck_tasks") / "migrations"))
+    return config
+
+
+def upgrade(engine: Engine) -> str:
+    """Apply the migrations that are missing, in one transaction; return the revision reached.
+
+    Safe to run by several processes at once: one applies them, the others wait.
+
+    Raises:
+        ServiceUnavailableError: PostgreSQL is away; nothing was changed.
+    """
+    config = _config()
+    with transaction(engine) as connection:
+        config.attributes["connection"] = connection
+        command.upgrade(config, "head")
+        return str(MigrationContext.configure(connection).get_current_revision())
+
+
+def pending(engine: Engine) -> bool:
+    """Tell whether the schema is not the one this code was written for."""
+    with transaction(engine) as connection:
+        current = MigrationContext.configure(connection).get_current_revision()
+    return current != ScriptDirectory.from_config(_config()).get_current_head()

@@ -1,0 +1,1 @@
+"""Celery tasks that classify, retry, audit and mask by themselves."""

@@ -1,0 +1,60 @@
+"""Messages and results that only key holders can read, and headers that tell nothing.
+
+The serializer encrypts the whole body: arguments, keyword arguments, callbacks, chord and chain headers. Celery
+also writes readable copies of arguments into headers and events; those are masked at the source.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from celery.app.amqp import AMQP
+from kombu.serialization import register
+from kombu.utils import json
+
+from techdeck_tasks.keyring import Cipher
+
+SERIALIZER = "techdeck"
+CONTENT_TYPE = "application/x-techdeck"
+MASK = "[masked]"
+"""Stands where Celery would show arguments or results; the same in Flower, `inspect` and logs."""
+
+_AAD = b"techdeck-message-1"
+
+
+def register_serializer(cipher: Callable[[], Cipher]) -> None:
+    """Make the encrypted serializer known to kombu, for the whole process.
+
+    Args:
+        cipher: gives the cipher when the first message needs it; the keys are read then and not before.
+    """
+
+    def encode(payload: Any) -> bytes:
+        return cipher().seal(json.dumps(payload).encode(), _AAD)
+
+    def decode(body: bytes | str) -> Any:
+        raw = body if isinstance(body, bytes) else body.encode("latin-1")
+        return json.loads(cipher().open(raw, _AAD))
+
+    register(SERIALIZER, encode, decode, content_type=CONTENT_TYPE, content_encoding="binary")
+
+
+class MaskingAMQP(AMQP):  # type: ignore[misc]  # celery ships no types
+    """Celery's message factory, without readable arguments in headers and sent events."""
+
+    def as_task_v2(self, *args: Any, **kwargs: Any) -> Any:
+        """Build the message of a task."""
+        return super().as_task_v2(*args, **(kwargs | {"argsrepr": MASK, "kwargsrepr": MASK}))
+
+
+def mask_event(fields: Mapping[str, Any], sanitize: Callable[[str], str]) -> dict[str, Any]:
+    """Return a task event's fields as monitors may see them: arguments and results masked, errors redacted."""
+    masked = dict(fields)
+    for name in ("args", "kwargs", "result"):
+        if name in masked:
+            masked[name] = MASK
+    for name in ("exception", "traceback"):
+        if isinstance(masked.get(name), str):
+            masked[name] = sanitize(masked[name])
+    return masked

@@ -1,0 +1,112 @@
+"""Messages that no worker can read: set aside, sealed, and never the end of a worker."""
+
+from __future__ import annotations
+
+import base64
+import json
+import logging
+from collections.abc import Callable
+from typing import Any
+
+import redis
+from celery import signals
+from celery.exceptions import NotRegistered
+from celery.worker.consumer import Consumer
+
+from techdeck_tasks.clock import Clock
+from techdeck_tasks.keyring import Cipher
+from techdeck_tasks.tasks.services import services_of
+
+logger = logging.getLogger(__name__)
+
+KEY = "td:quarantine"
+MAX_MESSAGES = 10_000
+_AAD = b"techdeck-quarantine-1"
+
+
+class Quarantine:
+    """A bounded Redis list of sealed messages, newest first.
+
+    Args:
+        client: bounded by its own timeout.
+        cipher: seals what is kept; a poisonous message may hold a patient's data.
+        clock: tells when.
+    """
+
+    def __init__(self, client: redis.Redis, cipher: Cipher, clock: Clock) -> None:
+        self._redis = client
+        self._cipher = cipher
+        self._clock = clock
+
+    def add(self, reason: str, message: Any) -> None:
+        """Keep a kombu message with the reason; the oldest of 10,000 gives way.
+
+        Raises:
+            redis.RedisError: Redis is away; the message must not be acknowledged.
+        """
+        body = message.body if isinstance(message.body, bytes) else str(message.body).encode("utf-8", "surrogateescape")
+        document = {
+            "reason": reason,
+            "received_at": self._clock.now().isoformat(),
+            "content_type": str(message.content_type),
+            "headers": json.loads(json.dumps(message.headers, default=str)),
+            "delivery_info": json.loads(json.dumps(message.delivery_info, default=str)),
+            "body": base64.b64encode(body).decode(),
+        }
+        sealed = self._cipher.seal(json.dumps(document).encode(), _AAD)
+        with self._redis.pipeline(transaction=True) as pipe:
+            pipe.lpush(KEY, sealed)
+            pipe.ltrim(KEY, 0, MAX_MESSAGES - 1)
+            pipe.execute()
+
+    def list(self, limit: int = 100) -> list[dict[str, Any]]:
+        """Return the newest messages."""
+        sealed: Any = self._redis.lrange(KEY, 0, limit - 1)
+        return [json.loads(self._cipher.open(item, _AAD)) for item in sealed]
+
+
+class QuarantiningConsumer(Consumer):  # type: ignore[misc]  # celery ships no types
+    """Celery's consumer, for which a malformed message is neither fatal nor lost nor logged in full."""
+
+    def on_decode_error(self, message: Any, exc: Exception) -> None:
+        """Set aside a body that cannot be decoded: wrong key, plain text, changed."""
+        self._set_aside(message, f"undecodable body: {type(exc).__name__}")
+
+    def on_unknown_message(self, body: Any, message: Any) -> None:  # noqa: ARG002 - Celery's signature
+        """Set aside what is no task message."""
+        self._set_aside(message, "no task message")
+
+    def on_invalid_task(self, body: Any, message: Any, exc: Exception) -> None:  # noqa: ARG002 - Celery's signature
+        """Set aside a task message with impossible contents, or of a refused content type."""
+        self._set_aside(message, f"invalid task message: {type(exc).__name__}")
+        signals.task_rejected.send(sender=self, message=message, exc=exc)
+
+    def on_unknown_task(self, body: Any, message: Any, exc: Exception) -> None:  # noqa: ARG002 - Celery's signature
+        """Set aside a task that this worker does not know, and fail it for whoever waits for it."""
+        task_id, name = message.headers.get("id"), str(message.headers.get("task"))
+        self._set_aside(message, f"unregistered task {name[:100]!r}")
+        if task_id:
+            self.app.backend.mark_as_failure(task_id, NotRegistered(name))
+        signals.task_unknown.send(sender=self, message=message, exc=exc, name=name, id=task_id)
+
+    def create_task_handler(self, *args: Any, **kwargs: Any) -> Callable[[Any], None]:
+        """Return Celery's handler, inside a net for what it does not expect."""
+        handle = super().create_task_handler(*args, **kwargs)
+
+        def on_task_received(message: Any) -> None:
+            try:
+                handle(message)
+            except (TypeError, ValueError, KeyError, AttributeError, IndexError) as error:
+                self._set_aside(message, f"malformed message: {type(error).__name__}")
+
+        return on_task_received
+
+    def _set_aside(self, message: Any, reason: str) -> None:
+        logger.error("message quarantined: %s", reason)
+        try:
+            services_of(self.app).quarantine.add(reason, message)
+        except redis.RedisError as error:
+            # Unacknowledged, it comes back after the visibility timeout.
+            logger.warning("quarantine unavailable (%s); the message stays with the broker", type(error).__name__)
+            return
+        message.ack_log_error(logger, self.connection_errors)
