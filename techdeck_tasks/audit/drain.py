@@ -7,7 +7,7 @@ import threading
 from collections.abc import Sequence
 
 import redis
-from sqlalchemy.exc import DBAPIError
+from sqlalchemy.exc import DataError, IntegrityError
 
 from techdeck_tasks.audit.sealing import SealedEvent
 from techdeck_tasks.audit.stream import AuditStream, Delivery
@@ -98,12 +98,12 @@ class Drain:
                 self._set_aside(delivery, error.message)
         try:
             self._write_opened(opened)
-        except DBAPIError:
+        except (DataError, IntegrityError):
             # PostgreSQL is there and refuses something in the batch: alone, each shows whether it is to blame.
             for pair in opened:
                 try:
                     self._write_opened([pair])
-                except DBAPIError as error:
+                except (DataError, IntegrityError) as error:
                     self._set_aside(pair[0], f"PostgreSQL refuses it: {type(error.orig).__name__}")
 
     def _write_opened(self, opened: Sequence[tuple[Delivery, SealedEvent]]) -> None:

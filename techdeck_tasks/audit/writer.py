@@ -5,7 +5,7 @@ from __future__ import annotations
 import uuid
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from datetime import UTC, date, datetime, timedelta
+from datetime import date, datetime, timedelta
 from typing import Any
 
 from sqlalchemy import (
@@ -24,7 +24,7 @@ from sqlalchemy.types import TypeEngine
 
 from techdeck_tasks.audit.canonical import COLUMN_NAMES, AuditRecord
 from techdeck_tasks.audit.chain import Head
-from techdeck_tasks.audit.models import AuditDataKey, AuditEventRow
+from techdeck_tasks.audit.models import AuditDataKey, AuditEventRow, AuditWriterHead
 from techdeck_tasks.audit.sealing import SealedDataKey, SealedEvent
 from techdeck_tasks.clock import Clock
 from techdeck_tasks.storage.database import transaction
@@ -107,7 +107,7 @@ class AuditWriter:
         self._engine = engine
         self._writer_id = writer_id
         self._clock = clock
-        self._partitions: set[datetime] = set()
+        self._partitions: set[date] = set()
         self._known_keys: set[uuid.UUID] = set()
 
     def write(self, events: Sequence[SealedEvent]) -> WriteResult:
@@ -148,11 +148,13 @@ class AuditWriter:
             return WriteResult(0, 0, refused)
         keys = {event.data_key.key_id: event.data_key for event in batch}
         with transaction(self._engine) as connection:
-            self._ensure_partitions(connection, batch)
+            months = self._ensure_partitions(connection, batch)
             self._keep_data_keys(connection, keys.values(), now)
             fresh, conflicts = _claim_ids(connection, batch)
             if fresh:
                 self._append(connection, [event.record for event in fresh], now)
+        # Remembered only now: a rolled-back transaction takes its partitions and keys with it.
+        self._partitions |= months
         self._known_keys.update(keys)
         written = len(fresh)
         conflicts = [*conflicts, *twisted]
@@ -160,10 +162,11 @@ class AuditWriter:
         reasons = [(event, "its id is on record with other content") for event in conflicts]
         return WriteResult(written, duplicates, [*refused, *reasons])
 
-    def _ensure_partitions(self, connection: Connection, batch: Iterable[SealedEvent]) -> None:
-        for month in {_month(event.record.occurred_at) for event in batch} - self._partitions:
-            connection.execute(_ENSURE_PARTITION, {"month": month.date()})
-            self._partitions.add(month)
+    def _ensure_partitions(self, connection: Connection, batch: Iterable[SealedEvent]) -> set[date]:
+        months = {event.record.occurred_at.date().replace(day=1) for event in batch}
+        for month in months - self._partitions:
+            connection.execute(_ENSURE_PARTITION, {"month": month})
+        return months
 
     def _keep_data_keys(
         self, connection: Connection, keys: Iterable[SealedDataKey], now: datetime
@@ -253,6 +256,3 @@ def _claim_ids(
     ]
     return fresh, conflicts
 
-
-def _month(moment: datetime) -> datetime:
-    return datetime(moment.year, moment.month, 1, tzinfo=UTC)

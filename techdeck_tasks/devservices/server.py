@@ -218,7 +218,8 @@ class EmbeddedServer(ABC):
     def _answers(self) -> bool:
         assert self._port is not None
         assert self._password is not None
-        return self._ping(self._port, self._password)
+        # Until our server runs, a client's attempts would only slow it down, or reach another server.
+        return self._pid_file.exists() and self._ping(self._port, self._password)
 
     def _lost_port(self) -> bool:
         output = self._watched.output()

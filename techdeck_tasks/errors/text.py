@@ -16,16 +16,19 @@ MAX_TEXT_LENGTH = 20_000
 
 _MAX_MEMBERS = 5
 _CUT = "[...]"
-_LITERAL = re.compile(r"\"[^\"\n]*\"|'(?:[^'\n]|'')*'|“[^”\n]*”")
-_DOUBLE_QUOTED = re.compile(r'"([^"\n]*)"')
-_SINGLE_QUOTED = re.compile(r"'[^'\n]*'")
+_LITERAL = re.compile(r"\"[^\"]*(?:\"|$)|'[^']*(?:'|$)|`[^`]*(?:`|$)|“[^”]*(?:”|$)")
 _STATEMENT = re.compile(r"\s*(?:\[SQL:|\[parameters:|\(?Background on this error|Original exception was)")
 _QUERY = re.compile(r"(https?://[^\s'\"?#]*)[?#][^\s'\")]*|(\burl: [^\s'\"?#]*)[?#][^\s'\")]*")
-_SERIES = re.compile(r"\[[^\]\n]*\]?")
 
 # The double-quoted words of these messages are objects of the schema, never values.
 _NAMES_OBJECTS = frozenset(
     (
+        "23001",
+        "23502",
+        "23503",
+        "23505",
+        "23514",
+        "23P01",
         "3D000",
         "3F000",
         "42501",
@@ -35,10 +38,6 @@ _NAMES_OBJECTS = frozenset(
         "42P04",
         "42P06",
         "42P07",
-        "23502",
-        "23503",
-        "23505",
-        "23514",
     )
 )
 _FREE_TEXT_CLASSES = ("P0", "F0", "38", "HV")
@@ -64,14 +63,16 @@ def _of_psycopg(error: BaseException) -> str:
         return name  # RAISE and foreign routines say what their author liked
     diagnosis: Any = getattr(error, "diag", None)
     primary = getattr(diagnosis, "message_primary", None) or _first_line(str(error))
-    if sqlstate in _NAMES_OBJECTS:
-        return f"{name}: {primary}"
-    known = {
-        getattr(diagnosis, part, None)
-        for part in ("schema_name", "table_name", "column_name", "datatype_name", "constraint_name")
-    }
-    kept = _DOUBLE_QUOTED.sub(lambda found: found[0] if found[1] in known else _CUT, primary)
-    return f"{name}: {_SINGLE_QUOTED.sub(_CUT, kept)}"
+    return f"{name}: {primary if sqlstate in _NAMES_OBJECTS else _between_quotes(primary)}"
+
+
+def _between_quotes(text: str) -> str:
+    # From the first quote to the last: a value may hold quotes itself, and PostgreSQL does not escape them.
+    begin = text.find('"')
+    if begin < 0:
+        return _LITERAL.sub(_CUT, text)
+    end = text.rfind('"')
+    return text[:begin] + _CUT + (text[end + 1 :] if end > begin else "")
 
 
 def _of_statement(error: BaseException) -> str:
@@ -126,7 +127,8 @@ def _of_pandera(error: BaseException) -> str:
 
 
 def _of_polars(error: BaseException) -> str:
-    return _SERIES.sub(_CUT, _LITERAL.sub(_CUT, _first_line(str(error))))
+    said, bracket, _ = _first_line(str(error)).partition("[")
+    return _LITERAL.sub(_CUT, said) + (_CUT if bracket else "")
 
 
 def _of_http(error: BaseException) -> str:

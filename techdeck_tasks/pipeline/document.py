@@ -73,7 +73,7 @@ def _read_yaml(path: Path, text: str) -> Any:
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark
         problem = error.problem or "it cannot be parsed"
-        raise _malformed(path, mark.line + 1 if mark else 1, f"is malformed YAML: {problem}") from None
+        raise _malformed(path, mark.line + 1 if mark is not None else 1, f"is malformed YAML: {problem}") from None
     except yaml.reader.ReaderError as error:
         line = text[: error.position].count("\n") + 1
         raise _malformed(path, line, "has a character that YAML does not allow; remove it") from None
@@ -85,7 +85,7 @@ def _check_events(path: Path, text: str) -> None:
     """Refuse what makes a small file large in memory, before anything is built from it."""
     depth = 0
     for event in yaml.parse(text, Loader=yaml.SafeLoader):
-        line = event.start_mark.line + 1
+        line = (event.start_mark.line + 1) if event.start_mark is not None else 1
         if isinstance(event, yaml.AliasEvent):
             raise _malformed(path, line, "uses a YAML alias (*name); write the value out")
         if isinstance(event, yaml.CollectionStartEvent):

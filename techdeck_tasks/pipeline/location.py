@@ -6,7 +6,7 @@ reader sees the old file or the whole new one.
 
 from __future__ import annotations
 
-import asyncio
+import builtins
 import os
 import secrets
 from collections.abc import Iterator
@@ -77,7 +77,7 @@ def _resolve(url: str, info: ValidationInfo) -> str:
 
 
 DataUrl = Annotated[str, Field(min_length=1, max_length=2048), AfterValidator(_resolve)]
-"""A path or URL in a definition. A relative path is relative to the definition file's folder, if there is one."""
+"""A path or URL in a definition. Relative paths start at the definition file's folder, if there is one."""
 
 
 def open_location(url: str) -> tuple[Any, str]:
@@ -90,13 +90,13 @@ def open_location(url: str) -> tuple[Any, str]:
     if url.startswith(("http://", "https://")):
         options["client_kwargs"] = {"timeout": _http_timeout()}
     try:
-        return url_to_fs(url, **options) if is_remote(url) else url_to_fs(str(local_path(url)))
+        found: tuple[Any, str] = url_to_fs(url if is_remote(url) else str(local_path(url)), **options)
     except ValueError:
         known = ", ".join(
             sorted(set(fsspec.available_protocols()) & {"file", "http", "https", "s3", "gcs", "abfs"})
         )
         raise ValidationError(
-            f"the scheme of {display(url)} is unknown; use a path or one of {known} and whatever fsspec lists",
+            f"the scheme of {display(url)} is unknown; use a path, {known}, or another scheme of fsspec",
             field="url",
         ) from None
     except ImportError:
@@ -104,6 +104,7 @@ def open_location(url: str) -> tuple[Any, str]:
             f"the driver for {display(url)} is not installed; fsspec's documentation names the package",
             field="url",
         ) from None
+    return found
 
 
 def fetch(url: str, target: Path) -> None:
@@ -152,7 +153,7 @@ def publish(source: Path, url: str, *, private: bool = False) -> None:
 
 
 def staging_folder(url: str, workspace: Path, *, private: bool = False) -> Path:
-    """Return where to write a file that `publish` will put at `url`: beside it, so that a rename is enough."""
+    """Return where to write what `publish` will put at `url`: beside it, so that a rename is enough."""
     if is_remote(url):
         return workspace
     folder = local_path(url).parent
@@ -209,7 +210,7 @@ def _transfer_errors(url: str) -> Iterator[None]:
         raise ValidationError(f"there is no file {where}; check the path", field="url") from None
     except PermissionError:
         raise AuthorizationError(f"access to {where} was refused; check the rights of this user") from None
-    except (FSTimeoutError, asyncio.TimeoutError):
+    except (FSTimeoutError, builtins.TimeoutError):
         raise TimeoutError(
             f"{where} did not answer within {READ_TIMEOUT_S:g} s",
             operation="transfer",

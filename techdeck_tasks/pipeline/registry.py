@@ -38,7 +38,7 @@ _BUILT_IN = ("dataset_load", "validation", "data_processing", "bias_detection", 
 
 
 class StageParams(BaseModel):
-    """Base of the parameters of a stage: unknown keys are refused. Also the parameters of a stage with none."""
+    """Base of a stage's parameters: unknown keys are refused. Also those of a stage with none."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -138,7 +138,8 @@ def stage(name: str, *, params: type[P], summary: str) -> Callable[[Body[P]], Bo
         # A reloaded module registers the same function again; that is no clash.
         if taken is not None and _origin(taken.body) != _origin(body):
             raise ValidationError(
-                f"the stage kind {name!r} of {_origin(body)} is taken by {_origin(taken.body)}; choose another name",
+                f"the stage kind {name!r} of {_origin(body)} is taken by {_origin(taken.body)}; "
+                "choose another name",
                 field="stage",
             )
         _kinds[name] = StageKind(name, params, body, summary)
@@ -189,7 +190,7 @@ def load_stages() -> None:
                 raise
             except Exception as error:
                 raise PipelineExecutionError(
-                    f"the stage plugin {point.name!r} ({point.value}) cannot be imported; repair or uninstall it",
+                    f"the stage plugin {point.name!r} ({point.value}) cannot be imported; mend or remove it",
                     original_error=error,
                 ) from error
         _loaded = True

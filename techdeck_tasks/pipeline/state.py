@@ -121,7 +121,7 @@ def ready(stages: Mapping[str, StageState], needs: Mapping[str, tuple[str, ...]]
 
 
 def blocked(stages: Mapping[str, StageState], needs: Mapping[str, tuple[str, ...]]) -> list[str]:
-    """Return the pending stages that can never run, because a stage they need, directly or not, did not succeed."""
+    """Return the pending stages that can never run: one they need, directly or not, did not succeed."""
     dead = {name for name, state in stages.items() if state in FINAL_STAGE_STATES - {StageState.SUCCEEDED}}
     found: list[str] = []
     spreading = True

@@ -87,7 +87,7 @@ def move_stage(
     condition: ColumnElement[bool],
     **values: Any,
 ) -> bool:
-    """Move a stage to `target` if the state machine allows it and `condition` holds; tell whether it moved."""
+    """Move a stage to `target` if the state machine and `condition` allow it; tell whether it moved."""
     result = connection.execute(
         update(StageRun)
         .where(one_stage(key, stage), StageRun.state.in_(stage_sources(target)), condition)
@@ -110,7 +110,7 @@ def queue_ready(connection: Connection, key: uuid.UUID) -> list[ReadyStage]:
 
 
 def settle(connection: Connection, key: uuid.UUID, now: datetime) -> Settled:
-    """After a stage ended: skip what can never run, queue what can run now, finish the run if nothing is left.
+    """After a stage ended: skip what can never run, queue what can run, finish the run if nothing is left.
 
     The caller holds the run's lock.
     """

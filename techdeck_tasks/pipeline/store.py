@@ -73,7 +73,8 @@ class PipelineStore:
         key = _run_key(run_id)
         if idempotency_key is not None and not 0 < len(idempotency_key) <= MAX_IDEMPOTENCY_KEY_CHARS:
             raise ValidationError(
-                f"the idempotency key has {len(idempotency_key)} characters; 1 to {MAX_IDEMPOTENCY_KEY_CHARS} are allowed",
+                f"the idempotency key has {len(idempotency_key)} characters; "
+                f"1 to {MAX_IDEMPOTENCY_KEY_CHARS} are allowed",
                 field="idempotency_key",
             )
         document = json.dumps(definition.to_dict(), separators=(",", ":"), allow_nan=False).encode()
@@ -117,7 +118,7 @@ class PipelineStore:
         known = self._cipher.open(found.definition, _definition_aad(found.run_id))
         if json.loads(known) != json.loads(document):
             raise ValidationError(
-                f"the idempotency key or task id already belongs to run {found.run_id} of another definition; "
+                f"this idempotency key or task id belongs to run {found.run_id} of another definition; "
                 "use a new key",
                 field="idempotency_key",
             )
@@ -202,7 +203,7 @@ class PipelineStore:
         task_id: str | None,
         delay: timedelta,
     ) -> bool:
-        """Note that `attempt` failed and `next_attempt` is due after `delay`; False if it does not run any more.
+        """Note that `attempt` failed and `next_attempt` is due after `delay`; False if it has ended.
 
         `next_attempt` equals `attempt` where the task only waits for a breaker. `task_id` None means: any.
         """
@@ -234,7 +235,7 @@ class PipelineStore:
     ) -> Settled:
         """Deliver a stage's output; queue what is ready now, or finish the run.
 
-        Only the holder of the claim is heard: the output of an attempt that was given up meanwhile is refused.
+        Only the holder of the claim is heard: what an attempt delivers after it was given up is refused.
         """
         key = _run_key(run_id)
         with transaction(self._engine) as connection:

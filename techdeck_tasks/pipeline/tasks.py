@@ -1,4 +1,4 @@
-"""The Celery tasks of pipelines: ``techdeck.pipeline.execute``, and ``techdeck.stage.<kind>`` for each kind."""
+"""The Celery tasks: ``techdeck.pipeline.execute``, and ``techdeck.stage.<kind>`` for each kind of stage."""
 
 from __future__ import annotations
 
@@ -119,7 +119,7 @@ class CeleryDispatcher:
         task = self._app.tasks.get(STAGE_PREFIX + kind)
         if task is None:
             raise ValidationError(
-                f"no task runs stages of kind {kind!r}; import the module that registers it before the Celery app",
+                f"no task runs stages of kind {kind!r}; import its module before the Celery app is made",
                 field="stage",
             )
         try:

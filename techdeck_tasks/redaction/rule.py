@@ -14,11 +14,13 @@ REDACTED = "[REDACTED]"
 
 Span = tuple[int, int]
 
+_SIX_DIGITS = re.compile(r"\d(?:\D{0,2}\d){5}")
+
 
 class Subject:
     """The text under inspection, with what most rules ask of it computed once."""
 
-    __slots__ = ("folded", "text")
+    __slots__ = ("folded", "numeric", "text")
 
     def __init__(self, text: str) -> None:
         """Keep `text` and a lower-case copy of the same length, so that offsets in one hold in the other."""
@@ -28,6 +30,7 @@ class Subject:
             # A few characters grow when lowered (U+0130); such a character stays as it is.
             folded = "".join(low if len(low := char.lower()) == 1 else char for char in text)
         self.folded = folded
+        self.numeric = _SIX_DIGITS.search(text) is not None
 
 
 Finder = Callable[[Subject], Iterable[Span]]
@@ -43,6 +46,7 @@ class Rule:
         find: Returns the spans to hide. Must run in time linear in the text.
         hints: Lower-case literals. The rule runs only on text that holds at least one of them; an empty
             tuple runs it always.
+        numeric: The rule runs only on text in which six digits stand close together.
         leaks: Examples; what must disappear stands between « and ».
         benign: Near misses that must come back unchanged.
     """
@@ -51,6 +55,7 @@ class Rule:
     reason: str
     find: Finder
     hints: tuple[str, ...] = ()
+    numeric: bool = False
     leaks: tuple[str, ...] = ()
     benign: tuple[str, ...] = field(default=())
 

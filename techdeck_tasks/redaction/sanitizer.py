@@ -24,7 +24,8 @@ _WINDOW_CHARS: Final = 2**14
 
 _LONGEST_WORD: Final = 4096
 _ROUNDS: Final = 8
-_FINDERS: Final = [(rule.hints or ("",), rule.find) for rule in RULES]
+_FINDERS: Final = [(rule.hints or ("",), rule.find) for rule in RULES if not rule.numeric]
+_NUMERIC_FINDERS: Final = [rule.find for rule in RULES if rule.numeric]
 
 
 def redact(text: str) -> str:
@@ -101,6 +102,9 @@ def _find(text: str) -> list[Span]:
             if hint in folded:
                 spans.extend(find(subject))
                 break
+    if subject.numeric:
+        for find in _NUMERIC_FINDERS:
+            spans.extend(find(subject))
     if not spans:
         return spans
     return [span for span in spans if _has_content(text[span[0] : span[1]])]

@@ -1,10 +1,11 @@
-"""The stage that measures group fairness of an outcome with fairlearn, and stops a run that exceeds a threshold.
+"""The stage that measures group fairness with fairlearn, and stops a run that exceeds a threshold.
 
-For each sensitive column the rows are counted by group and outcome; the measures are computed from the counts,
-so that memory does not grow with the data. The data passes through unchanged.
+For each sensitive column the rows are counted by group and outcome; the measures come from the counts, so
+that memory does not grow with the data. The data passes through unchanged.
 
 selection rate: the share of a group whose outcome is the favourable one.
-demographic parity difference: highest minus lowest selection rate; ratio: lowest by highest (Agarwal et al. 2018).
+demographic parity difference: highest minus lowest selection rate; ratio: lowest by highest (Agarwal et al.,
+2018).
 disparate impact: the lowest rate of the other groups by the rate of the reference group; without a reference
 group, the ratio above (the "four-fifths rule", 29 CFR 1607.4 D, asks for 0.8).
 """
@@ -21,6 +22,10 @@ from techdeck_tasks.pipeline.frame_errors import frame_errors
 from techdeck_tasks.pipeline.registry import StageContext, StageParams, StageResult, stage
 
 MAX_GROUPS = 50
+
+
+def _affirmative() -> list[str | int | float | bool]:
+    return [1, True]
 
 
 class Thresholds(StageParams):
@@ -45,7 +50,7 @@ class BiasDetectionParams(StageParams):
     """
 
     outcome: str
-    favorable: list[str | int | float | bool] = Field(default_factory=lambda: [1, True], min_length=1)
+    favorable: list[str | int | float | bool] = Field(default_factory=_affirmative, min_length=1)
     sensitive: list[str] = Field(min_length=1, max_length=20)
     reference: dict[str, str] = Field(default_factory=dict)
     thresholds: Thresholds = Thresholds()
@@ -67,7 +72,8 @@ def bias_detection(context: StageContext, params: BiasDetectionParams) -> StageR
     schema = frame.collect_schema()
     if missing := sorted({params.outcome, *params.sensitive} - set(schema)):
         raise ValidationError(
-            f"bias_detection: the data has no column {', '.join(map(repr, missing))}; check outcome and sensitive",
+            f"bias_detection: the data has no column {', '.join(map(repr, missing))}; "
+            "check outcome and sensitive",
             field="params.sensitive",
         )
     measured = {column: _measured(frame, column, params) for column in params.sensitive}
@@ -126,7 +132,7 @@ def _counts(
     groups = large["group"].n_unique()
     if groups > MAX_GROUPS:
         raise ValidationError(
-            f"bias_detection: {column!r} has {groups} groups, at most {MAX_GROUPS} can be compared; bin it first",
+            f"bias_detection: {column!r} has {groups} groups, {MAX_GROUPS} can be compared; bin it first",
             field="params.sensitive",
         )
     if groups < 2:  # noqa: PLR2004 - a comparison needs two
@@ -136,11 +142,15 @@ def _counts(
             field="params.sensitive",
         )
     left_out = {
-        "rows_without_group_or_outcome": int(counts["n"].sum() - known["n"].sum()),
-        "rows_in_small_groups": int(known["n"].sum() - large["n"].sum()),
+        "rows_without_group_or_outcome": _rows(counts) - _rows(known),
+        "rows_in_small_groups": _rows(known) - _rows(large),
         "small_groups": int(known["group"].n_unique() - groups),
     }
     return large, left_out
+
+
+def _rows(counts: pl.DataFrame) -> int:
+    return int(counts["n"].sum())
 
 
 def _disparate_impact(

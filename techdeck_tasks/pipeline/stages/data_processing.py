@@ -1,4 +1,4 @@
-"""The stage that transforms rows: a list of steps, each one operation, in order, computed in one lazy plan."""
+"""The stage that transforms rows: a list of steps, each one operation, computed in one lazy plan."""
 
 from __future__ import annotations
 
@@ -123,7 +123,7 @@ def expression(text: str) -> pl.Expr:
     return parsed
 
 
-def _applied(frame: pl.LazyFrame, step: Step, where: str) -> pl.LazyFrame:  # noqa: PLR0911 - one return an operation
+def _applied(frame: pl.LazyFrame, step: Step, where: str) -> pl.LazyFrame:  # noqa: PLR0911 - one a step
     schema = frame.collect_schema()
     name, given = step.operation
     if name == "derive":

@@ -45,7 +45,7 @@ def dataset_load(context: StageContext, params: DatasetLoadParams) -> StageResul
     Raises:
         ValidationError: there is no such file, or it is no file of its format.
         DataProcessingError: its rows cannot be read.
-        ServiceUnavailableError, ConnectionFailedError, TimeoutError: the server does not serve; worth a retry.
+        ServiceUnavailableError, ConnectionFailedError, TimeoutError: no service now; worth a retry.
     """
     source = context.source
     form = source.effective_format

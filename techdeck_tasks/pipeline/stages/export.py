@@ -17,7 +17,8 @@ from techdeck_tasks.pipeline.frame_errors import frame_errors
 from techdeck_tasks.pipeline.registry import StageContext, StageParams, StageResult, stage
 
 # A spreadsheet runs a cell that begins so as a formula (OWASP, "CSV Injection"); also the full-width forms.
-_FORMULA = r"^[=+\-@\t\r\n＝＋－＠]"
+_FORMULA_STARTS = "=+-@\t\r\n\uff1d\uff0b\uff0d\uff20"
+_FORMULA = rf"^[{_FORMULA_STARTS.replace('-', '')}\-]"
 # A signed number is no formula, and a quote before it would make it text.
 _NUMBER = r"^[+-]?[0-9]+(?:\.[0-9]+)?(?:[eE][+-]?[0-9]+)?$"
 
@@ -125,4 +126,4 @@ def _fit_for_csv(frame: pl.LazyFrame, params: ExportParams) -> tuple[pl.LazyFram
 
 def _safe_names(frame: pl.LazyFrame, schema: pl.Schema) -> pl.LazyFrame:
     """Guard the header row, too: a name of a column may come from the data's own header."""
-    return frame.rename({name: f"'{name}" for name in schema if name[:1] and name[0] in "=+-@\t\r\n＝＋－＠"})
+    return frame.rename({name: f"'{name}" for name in schema if name[:1] and name[0] in _FORMULA_STARTS})

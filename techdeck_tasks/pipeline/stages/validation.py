@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Self
 
 import polars as pl
 from pydantic import Field, field_validator, model_validator
@@ -98,8 +98,8 @@ def validation(context: StageContext, params: ValidationParams) -> StageResult:
     ``age.ge``, in ``_reasons``.
 
     Raises:
-        ValidationError: a column is missing, a rule does not fit its column's type, or there are more bad rows
-            than allowed; the text counts them by rule.
+        ValidationError: a column is missing, a rule does not fit its column's type, or more rows are bad than
+            allowed; the text counts them by rule.
     """
     frame = context.input()
     total = context.input_ref().rows
@@ -129,7 +129,7 @@ def validation(context: StageContext, params: ValidationParams) -> StageResult:
     if not params.allows(quarantine.rows, total):
         told = ", ".join(f"{rule} {count}" for rule, count in counts.items())
         raise ValidationError(
-            f"validation: {quarantine.rows} of {total} rows are bad, more than allowed; rows by rule: {told}; "
+            f"validation: {quarantine.rows} of {total} rows are bad, more than allowed; by rule: {told}; "
             "mend the data, or raise max_bad_rows or max_bad_share",
             field="params.columns",
             validation_rule=next(iter(counts), None),
@@ -239,7 +239,7 @@ def _failures(schema: pa.DataFrameSchema, typed: pl.DataFrame) -> Iterator[tuple
         passed = failure.check_output
         if not isinstance(passed, pl.DataFrame) or passed.height != typed.height:
             raise ValidationError(
-                f"validation: the rule {rule!r} cannot be applied to the type of column {column!r}; set its dtype",
+                f"validation: the rule {rule!r} cannot be applied to the type of {column!r}; set its dtype",
                 field=f"params.columns.{column}",
                 validation_rule=rule,
             )

@@ -1,63 +1,69 @@
-"""The circuit breaker as a process uses it: the cached closed path, permits, and life without Redis.
+"""The circuit breaker as a caller uses it: permits, context manager, decorator, sync and async.
 
-Thread-free and fork-safe. What it keeps between calls is the last reply (`View`) and the successes not yet told
-(`Batch`); both are dropped in a forked child, and neither is worth more than a snapshot's age.
+The async forms run the same code: what the view decides is decided in the event loop, and only a round trip
+goes to a thread (at most ``redis_timeout_seconds`` long). A client of redis.asyncio would have been bound to one
+event loop, while a worker's tasks each run their own, and would have doubled every path.
 """
 
 from __future__ import annotations
 
 import asyncio
-import logging
+import functools
+import inspect
 import os
 import random
-import threading
-import time
 import uuid
-import weakref
-from typing import TYPE_CHECKING, Any, TypeVar
+from contextvars import ContextVar
+from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar, cast
 
-from redis import Redis
-from redis.cluster import RedisCluster
-
-from techdeck_tasks.clock import Clock, SystemClock
 from techdeck_tasks.errors import CircuitBreakerError
 from techdeck_tasks.errors.classification import is_control_flow
-from techdeck_tasks.events import BreakerTransition, Listener
-from techdeck_tasks.resilience.breaker.config import AwayPolicy, BreakerConfig
-from techdeck_tasks.resilience.breaker.gate import StoreGate
-from techdeck_tasks.resilience.breaker.memory_store import MemoryBreakerStore
+from techdeck_tasks.resilience.breaker.core import BreakerCore
 from techdeck_tasks.resilience.breaker.permit import Kind, Permit
-from techdeck_tasks.resilience.breaker.redis_store import RedisBreakerStore
-from techdeck_tasks.resilience.breaker.state import (
-    NOTHING,
-    Batch,
-    BreakerStore,
-    Grant,
-    ProbeOutcome,
-    Reply,
-    State,
-    StoreAwayError,
-)
-from techdeck_tasks.resilience.breaker.view import UNKNOWN, Step, View, view_of
+from techdeck_tasks.resilience.breaker.state import Grant, ProbeOutcome, Reply, State
+from techdeck_tasks.resilience.breaker.view import Step
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Awaitable, Callable
 
+    from techdeck_tasks.clock import Clock
+    from techdeck_tasks.events import Listener
+    from techdeck_tasks.resilience.breaker.config import BreakerConfig
+    from techdeck_tasks.resilience.breaker.gate import StoreGate
+    from techdeck_tasks.resilience.breaker.state import BreakerStore
     from techdeck_tasks.storage.redis_client import RedisClient
 
-logger = logging.getLogger(__name__)
+P = ParamSpec("P")
+R = TypeVar("R")
 
-LONGEST_NAME = 200
 _STALE_FACTOR = 4
-_INDEX_REFRESH_S = 3600.0
 _MAX_ROUNDS = 4
 _MIN_RETRY_AFTER_S = 0.001
+_MAX_AMBIENT = 8
 
-T = TypeVar("T")
+# Permits of `can_execute`, which returns a bool by specification: `record_success` finds its own again.
+_ambient: ContextVar[tuple[Permit, ...]] = ContextVar("techdeck_breaker_permits", default=())
 
 
-class BreakerCore:
-    """What `CircuitBreaker` is made of: asking the store, keeping the view, settling permits."""
+class CircuitBreaker(BreakerCore):
+    """A breaker shared by every process that uses the same name on the same Redis.
+
+    A closed breaker lets a call through without a round trip while its view is younger than `snapshot_s`; an
+    open one rejects without any until its deadline. Neither a call's permit nor its report ever raises because
+    of Redis: while it is away `BreakerConfig.away` decides.
+
+    Args:
+        name: of the service or operation, 1 to 200 characters without braces.
+        backend: a bounded client (`connect_redis`), or any `BreakerStore`.
+        config: when it trips and how it recovers.
+        clock: where the time comes from; only its monotonic readings decide anything.
+        listener: hears of the transitions that this very breaker object caused.
+        gate: shared by breakers of one client, so that one timeout tells them all that Redis is away.
+        rng: spreads those who wait for a paced breaker.
+
+    Raises:
+        ValueError: the name is malformed.
+    """
 
     def __init__(
         self,
@@ -70,148 +76,149 @@ class BreakerCore:
         gate: StoreGate | None = None,
         rng: random.Random | None = None,
     ) -> None:
-        if not 0 < len(name) <= LONGEST_NAME or "{" in name or "}" in name:
-            raise ValueError(f"breaker name {name[:50]!r}: use 1 to {LONGEST_NAME} characters, no braces")
-        self.name = name
-        self.config = config or BreakerConfig()
+        super().__init__(name, backend, config, clock=clock, listener=listener, gate=gate)
         self.shadow_rejections = 0
         """Calls of this process that went through only because of a shadow override."""
-        self._clock = clock or SystemClock()
-        # Bound once: the closed path reads the time twice a call.
-        self._monotonic = time.monotonic if isinstance(self._clock, SystemClock) else self._clock.monotonic
-        self._remote: BreakerStore = (
-            RedisBreakerStore(backend) if isinstance(backend, (Redis, RedisCluster)) else backend
-        )
-        self._listener = listener
-        self._gate = gate or StoreGate()
         self._rng = rng or random.Random()  # noqa: S311 - spreads waiting calls; no secret
         self._slow_call_s = self.config.slow_call_s
-        self._start_empty()
-        _breakers.add(self)
-
-    def _start_empty(self) -> None:
-        # Also run in a forked child: a lock may be held there by a thread that does not exist, the batch is
-        # the parent's to tell, and the pooled view would go unrefreshed.
-        self._lock = threading.Lock()
-        self._asking = threading.Lock()
-        self._local = MemoryBreakerStore(self._local_ms, max_breakers=1)
-        self._resumed = False
-        self._indexed_at: float | None = None
-        self._view: View = UNKNOWN
-        self._ok = self._slow = 0
-        self._last_ok = 0.0
-
-    def _local_ms(self) -> int:
-        # Monotonic, so that a wall clock that steps back cannot prolong a local open period.
-        return int(self._monotonic() * 1000)
+        self._loose: dict[str, Permit] = {}
 
     # -- letting through -------------------------------------------------------------------------------
 
-    def _permit_at(self, now: float, permit_id: str | None) -> Permit | None:
-        """Return what the view allows without asking the store; None where it must be asked.
+    def acquire(self, permit_id: str | None = None) -> Permit:
+        """Return the permit for one call, to be settled or used as a context manager.
+
+        Args:
+            permit_id: unique to the call, such as task id and attempt; the same call asking again keeps its
+                lease. None: one is made.
 
         Raises:
-            CircuitBreakerError: the view rejects.
+            CircuitBreakerError: the call must not be made; `retry_after` says when one may.
         """
+        now = self._monotonic()
         view = self._view
-        step = view.step if now < view.until else view.then
+        if view.step is Step.PASS and now < view.until:
+            return Permit(self, view.epoch, now)
+        permit = self._obtain(permit_id)
+        if permit is None:
+            raise self._rejection()
+        return permit
+
+    async def acquire_async(self, permit_id: str | None = None) -> Permit:
+        """As `acquire`; use it as ``async with await breaker.acquire_async():``.
+
+        Cancelled while it waits for Redis, it gives a lease back that it may still receive.
+        """
+        offer = self._offer(permit_id)
+        if isinstance(offer, Permit):
+            return offer
+        if offer is Step.REJECT:
+            raise self._rejection()
+        asking = asyncio.get_running_loop().run_in_executor(None, self._obtain, permit_id)
+        try:
+            permit = await asyncio.shield(asking)
+        except asyncio.CancelledError:
+            asking.add_done_callback(_give_back)
+            raise
+        if permit is None:
+            raise self._rejection()
+        return permit
+
+    def __call__(self, function: Callable[P, R]) -> Callable[P, R]:
+        """Decorate a function, sync or async: each call goes through the breaker."""
+        if inspect.iscoroutinefunction(function):
+            asynchronous = cast("Callable[P, Awaitable[Any]]", function)
+
+            @functools.wraps(function)
+            async def guarded_async(*args: P.args, **kwargs: P.kwargs) -> Any:
+                async with await self.acquire_async():
+                    return await asynchronous(*args, **kwargs)
+
+            return cast("Callable[P, R]", guarded_async)
+
+        @functools.wraps(function)
+        def guarded(*args: P.args, **kwargs: P.kwargs) -> R:
+            with self.acquire():
+                return function(*args, **kwargs)
+
+        return guarded
+
+    def _offer(self, permit_id: str | None) -> Permit | Step:
+        """Return the permit that the view allows, or what is to be done instead. No I/O."""
+        now = self._monotonic()
+        view = self._view
+        step = view.step_at(now)
         if step is Step.PASS:
             return Permit(self, view.epoch, now, permit_id=permit_id or "")
         if step is Step.FREE:
             if view.reply is not None and view.reply.effective is State.SHADOW:
                 self.shadow_rejections += 1
             return Permit(self, view.epoch, now, kind=Kind.FREE, permit_id=permit_id or "")
-        if step is Step.REJECT:
-            raise self._rejection(view, now)
-        return None
+        return step
 
-    def _permit_by_asking(self, permit_id: str | None) -> Permit:
+    def _obtain(self, permit_id: str | None) -> Permit | None:
+        """Return a permit, asking the store as often as needed; None where the call is rejected."""
         for _ in range(_MAX_ROUNDS):
-            now = self._monotonic()
-            if self._view.step_at(now) is Step.LEASE:
+            offer = self._offer(permit_id)
+            if isinstance(offer, Permit):
+                return offer
+            if offer is Step.REJECT:
+                return None
+            if offer is Step.LEASE:
                 permit = self._lease(permit_id or f"{os.getpid()}-{uuid.uuid4().hex}")
                 if permit is not None:
                     return permit
-            else:
-                self._refresh(now)
-            permit = self._permit_at(self._monotonic(), permit_id)
-            if permit is not None:
-                return permit
-        # The state changed with each answer; whoever cannot get a clear one waits.
-        raise self._rejection(self._view, self._monotonic())
+            elif not self._refresh():
+                # Another thread is asking; a slightly older view is good enough for this call.
+                return Permit(self, self._view.epoch, self._monotonic(), permit_id=permit_id or "")
+        # The state changed with each answer: others are probing.
+        return None
 
     def _lease(self, permit_id: str) -> Permit | None:
         reply, store = self._ask(lambda store: store.lease(self.name, self.config, permit_id))
-        if reply is None or store is None or reply.grant is Grant.DENIED:
+        if reply is None or reply.grant is Grant.DENIED:
             return None
         kind = Kind.PROBE if reply.grant is Grant.PROBE else Kind.ORDINARY
         if reply.effective is State.DISABLED:
             kind = Kind.FREE
         return Permit(self, reply.epoch, self._monotonic(), kind=kind, permit_id=permit_id, store=store)
 
-    def _refresh(self, now: float) -> None:
-        """Tell the batch and learn the state, once for all threads that want to know."""
+    def _refresh(self) -> bool:
+        """Learn the state, once for all threads that want to know; False where another thread is at it."""
         view = self._view
-        tolerable = view.step is Step.PASS and now < view.at + _STALE_FACTOR * self.config.snapshot_s
+        latest = view.at + _STALE_FACTOR * self.config.snapshot_s
+        tolerable = view.step is Step.PASS and self._monotonic() < latest
         if not self._asking.acquire(blocking=not tolerable):
-            # Another thread is asking; a slightly older view is good enough for this call.
-            self._view = _prolonged(view, now)
-            return
+            return False
         try:
             if self._view is view:
-                self._sync()
+                self.flush()
         finally:
             self._asking.release()
+        return True
 
-    def _sync(self) -> Reply | None:
-        batch = self._take_batch()
-        return self._ask(lambda store: store.sync(self.name, self.config, batch))[0]
-
-    def _rejection(self, view: View, now: float) -> CircuitBreakerError:
-        wait_s = max(view.reject_until - now, _MIN_RETRY_AFTER_S)
+    def _rejection(self) -> CircuitBreakerError:
+        view = self._view
         reply = view.reply
+        wait_s = max(view.reject_until - self._monotonic(), _MIN_RETRY_AFTER_S)
         if reply is not None and reply.drain_left_ms:
             # Those who wait come back one by one and not together.
             wait_s = max(self._rng.uniform(0.0, wait_s), reply.wait_ms / 1000)
-        state = reply.effective.value if reply is not None else "unreachable"
+        state = "without Redis" if reply is None else reply.effective.value
         return CircuitBreakerError(
             f"circuit breaker {self.name} is {state}; the call was not made",
             service_name=self.name,
-            failure_count=reply.failures if reply is not None else 0,
+            failure_count=0 if reply is None else reply.failures,
             threshold=self.config.failure_threshold,
             retry_after=wait_s,
         )
 
-    # -- settling --------------------------------------------------------------------------------------
+    # -- settling: what permits call -------------------------------------------------------------------
 
     def settle_success(self, permit: Permit, duration_s: float | None) -> None:
         """Take note of a success; a round trip only where it ends a row of failures, is slow, or a probe."""
         if self._count_success(permit, duration_s):
             self._tell_success(permit, duration_s)
-
-    def _count_success(self, permit: Permit, duration_s: float | None) -> bool:
-        """Count a success in the batch; True where the store must hear of it at once."""
-        if permit.kind is not Kind.ORDINARY:
-            return permit.kind is Kind.PROBE
-        view = self._view
-        if permit.epoch != view.epoch:
-            return False
-        now = self._monotonic()
-        slow = self._is_slow(permit, duration_s, now)
-        with self._lock:
-            if slow:
-                self._slow += 1
-            else:
-                self._ok += 1
-            self._last_ok = now
-        return slow or view.streak
-
-    def _tell_success(self, permit: Permit, duration_s: float | None) -> None:
-        if permit.kind is Kind.PROBE:
-            slow = self._is_slow(permit, duration_s, self._monotonic())
-            self._settle(permit, ProbeOutcome.SLOW if slow else ProbeOutcome.OK, 0)
-        else:
-            self._sync()
 
     def settle_failure(self, permit: Permit, cost: int) -> bool:
         """Take note of a failure: one round trip. Whether the retry budget paid `cost`."""
@@ -220,29 +227,29 @@ class BreakerCore:
         elif permit.kind is Kind.FREE and not cost:
             return True
         else:
-            # A free permit's epoch is none: the failure counts for nothing, the retry is paid for.
+            # A free permit has no epoch: its failure counts for nothing, but a retry is paid for.
             epoch = permit.epoch if permit.kind is Kind.ORDINARY else -1
             batch = self._take_batch()
-            reply = self._ask(
+            reply, _ = self._ask(
                 lambda store: store.fail(self.name, self.config, batch, epoch=epoch, cost=cost)
-            )[0]
-        return reply.retry_allowed if reply is not None else True
+            )
+        return True if reply is None else reply.retry_allowed
 
     def settle_ignored(self, permit: Permit) -> None:
         """Free the lease of a probe; nothing for any other permit."""
         if permit.kind is Kind.PROBE:
             self._settle(permit, ProbeOutcome.IGNORED, 0)
 
-    async def in_thread_success(self, permit: Permit, duration_s: float | None) -> None:
+    async def settle_success_async(self, permit: Permit, duration_s: float | None) -> None:
         """As `settle_success`; only a round trip goes to a thread."""
         if self._count_success(permit, duration_s):
             await asyncio.to_thread(self._tell_success, permit, duration_s)
 
-    async def in_thread_failure(self, permit: Permit, cost: int) -> bool:
+    async def settle_failure_async(self, permit: Permit, cost: int) -> bool:
         """As `settle_failure`, in a thread."""
         return await asyncio.to_thread(self.settle_failure, permit, cost)
 
-    async def in_thread_ignored(self, permit: Permit) -> None:
+    async def settle_ignored_async(self, permit: Permit) -> None:
         """As `settle_ignored`; only a round trip goes to a thread."""
         if permit.kind is Kind.PROBE:
             await asyncio.to_thread(self.settle_ignored, permit)
@@ -253,10 +260,17 @@ class BreakerCore:
             return True
         if permit.settled:
             return False
-        reply, _ = self._ask_store(
-            permit.store, lambda store: store.lease(self.name, self.config, permit.id)
-        )
-        return reply is not None and reply.grant is Grant.PROBE and reply.epoch == permit.epoch
+        reply = self._ask_store(permit.store, lambda store: store.lease(self.name, self.config, permit.id))
+        if reply is None or reply.grant is not Grant.PROBE:
+            return False
+        if reply.epoch != permit.epoch:
+            # The lease of a later epoch was given to a call that began in an earlier one.
+            later = Permit(
+                self, reply.epoch, permit.started, kind=Kind.PROBE, permit_id=permit.id, store=permit.store
+            )
+            later.release()
+            return False
+        return True
 
     def is_ignored(self, error: BaseException) -> bool:
         """Whether `error` says nothing about the other side's health.
@@ -270,143 +284,110 @@ class BreakerCore:
             or is_control_flow(error)
         )
 
+    def _count_success(self, permit: Permit, duration_s: float | None) -> bool:
+        """Count a success in the batch; True where the store must hear of it at once."""
+        if permit.kind is not Kind.ORDINARY:
+            return permit.kind is Kind.PROBE
+        now = self._monotonic()
+        slow = self._slow_call_s is not None and self._is_slow(permit, duration_s, now)
+        with self._lock:
+            view = self._view
+            if permit.epoch != view.epoch:
+                return False
+            if slow:
+                self._slow += 1
+            else:
+                self._ok += 1
+            self._last_ok = now
+        return slow or view.streak
+
+    def _tell_success(self, permit: Permit, duration_s: float | None) -> None:
+        if permit.kind is Kind.PROBE:
+            slow = self._is_slow(permit, duration_s, self._monotonic())
+            self._settle(permit, ProbeOutcome.SLOW if slow else ProbeOutcome.OK, 0)
+        else:
+            self.flush()
+
     def _is_slow(self, permit: Permit, duration_s: float | None, now: float) -> bool:
         if self._slow_call_s is None:
             return False
         return (now - permit.started if duration_s is None else duration_s) >= self._slow_call_s
 
     def _settle(self, permit: Permit, outcome: ProbeOutcome, cost: int) -> Reply | None:
+        self._loose.pop(permit.id, None)
         return self._ask_store(
             permit.store,
             lambda store: store.settle(
                 self.name, self.config, epoch=permit.epoch, permit_id=permit.id, outcome=outcome, cost=cost
             ),
-        )[0]
+        )
 
-    def _take_batch(self) -> Batch:
-        with self._lock:
-            ok, slow, last_ok = self._ok, self._slow, self._last_ok
-            self._ok = self._slow = 0
-        if not ok and not slow:
-            return NOTHING
-        return Batch(self._view.epoch, ok, slow, max(int((self._monotonic() - last_ok) * 1000), 0))
+    # -- the specification's calls ---------------------------------------------------------------------
 
-    # -- asking ----------------------------------------------------------------------------------------
+    def can_execute(self) -> bool:
+        """Whether a call may be made now; to be followed by `record_success` or `record_failure`.
 
-    def _ask(self, operation: Callable[[BreakerStore], Reply]) -> tuple[Reply | None, BreakerStore | None]:
-        """Ask Redis, or whoever answers in its place. Never raises."""
-        now = self._monotonic()
-        if self._gate.admits(now):
-            reply, store = self._ask_store(self._remote, operation)
-            if reply is not None:
-                return reply, store
-        return self._answer_alone(operation)
+        While half-open it takes a lease, which the report that follows in the same context ends.
+        """
+        offer = self._offer(None)
+        permit = offer if isinstance(offer, Permit) else None
+        if permit is None and offer is not Step.REJECT:
+            permit = self._obtain(None)
+        return self._keep(permit)
 
-    def _ask_store(
-        self, store: BreakerStore | None, operation: Callable[[BreakerStore], Reply]
-    ) -> tuple[Reply | None, BreakerStore | None]:
-        if store is None:
-            return None, None
+    async def can_execute_async(self) -> bool:
+        """As `can_execute`; a round trip goes to a thread."""
         try:
-            reply = operation(store)
-        except StoreAwayError as failure:
-            if self._gate.failed(self._monotonic()):
-                logger.warning(
-                    "redis does not answer (%s): breakers follow their policy %r until it does",
-                    failure,
-                    self.config.away.value,
-                )
-            return None, None
-        if store is self._remote:
-            if self._gate.answered():
-                logger.warning("redis answers again: breakers are shared again")
-            self._resumed = False
-        self._adopt(reply, store)
-        return reply, store
+            permit = await self.acquire_async()
+        except CircuitBreakerError:
+            return False
+        return self._keep(permit)
 
-    def _answer_alone(
-        self, operation: Callable[[BreakerStore], Reply]
-    ) -> tuple[Reply | None, BreakerStore | None]:
-        now = self._monotonic()
-        if self.config.away is not AwayPolicy.LOCAL:
-            step = Step.FREE if self.config.away is AwayPolicy.ALLOW else Step.REJECT
-            until = now + self._gate.retry_s
-            self._view = View(step, until, Step.ASK, reject_until=until, at=now)
-            return None, None
-        with self._lock:
-            if not self._resumed:
-                last = self._view
-                if last.reply is not None and last.store is self._remote:
-                    self._local.resume(self.name, last.reply.aged(int((now - last.at) * 1000)))
-                self._resumed = True
-        reply = operation(self._local)
-        self._adopt(reply, self._local)
-        return reply, self._local
+    def record_success(self, duration_s: float | None = None) -> None:
+        """Report that the call went well; it took `duration_s` seconds, or None for unknown."""
+        self._recall().success(duration_s)
 
-    def _adopt(self, reply: Reply, store: BreakerStore) -> None:
-        now = self._monotonic()
-        with self._lock:
-            view = self._view
-            overtaken = (
-                view.reply is not None
-                and view.store is store
-                and reply.now_ms < view.reply.now_ms
-                and now < view.until
-            )
-            news = reply.epoch != view.epoch
-            if not overtaken:
-                if news:
-                    self._ok = self._slow = 0
-                self._view = view_of(reply, store, self.config, now)
-        for change in reply.transitions:
-            logger.warning(
-                "circuit breaker %s: %s -> %s (%s)", self.name, change.old, change.new, change.reason
-            )
-            self._tell_listener(
-                BreakerTransition(
-                    name=self.name,
-                    old_state=change.old,
-                    new_state=change.new,
-                    epoch=change.epoch,
-                    reason=change.reason,
-                    # The local store's time is monotonic and means nothing to others.
-                    occurred_at=self._clock.now() if store is self._local else change.occurred_at,
-                    owner=change.owner or None,
-                )
-            )
-        if store is self._remote and reply.epoch and (news or reply.transitions):
-            self._remember(reply, now)
+    async def record_success_async(self, duration_s: float | None = None) -> None:
+        """As `record_success`; a round trip goes to a thread."""
+        await self._recall().success_async(duration_s)
 
-    def _remember(self, reply: Reply, now: float) -> None:
-        if not isinstance(self._remote, RedisBreakerStore):
-            return
-        if self._indexed_at is not None and now < self._indexed_at + _INDEX_REFRESH_S:
-            return
-        self._indexed_at = now
-        try:
-            self._remote.remember(self.name, reply.now_ms)
-        except StoreAwayError:
-            self._indexed_at = None
+    def record_failure(self, *, cost: int = 0) -> bool:
+        """Report that the call failed; whether the retry budget paid `cost` tokens."""
+        return self._recall().failure(cost=cost)
 
-    def _tell_listener(self, event: BreakerTransition) -> None:
-        if self._listener is None:
-            return
-        try:
-            self._listener.on_event(event)
-        except Exception:
-            logger.exception("the listener of circuit breaker %s failed", self.name)
+    async def record_failure_async(self, *, cost: int = 0) -> bool:
+        """As `record_failure`; the round trip goes to a thread."""
+        return await self._recall().failure_async(cost=cost)
+
+    def _keep(self, permit: Permit | None) -> bool:
+        if permit is None:
+            return False
+        _ambient.set((permit, *_ambient.get()[: _MAX_AMBIENT - 1]))
+        if permit.kind is Kind.PROBE:
+            while len(self._loose) >= self.config.probes:
+                self._loose.pop(next(iter(self._loose)), None)
+            self._loose[permit.id] = permit
+        return True
+
+    def _recall(self) -> Permit:
+        """Return the permit that `can_execute` gave in this context, else one that fits the present state."""
+        kept = _ambient.get()
+        for permit in kept:
+            if permit.belongs_to(self) and not permit.settled:
+                _ambient.set(tuple(other for other in kept if other is not permit))
+                return permit
+        if self._view.step_at(self._monotonic()) is Step.ASK:
+            self._refresh()
+        view = self._view
+        if view.reply is not None and view.reply.state is State.HALF_OPEN and self._loose:
+            # Asked in one context, reported from another: any unreported probe of ours will do.
+            return self._loose.pop(next(iter(self._loose)))
+        return Permit(self, view.epoch, self._monotonic())
 
 
-def _prolonged(view: View, now: float) -> View:
-    raise NotImplementedError
-
-
-_breakers: weakref.WeakSet[BreakerCore] = weakref.WeakSet()
-
-
-def _after_fork_in_child() -> None:
-    for breaker in list(_breakers):
-        breaker._start_empty()
-
-
-os.register_at_fork(after_in_child=_after_fork_in_child)
+def _give_back(asking: asyncio.Future[Permit | None]) -> None:
+    if asking.cancelled() or asking.exception() is not None:
+        return
+    permit = asking.result()
+    if permit is not None:
+        asyncio.get_running_loop().run_in_executor(None, permit.release)

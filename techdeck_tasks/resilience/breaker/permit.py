@@ -34,13 +34,13 @@ class Recorder(Protocol):
     def settle_ignored(self, permit: Permit) -> None:
         """Free what the permit holds."""
 
-    async def in_thread_success(self, permit: Permit, duration_s: float | None) -> None:
+    async def settle_success_async(self, permit: Permit, duration_s: float | None) -> None:
         """Take note of a success without blocking the event loop."""
 
-    async def in_thread_failure(self, permit: Permit, cost: int) -> bool:
+    async def settle_failure_async(self, permit: Permit, cost: int) -> bool:
         """Take note of a failure without blocking the event loop."""
 
-    async def in_thread_ignored(self, permit: Permit) -> None:
+    async def settle_ignored_async(self, permit: Permit) -> None:
         """Free what the permit holds without blocking the event loop."""
 
     def renew(self, permit: Permit) -> bool:
@@ -82,6 +82,10 @@ class Permit:
         self.store = store
         self.settled = False
 
+    def belongs_to(self, recorder: object) -> bool:
+        """Whether `recorder` gave it."""
+        return self._recorder is recorder
+
     def success(self, duration_s: float | None = None) -> None:
         """Report a success that took `duration_s` seconds; None: since the permit was given."""
         if not self.settled:
@@ -116,20 +120,20 @@ class Permit:
         """As `success`; what must ask Redis is done in a thread."""
         if not self.settled:
             self.settled = True
-            await self._recorder.in_thread_success(self, duration_s)
+            await self._recorder.settle_success_async(self, duration_s)
 
     async def failure_async(self, *, cost: int = 0) -> bool:
         """As `failure`, in a thread."""
         if self.settled:
             return True
         self.settled = True
-        return await self._recorder.in_thread_failure(self, cost)
+        return await self._recorder.settle_failure_async(self, cost)
 
     async def release_async(self) -> None:
         """As `release`, in a thread."""
         if not self.settled:
             self.settled = True
-            await self._recorder.in_thread_ignored(self)
+            await self._recorder.settle_ignored_async(self)
 
     def __enter__(self) -> Self:
         return self
