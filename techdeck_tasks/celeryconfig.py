@@ -1,7 +1,7 @@
 """Every Celery setting of a techdeck application, and why it is what it is.
 
-Redis as a broker delivers neither exactly nor always at least once; these settings come as near as it can, and
-the pipeline's state in PostgreSQL does the rest.
+Redis as a broker delivers neither exactly nor always at least once; these settings come as near as it can,
+and the pipeline's state in PostgreSQL does the rest.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from datetime import timedelta
 from enum import StrEnum
 from typing import Any
 
-from kombu import Queue
+from kombu.entity import Queue
 
 from techdeck_tasks.settings import Settings
 from techdeck_tasks.tasks.messaging import SERIALIZER

@@ -85,7 +85,7 @@ class ComplianceNotice:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BreakerTransition:
-    """A circuit breaker changed its state; states are closed, open, half-open, forced-open, disabled, shadow."""
+    """A breaker changed its state: closed, open, half-open, forced-open, disabled or shadow."""
 
     name: str
     old_state: str

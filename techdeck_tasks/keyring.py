@@ -88,7 +88,7 @@ class KeySet:
         for key_id, key in keys.items():
             if len(key) != KEY_BYTES or not 0 < len(key_id.encode()) <= MAX_KEY_ID_BYTES:
                 raise EncryptionError(
-                    f"key {key_id!r} in {path} must be {KEY_BYTES} bytes under an id of 1 to {MAX_KEY_ID_BYTES}"
+                    f"key {key_id!r} in {path} must be {KEY_BYTES} bytes, its id 1 to {MAX_KEY_ID_BYTES}"
                 )
         if loaded.active not in keys:
             raise EncryptionError(f"key file {path} names the active key {loaded.active!r}, which it lacks")

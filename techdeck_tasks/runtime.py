@@ -7,9 +7,11 @@ import os
 import random
 import weakref
 from functools import cached_property
+from typing import Any
 
-import redis
-from celery import Celery, signals
+from celery import Celery, current_app, signals
+from celery.local import Proxy
+from redis import Redis
 from sqlalchemy import Engine
 
 from techdeck_tasks.audit.drain import Drain
@@ -47,7 +49,7 @@ from techdeck_tasks.tasks import upkeep
 from techdeck_tasks.tasks.base import TechDeckTask
 from techdeck_tasks.tasks.messaging import MaskingAMQP, register_serializer
 from techdeck_tasks.tasks.quarantine import Quarantine
-from techdeck_tasks.tasks.services import bind_services, set_default_factory
+from techdeck_tasks.tasks.services import bind_services
 
 STREAM_SOCKET_TIMEOUT_S = 5.0
 """Longer than the audit worker's blocking read."""
@@ -98,12 +100,12 @@ class Runtime:
     # -- servers -----------------------------------------------------------------------------------
 
     @cached_property
-    def redis(self) -> redis.Redis:
+    def redis(self) -> Redis:
         """Redis, each call bounded by `redis_timeout_seconds`."""
         return connect_redis(self.settings)
 
     @cached_property
-    def stream_redis(self) -> redis.Redis:
+    def stream_redis(self) -> Redis:
         """Redis for blocking reads."""
         patient = self.settings.model_copy(update={"redis_timeout_seconds": STREAM_SOCKET_TIMEOUT_S})
         return connect_redis(patient)
@@ -137,7 +139,7 @@ class Runtime:
         return Drain(AuditStream(self.stream_redis, node_name), writer, self.settings.audit_batch_size)
 
     def audit_reader(self, reader: str) -> AuditReader:
-        """Return the audit log as `reader` may see it: with plaintext only where the private key is at hand."""
+        """Return the audit log as `reader` may see it: plaintext only where the private key is at hand."""
         path = self.settings.reader_keys_dir / AUDIT_PRIVATE_KEYS
         opener = Opener(KeySet.load(path)) if path.exists() else None
         return AuditReader(self.engine, self.audit, opener, reader)
@@ -229,6 +231,21 @@ def create_app(settings: Settings | None = None, role: Role = Role.CLIENT) -> Ce
     return app
 
 
+def _pipeline_execute() -> Any:
+    app = current_app._get_current_object()  # noqa: SLF001 - the proxy's only way to the app itself
+    if pipeline_tasks.EXECUTE not in app.tasks:
+        app = create_app()
+    return app.tasks[pipeline_tasks.EXECUTE]
+
+
+pipeline_execute: Any = Proxy(_pipeline_execute)
+"""The task that starts a pipeline, of the current techdeck app, or of one made from the environment::
+
+    result = pipeline_execute.delay({"name": ..., "source": ..., "stages": [...]}, idempotency_key=None)
+    result.id  # the run's id
+"""
+
+
 def configure_logging(settings: Settings) -> None:
     """Send the process's log to standard error, redacted."""
     handler = logging.StreamHandler()
@@ -238,11 +255,8 @@ def configure_logging(settings: Settings) -> None:
     logging.basicConfig(level=settings.log_level, handlers=[handler], force=True)
 
 
-def _default_services(app: Celery) -> Runtime:
+def default_services(app: Celery) -> Runtime:
     """Serve an application that uses `TechDeckTask` and never called `install`: its own settings stay."""
     runtime = Runtime(load_settings())
     runtime.app = app
     return runtime
-
-
-set_default_factory(_default_services)

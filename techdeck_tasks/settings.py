@@ -104,6 +104,7 @@ class Settings(BaseSettings):
 
     # -- web ---------------------------------------------------------------------------------------
     documentation_base_url: str = "docs/errors.md"
+    flower_basic_auth: SecretStr | None = Field(None, description="user:password; Flower needs one")
 
     @field_validator("log_level")
     @classmethod
@@ -128,8 +129,8 @@ class Settings(BaseSettings):
         longest = max(self.task_time_limit_seconds, self.default_retry_cap_seconds)
         if self.visibility_timeout_seconds <= longest:
             raise ValueError(
-                f"visibility_timeout_seconds ({self.visibility_timeout_seconds}) must exceed the longest task "
-                f"and the longest retry delay ({longest:g}): Redis would run the task twice"
+                f"visibility_timeout_seconds ({self.visibility_timeout_seconds}) must exceed the longest "
+                f"task and retry delay ({longest:g}): Redis would run the task twice"
             )
         return self
 

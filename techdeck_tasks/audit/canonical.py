@@ -7,15 +7,14 @@ Never JSON or SQL text, which have many spellings for one value. A record is
 
 all integers big-endian; columns in rising order of their ordinal; NULL omitted, so that a nullable column can
 be added later without changing the bytes of older records. Time is int64 microseconds since 1970 UTC, text is
-UTF-8 as it is. Decoding is strict: one record has one spelling.
+UTF-8 as it is. Decoding is strict: one record has one spelling, and what PostgreSQL could not hold is refused.
 """
 
 from __future__ import annotations
 
-import hashlib
 import struct
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, fields
 from datetime import UTC, datetime, timedelta
 from typing import Any, NamedTuple
@@ -28,7 +27,9 @@ VERSION = 1
 MAX_RECORD_BYTES = 1 << 20
 _HEAD = struct.Struct(">4sBB")
 _COLUMN = struct.Struct(">BBI")
+_LENGTH = struct.Struct(">I")
 _INT64 = struct.Struct(">q")
+_INT32 = struct.Struct(">i")
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
@@ -77,15 +78,9 @@ class AuditRecord:
         """Return the canonical bytes."""
         return encode(self)
 
-    @property
-    def content_digest(self) -> bytes:
-        """SHA-256 of the canonical bytes, 32 bytes."""
-        return hashlib.sha256(encode(self)).digest()
-
 
 class _Type(NamedTuple):
     tag: int
-    python: type
     pack: Callable[[Any], bytes]
     unpack: Callable[[bytes], Any]
 
@@ -96,11 +91,19 @@ def _unpack_bool(raw: bytes) -> bool:
     return raw == b"\1"
 
 
-_TEXT = _Type(1, str, lambda value: value.encode("utf-8"), lambda raw: raw.decode("utf-8"))
-_BYTES = _Type(2, bytes, bytes, bytes)
-_INT = _Type(3, int, _INT64.pack, lambda raw: _INT64.unpack(raw)[0])
-_BOOL = _Type(5, bool, lambda value: b"\1" if value else b"\0", _unpack_bool)
-_UUID = _Type(6, uuid.UUID, lambda value: value.bytes, lambda raw: uuid.UUID(bytes=raw))
+def _unpack_text(raw: bytes) -> str:
+    if b"\0" in raw:
+        raise ValueError("PostgreSQL holds no NUL in a text")
+    return raw.decode("utf-8")
+
+
+# Each packed value is also what PostgreSQL's binary format sends for the column: see `encode_packed`.
+_TEXT = _Type(1, str.encode, _unpack_text)
+_BYTES = _Type(2, bytes, bytes)
+_INT = _Type(3, _INT64.pack, lambda raw: _INT64.unpack(raw)[0])
+_SHORT = _Type(4, _INT32.pack, lambda raw: _INT32.unpack(raw)[0])
+_BOOL = _Type(5, lambda value: b"\1" if value else b"\0", _unpack_bool)
+_UUID = _Type(6, lambda value: value.bytes, lambda raw: uuid.UUID(bytes=raw))
 
 # An ordinal belongs to its column for ever: older rows are hashed by it. New columns get the next number.
 _COLUMNS: tuple[tuple[int, str, _Type], ...] = (
@@ -112,7 +115,7 @@ _COLUMNS: tuple[tuple[int, str, _Type], ...] = (
     (6, "severity", _TEXT),
     (7, "service", _TEXT),
     (8, "operation", _TEXT),
-    (9, "retention_days", _INT),
+    (9, "retention_days", _SHORT),
     (10, "hipaa_related", _BOOL),
     (11, "hipaa_notify", _BOOL),
     (12, "key_id", _UUID),
@@ -122,7 +125,7 @@ _COLUMNS: tuple[tuple[int, str, _Type], ...] = (
     (16, "error_code", _TEXT),
     (17, "task_name", _TEXT),
     (18, "task_id", _TEXT),
-    (19, "attempt", _INT),
+    (19, "attempt", _SHORT),
     (20, "pipeline_id", _TEXT),
     (21, "stage", _TEXT),
     (22, "user_index", _BYTES),
@@ -131,19 +134,33 @@ _COLUMNS: tuple[tuple[int, str, _Type], ...] = (
 _BY_ORDINAL = {ordinal: (name, kind) for ordinal, name, kind in _COLUMNS}
 COLUMN_NAMES = tuple(name for _, name, _ in _COLUMNS)
 assert set(COLUMN_NAMES) == {field.name for field in fields(AuditRecord)}
+_PACKERS = tuple((name, kind.pack) for _, name, kind in _COLUMNS)
+# The six bytes before a column's value, ready made for lengths below 256: most columns are short.
+_PREFIXES = tuple(
+    tuple(_COLUMN.pack(ordinal, kind.tag, length) for length in range(256)) for ordinal, _, kind in _COLUMNS
+)
+_HEADS = tuple(_HEAD.pack(MAGIC, VERSION, count) for count in range(len(_COLUMNS) + 1))
 
 
 def encode(record: AuditRecord) -> bytes:
     """Return the canonical bytes of `record`."""
+    values = ((getattr(record, name), pack) for name, pack in _PACKERS)
+    return encode_packed(None if value is None else pack(value) for value, pack in values)
+
+
+def encode_packed(columns: Iterable[bytes | None]) -> bytes:
+    """Return the canonical bytes of a record whose columns are packed already, None for NULL.
+
+    Args:
+        columns: one for each of `COLUMN_NAMES`, in that order, as PostgreSQL's binary format has them.
+    """
     parts = [b""]
-    for ordinal, name, kind in _COLUMNS:
-        value = getattr(record, name)
-        if value is None:
-            continue
-        raw = kind.pack(value)
-        parts.append(_COLUMN.pack(ordinal, kind.tag, len(raw)))
-        parts.append(raw)
-    parts[0] = _HEAD.pack(MAGIC, VERSION, len(parts) // 2)
+    for prefixes, raw in zip(_PREFIXES, columns, strict=True):
+        if raw is not None:
+            length = len(raw)
+            parts.append(prefixes[length] if length < len(prefixes) else prefixes[0][:2] + _LENGTH.pack(length))
+            parts.append(raw)
+    parts[0] = _HEADS[len(parts) // 2]
     return b"".join(parts)
 
 
@@ -155,7 +172,7 @@ def decode(data: bytes) -> AuditRecord:
     """
     try:
         return _decode(data)
-    except (struct.error, ValueError, TypeError) as error:
+    except (struct.error, ValueError, TypeError, ValidationError) as error:
         raise ValidationError(
             f"audit record of {len(data)} bytes is not canonical: {type(error).__name__}",
             field="audit_record",
@@ -181,7 +198,11 @@ def _decode(data: bytes) -> AuditRecord:
         offset, last = offset + length, ordinal
     if offset != len(data):
         raise ValueError("trailing bytes")
-    return AuditRecord(**values)
+    record = AuditRecord(**values)
+    time_of(record.event_id)
+    if record.producer_seq < 1:
+        raise ValueError("sequence numbers count from 1")
+    return record
 
 
 def microseconds(moment: datetime) -> int:

@@ -29,10 +29,13 @@ class Head:
 
     def next(self, content_digest: bytes, recorded_at: datetime) -> Head:
         """Return the head after one more row, whose hash covers all rows before it."""
-        hashed = hashlib.sha256(_ROW)
-        hashed.update(self.row_hash)
-        writer = self.writer_id.encode()
-        hashed.update(len(writer).to_bytes(2, "big") + writer)
-        hashed.update(_NUMBERS.pack(self.seq + 1, microseconds(recorded_at)))
-        hashed.update(content_digest)
-        return Head(self.writer_id, self.seq + 1, hashed.digest())
+        hashed = hash_row(
+            self.row_hash, self.writer_id.encode(), self.seq + 1, microseconds(recorded_at), content_digest
+        )
+        return Head(self.writer_id, self.seq + 1, hashed)
+
+
+def hash_row(prev_hash: bytes, writer_id: bytes, seq: int, recorded_us: int, content_digest: bytes) -> bytes:
+    """Return the hash of a writer's row `seq`; `recorded_us` counts from 1970 UTC."""
+    parts = (_ROW, prev_hash, len(writer_id).to_bytes(2), writer_id, _NUMBERS.pack(seq, recorded_us), content_digest)
+    return hashlib.sha256(b"".join(parts)).digest()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Sequence
 
 import redis
 
@@ -11,6 +12,8 @@ from techdeck_tasks.audit.sealing import Sealer
 from techdeck_tasks.audit.spool import Spool
 from techdeck_tasks.audit.stream import STREAM, Entry
 from techdeck_tasks.clock import Clock
+from techdeck_tasks.errors import ValidationError
+from techdeck_tasks.storage.redis_client import REDIS_FAILURES
 
 logger = logging.getLogger(__name__)
 
@@ -38,18 +41,19 @@ class StreamPublisher:
     def record(self, event: AuditEvent) -> None:
         """Seal `event` and keep it: in Redis, or fsynced in the spool.
 
+        Takes two round trips at most: its own, and one for a file of those that wait in the spool.
+
         Raises:
             AuditUnavailableError: neither takes it.
         """
         entry = Entry.of(self._sealer.seal(event))
         if self._clock.monotonic() >= self._quiet_until:
             try:
-                self._send(entry)
-            except redis.RedisError as error:
-                self._quiet_until = self._clock.monotonic() + COOLDOWN_S
-                logger.warning("audit stream unavailable (%s); events go to the spool", type(error).__name__)
+                self._send([entry])
+            except REDIS_FAILURES as error:
+                self._pause(error)
             else:
-                self.replay()
+                self.replay(max_files=1)
                 return
         try:
             self._spool.append(entry.to_bytes())
@@ -59,14 +63,39 @@ class StreamPublisher:
                 f"({type(error).__name__}); free the disk of TECHDECK_AUDIT_SPOOL_DIR, or bring Redis back"
             ) from None
 
-    def replay(self) -> int:
-        """Send what waits in the spool; return how many events. Stops quietly where Redis is away again."""
+    def replay(self, max_files: int | None = None) -> int:
+        """Send what waits in the spool, oldest first; return how many events. Never raises.
+
+        What cannot be sent or read now stays for the next time.
+        """
         if self._spool.is_empty():
             return 0
         try:
-            return self._spool.drain(lambda payload: self._send(Entry.from_bytes(payload)))
-        except redis.RedisError:
-            return 0
+            return self._spool.drain(self._send_spooled, max_files)
+        except redis.RedisError as error:
+            self._pause(error)
+        except OSError as error:
+            logger.error("the audit spool cannot be drained: %s", error)  # noqa: TRY400 - a state, not a defect
+        return 0
 
-    def _send(self, entry: Entry) -> None:
-        self._redis.xadd(STREAM, entry.fields())  # type: ignore[arg-type]  # dict is invariant in its values
+    def _pause(self, error: Exception) -> None:
+        self._quiet_until = self._clock.monotonic() + COOLDOWN_S
+        logger.warning("audit stream unavailable (%s); events go to the spool", type(error).__name__)
+
+    def _send_spooled(self, payloads: Sequence[bytes]) -> None:
+        self._send([_entry_of(payload) for payload in payloads])
+
+    def _send(self, entries: Sequence[Entry]) -> None:
+        # No transaction: what is sent twice is written once, and other clients need not wait for a whole file.
+        with self._redis.pipeline(transaction=False) as pipe:
+            for entry in entries:
+                pipe.xadd(STREAM, entry.fields())
+            pipe.execute()
+
+
+def _entry_of(payload: bytes) -> Entry:
+    try:
+        return Entry.from_bytes(payload)
+    except ValidationError:
+        # Another version's: the audit worker quarantines what it cannot read, and nothing is lost.
+        return Entry(payload, b"", b"")

@@ -1,8 +1,8 @@
 """Sealing at the source, and opening for a reader.
 
 A producing process makes a 256-bit data key, seals it to the audit log's public key (HPKE, RFC 9180) and
-encrypts each event's document under it (AES-256-GCM). It holds no key that opens the data key again: not
-Redis, the audit worker or PostgreSQL, and not even the producer itself after a restart, can read the document.
+encrypts each event's document under it (AES-256-GCM). It holds no key that opens the data key again: neither
+Redis, the audit worker and PostgreSQL, nor the producer itself after a restart, can read the document.
 """
 
 from __future__ import annotations
@@ -27,11 +27,15 @@ from techdeck_tasks.errors import EncryptionError
 from techdeck_tasks.keyring import NONCE_BYTES, KeySet, private_key_of, public_key_of
 
 SCHEMA = b"techdeck-audit-1"
-MAX_EVENTS_A_KEY = 1 << 20
+MAX_EVENTS_PER_KEY = 1 << 20
 """Random 96-bit nonces stay far from collision below this (NIST SP 800-38D allows 2**32)."""
 
 MAX_DOCUMENT_BYTES = MAX_RECORD_BYTES // 2
+MAX_MESSAGE_CHARS = 2000
+"""What is kept of the message of a document that is too large or cannot be written."""
+
 MAX_CLEAR_CHARS = 255
+_MAX_INT32 = (1 << 31) - 1
 BLIND_INDEX_BYTES = 16
 _SUITE = Suite(KEM.X25519, KDF.HKDF_SHA256, AEAD.AES_256_GCM)
 
@@ -48,10 +52,16 @@ class SealedDataKey:
 
 @dataclass(frozen=True, slots=True)
 class SealedEvent:
-    """A record, and the sealed data key a reader needs to open its document."""
+    """A record, its canonical bytes, and the sealed data key a reader needs to open its document."""
 
     record: AuditRecord
+    encoded: bytes = field(repr=False)
     data_key: SealedDataKey
+
+    @property
+    def content_digest(self) -> bytes:
+        """SHA-256 of the canonical bytes, 32 bytes."""
+        return hashlib.sha256(self.encoded).digest()
 
 
 class Sealer:
@@ -61,18 +71,25 @@ class Sealer:
         recipients: public keys of the audit log's readers; the active one is sealed to.
         blind_index_keys: HMAC keys of the blind indexes.
         tenant: bound into every key and document; 1 to 64 characters.
+        events_per_key: how many documents one data key seals.
     """
 
-    def __init__(self, recipients: KeySet, blind_index_keys: KeySet, tenant: str) -> None:
+    def __init__(
+        self,
+        recipients: KeySet,
+        blind_index_keys: KeySet,
+        tenant: str,
+        events_per_key: int = MAX_EVENTS_PER_KEY,
+    ) -> None:
         self._recipients = recipients
         self._blind_index_keys = blind_index_keys
         self._tenant = tenant
-        self._lock = threading.Lock()
-        self._forget()
-        # A child of fork that went on under its parent's producer id would use its sequence numbers twice.
-        os.register_at_fork(after_in_child=self._forget)
+        self._events_per_key = events_per_key
+        self._begin()
+        this = weakref.ref(self)
+        os.register_at_fork(after_in_child=lambda: _part_from_parent(this()))
 
-    def _forget(self) -> None:
+    def _begin(self) -> None:
         self._lock = threading.Lock()
         self._producer_id = uuid.uuid4()
         self._producer_seq = 0
@@ -81,9 +98,29 @@ class Sealer:
 
     def seal(self, event: AuditEvent) -> SealedEvent:
         """Seal `event`. Each call takes the next sequence number: what is sealed must be handed on."""
+        # Whatever may fail comes before the number is taken: a gap would read as a lost event.
         document = _encode_document(event.document)
+        clear = {
+            "event_type": event.event_type.value,
+            "severity": _clear(event.severity),
+            "service": _clear(event.service),
+            "operation": _clear(event.operation),
+            "retention_days": min(event.retention_days, _MAX_INT32),
+            "hipaa_related": event.hipaa_related,
+            "hipaa_notify": event.hipaa_notify,
+            "outcome": _clear_or_none(event.outcome),
+            "error_id": _clear_or_none(event.error_id),
+            "error_code": _clear_or_none(event.error_code),
+            "task_name": _clear_or_none(event.task_name),
+            "task_id": _clear_or_none(event.task_id),
+            "attempt": None if event.attempt is None else min(event.attempt, _MAX_INT32),
+            "pipeline_id": _clear_or_none(event.pipeline_id),
+            "stage": _clear_or_none(event.stage),
+            "user_index": self.blind_index("user", event.user_id),
+            "subject_index": self.blind_index("subject", event.subject_id),
+        }
         with self._lock:
-            if self._key is None or self._key_uses >= MAX_EVENTS_A_KEY:
+            if self._key is None or self._key_uses >= self._events_per_key:
                 self._key, self._key_uses = self._new_key(), 0
             data_key, aead = self._key
             self._key_uses += 1
@@ -96,27 +133,11 @@ class Sealer:
             tenant=self._tenant,
             producer_id=producer_id,
             producer_seq=sequence,
-            event_type=event.event_type.value,
-            severity=_clear(event.severity),
-            service=_clear(event.service),
-            operation=_clear(event.operation),
-            retention_days=event.retention_days,
-            hipaa_related=event.hipaa_related,
-            hipaa_notify=event.hipaa_notify,
             key_id=data_key.key_id,
             sealed_document=nonce + aead.encrypt(nonce, document, aad),
-            outcome=_clear_or_none(event.outcome),
-            error_id=_clear_or_none(event.error_id),
-            error_code=_clear_or_none(event.error_code),
-            task_name=_clear_or_none(event.task_name),
-            task_id=_clear_or_none(event.task_id),
-            attempt=event.attempt,
-            pipeline_id=_clear_or_none(event.pipeline_id),
-            stage=_clear_or_none(event.stage),
-            user_index=self.blind_index("user", event.user_id),
-            subject_index=self.blind_index("subject", event.subject_id),
+            **clear,
         )
-        return SealedEvent(record, data_key)
+        return SealedEvent(record, encode(record), data_key)
 
     def blind_index(self, what: str, value: str | None) -> bytes | None:
         """Return the keyed fingerprint under which `value` is searched; None for None."""
@@ -132,12 +153,23 @@ class Sealer:
         return SealedDataKey(key_id, self._tenant, recipient, sealed), AESGCM(key)
 
 
+def _part_from_parent(sealer: Sealer | None) -> None:
+    # A child that went on under its parent's producer id would use its sequence numbers twice.
+    if sealer is not None:
+        sealer._begin()  # noqa: SLF001 - a part of the class
+
+
+class DocumentError(EncryptionError, code="AUDIT_DOCUMENT_ERROR"):
+    """A document does not open under its key: it, or the key, was changed."""
+
+
 class Opener:
     """Opens documents for a reader who holds the private key."""
 
     def __init__(self, private_keys: KeySet) -> None:
         self._private_keys = private_keys
-        self._opened: dict[uuid.UUID, AESGCM] = {}
+        # Unsealing costs a hundred times what opening does, and the rows of a page share few keys.
+        self._unseal = lru_cache(maxsize=MAX_OPENED_KEYS)(self._unseal_key)
 
     def open(self, record: AuditRecord, data_key: SealedDataKey) -> dict[str, Any]:
         """Return the document of `record`.

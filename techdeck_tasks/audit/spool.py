@@ -1,117 +1,194 @@
 """Where sealed events wait on disk while Redis is away.
 
-One file a process, owned by an advisory lock; frames of ``length u32 | crc32 u32 | payload``, each fsynced
-before `append` returns. A file whose owner died loses its lock and is adopted by whoever drains next.
-A torn last frame was never acknowledged to anybody and is left out.
+Files of at most about 1 MiB, each a run of frames
+
+    length u32 | crc32 of the payload u32 | crc32 of the eight bytes before u32 | payload
+
+big-endian, each fsynced before `append` returns. Whoever appends to a file or drains it holds its advisory
+lock, and nobody waits for it: a file found locked is left alone. So no file belongs to a process, and what a
+dead or idle one left is drained by any other.
+
+A torn last frame was acknowledged to nobody and is left out. Damage anywhere else is logged, counted and set
+aside in a ``.damaged`` file, after every frame that is still readable was sent.
 """
 
 from __future__ import annotations
 
 import fcntl
+import logging
 import os
 import struct
 import threading
+import time
 import uuid
+import weakref
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Sequence
+from contextlib import suppress
 from pathlib import Path
-from typing import BinaryIO
 
-_FRAME = struct.Struct(">II")
+logger = logging.getLogger(__name__)
+
+MAX_FILE_BYTES = 1 << 20
+"""A file that has reached this gets no more frames: what is sent, and sent again after a failure, is bounded."""
+
+_FRAME = struct.Struct(">III")
+_CHECKED = struct.Struct(">II")
 _SUFFIX = ".spool"
+_DAMAGED_SUFFIX = ".damaged"
 
 
 class Spool:
-    """A folder of spool files.
+    """A folder of spool files, shared by the processes of one machine; safe for threads and after a fork.
 
     Args:
-        folder: made on first use, readable by its owner alone. Processes on one machine share it.
+        folder: made on first use, readable by its owner alone.
+
+    Attributes:
+        damaged: how many damaged files this process set aside.
     """
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
-        self._forget()
-        os.register_at_fork(after_in_child=self._forget)
-
-    def _forget(self) -> None:
-        # A child must neither write into its parent's file nor wait for a lock a thread of it held.
         self._lock = threading.Lock()
-        self._file: BinaryIO | None = None
+        self._descriptor: int | None = None
+        self.damaged = 0
+        this = weakref.ref(self)
+        os.register_at_fork(after_in_child=lambda: _part_from_parent(this()))
 
     def append(self, payload: bytes) -> None:
         """Keep `payload`; it is on disk when this returns.
 
         Raises:
-            OSError: the disk is full or the folder cannot be written.
+            OSError: the disk is full or the folder cannot be written; nothing of `payload` was kept.
         """
+        header = _CHECKED.pack(len(payload), zlib.crc32(payload))
+        frame = b"".join((header, zlib.crc32(header).to_bytes(4), payload))
         with self._lock:
-            file = self._file or self._create()
-            start = file.tell()
+            descriptor, size_bytes = self._take_file()
             try:
-                file.write(_FRAME.pack(len(payload), zlib.crc32(payload)) + payload)
-                file.flush()
-                os.fsync(file.fileno())
+                _write(descriptor, frame)
+                os.fsync(descriptor)
             except OSError:
-                file.seek(start)
-                file.truncate()
+                with suppress(OSError):
+                    os.ftruncate(descriptor, size_bytes)
+                # Whatever is left of the frame must stay the end of its file.
+                self._close()
                 raise
+            fcntl.flock(descriptor, fcntl.LOCK_UN)
 
     def is_empty(self) -> bool:
         """Tell whether no file waits, neither this process's nor another's."""
-        return not any(self._paths())
+        try:
+            with os.scandir(self._folder) as entries:
+                return not any(entry.name.endswith(_SUFFIX) for entry in entries)
+        except FileNotFoundError:
+            return True
 
-    def drain(self, send: Callable[[bytes], None]) -> int:
-        """Hand every waiting payload to `send`, oldest file first, and delete what was sent; return how many.
+    def drain(self, send: Callable[[Sequence[bytes]], None], max_files: int | None = None) -> int:
+        """Hand the waiting payloads to `send`, a file at a time, oldest first; return how many.
 
-        Files that another live process owns are left to it. If `send` raises, the rest stays for the next
-        time; payloads already sent from that file will be sent again.
+        A file is deleted after `send` returned. If `send` raises, its payloads stay and will be sent again.
         """
         sent = 0
-        with self._lock:
-            own, self._file = self._file, None
-            if own is not None:
-                own.close()
-            for path in self._paths():
-                try:
-                    file = path.open("rb")
-                except FileNotFoundError:
+        for path in self._paths()[:max_files]:
+            try:
+                file = path.open("r+b")
+            except FileNotFoundError:
+                continue
+            with file:
+                if not _own(file.fileno()):
                     continue
-                with file:
-                    if not _lock_file(file) or not path.exists():
-                        continue
-                    for payload in _frames(file):
-                        send(payload)
-                        sent += 1
+                payloads, damage = _read_frames(file.read())
+                if payloads:
+                    send(payloads)
+                    sent += len(payloads)
+                if damage is None:
                     path.unlink()
+                else:
+                    self._set_aside(path, damage)
         return sent
 
+    def _set_aside(self, path: Path, damage: str) -> None:
+        kept = path.with_suffix(_DAMAGED_SUFFIX)
+        path.rename(kept)
+        self.damaged += 1
+        logger.error("audit spool file %s is damaged (%s); kept for examination", kept, damage)
+
     def _paths(self) -> list[Path]:
-        try:
-            return sorted(self._folder.glob(f"*{_SUFFIX}"), key=lambda path: path.stat().st_mtime_ns)
-        except FileNotFoundError:
-            return []
+        # The names begin with the time of creation.
+        return sorted(self._folder.glob(f"*{_SUFFIX}"))
 
-    def _create(self) -> BinaryIO:
+    def _take_file(self) -> tuple[int, int]:
+        """Return a file that is locked for us, and its size in bytes."""
+        if self._descriptor is not None:
+            size_bytes = os.fstat(self._descriptor).st_size
+            if size_bytes < MAX_FILE_BYTES and _own(self._descriptor):
+                # Not the size from before the lock: a drain in between may have met the same file.
+                return self._descriptor, os.fstat(self._descriptor).st_size
+            self._close()
         self._folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-        path = self._folder / f"{uuid.uuid4()}{_SUFFIX}"
-        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
-        self._file = os.fdopen(descriptor, "wb")
-        _lock_file(self._file)
-        return self._file
+        flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
+        while True:
+            path = self._folder / f"{time.time_ns():020d}-{uuid.uuid4().hex}{_SUFFIX}"
+            self._descriptor = os.open(path, flags, 0o600)
+            # Somebody who drains may have found the empty file first, and removed it.
+            if _own(self._descriptor):
+                _sync_folder(self._folder)
+                return self._descriptor, 0
+            self._close()
+
+    def _close(self) -> None:
+        if self._descriptor is not None:
+            os.close(self._descriptor)
+            self._descriptor = None
 
 
-def _lock_file(file: BinaryIO) -> bool:
+def _part_from_parent(spool: Spool | None) -> None:
+    # A child must neither write into its parent's file, whose lock it shares, nor wait for a thread of it.
+    if spool is not None:
+        spool._lock = threading.Lock()  # noqa: SLF001 - a part of the class
+        spool._close()  # noqa: SLF001 - as above
+
+
+def _own(descriptor: int) -> bool:
+    """Lock a file; tell whether nobody else has it and it still has a name."""
     try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
         return False
-    return True
+    return os.fstat(descriptor).st_nlink > 0
 
 
-def _frames(file: BinaryIO) -> Iterator[bytes]:
-    while len(header := file.read(_FRAME.size)) == _FRAME.size:
-        length, checksum = _FRAME.unpack(header)
-        payload = file.read(length)
-        if len(payload) != length or zlib.crc32(payload) != checksum:
-            return
-        yield payload
+def _write(descriptor: int, data: bytes) -> None:
+    view = memoryview(data)
+    while view:
+        view = view[os.write(descriptor, view) :]
+
+
+def _sync_folder(folder: Path) -> None:
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _read_frames(data: bytes) -> tuple[list[bytes], str | None]:
+    """Return the readable payloads, and what is damaged: None where nothing is, or the last frame is torn."""
+    payloads: list[bytes] = []
+    bad, offset = 0, 0
+    while len(data) - offset >= _FRAME.size:
+        length, checksum, header_checksum = _FRAME.unpack_from(data, offset)
+        start = offset + _FRAME.size
+        if zlib.crc32(data[offset : start - 4]) != header_checksum:
+            return payloads, f"no frame at byte {offset} of {len(data)}, {bad} bad frames before"
+        payload = data[start : start + length]
+        if len(payload) < length:
+            break
+        if zlib.crc32(payload) == checksum:
+            payloads.append(payload)
+        else:
+            bad += 1
+        offset = start + length
+    return payloads, f"{bad} bad frames" if bad else None

@@ -1,7 +1,7 @@
 """The way from producers to the audit worker: a Redis Stream with one consumer group, at least once.
 
-Not Celery messages: between BRPOP and its bookkeeping a Celery message on Redis can vanish. An entry is deleted
-only after PostgreSQL has committed its row.
+Not Celery messages: between BRPOP and its bookkeeping a Celery message on Redis can vanish. An entry is
+deleted only after PostgreSQL has committed its row.
 """
 
 from __future__ import annotations
@@ -16,10 +16,14 @@ import redis
 from techdeck_tasks.audit.canonical import decode
 from techdeck_tasks.audit.sealing import SealedDataKey, SealedEvent
 from techdeck_tasks.errors import ValidationError
+from techdeck_tasks.keyring import MAX_KEY_ID_BYTES
 
 STREAM = "td:audit"
 GROUP = "writers"
-QUARANTINE = "td:audit:quarantine"
+QUARANTINE = "{td:audit}:quarantine"
+"""In the stream's hash slot: an entry moves from one to the other in one step, in a cluster too."""
+
+MAX_SEALED_KEY_BYTES = 4096
 
 _LENGTHS = struct.Struct(">III")
 
@@ -41,14 +45,14 @@ class Entry:
     @classmethod
     def of(cls, event: SealedEvent) -> Self:
         """Return the entry of a sealed event."""
-        return cls(event.record.encode(), event.data_key.recipient_id.encode(), event.data_key.sealed_key)
+        return cls(event.encoded, event.data_key.recipient_id.encode(), event.data_key.sealed_key)
 
     @classmethod
     def from_fields(cls, fields: Mapping[bytes, bytes]) -> Self:
         """Return the entry of a stream's fields."""
         return cls(fields.get(b"r", b""), fields.get(b"p", b""), fields.get(b"k", b""))
 
-    def fields(self) -> dict[str, bytes]:
+    def fields(self) -> dict[Any, Any]:
         """Return the entry as a stream's fields."""
         return {"r": self.record, "p": self.recipient_id, "k": self.sealed_key}
 
@@ -59,9 +63,15 @@ class Entry:
 
     @classmethod
     def from_bytes(cls, data: bytes) -> Self:
-        """Return the entry of a spool's payload."""
-        first, second, third = _LENGTHS.unpack_from(data)
+        """Return the entry of a spool's payload.
+
+        Raises:
+            ValidationError: it is none.
+        """
         start = _LENGTHS.size
+        first, second, third = _LENGTHS.unpack(data[:start]) if len(data) >= start else (0, 0, 0)
+        if len(data) != start + first + second + third:
+            raise ValidationError("spooled audit entry is malformed", field="spool")
         middle, end = start + first, start + first + second
         return cls(data[start:middle], data[middle:end], data[end : end + third])
 
@@ -72,13 +82,13 @@ class Entry:
             ValidationError: the entry is malformed.
         """
         record = decode(self.record)
-        try:
-            recipient = self.recipient_id.decode("ascii")
-        except UnicodeDecodeError:
-            raise ValidationError("audit entry names no recipient key", field="recipient_id") from None
-        if not recipient or not self.sealed_key:
+        recipient = self.recipient_id.decode("ascii", "replace")
+        if not recipient.isprintable() or not 0 < len(self.recipient_id) <= MAX_KEY_ID_BYTES:
+            raise ValidationError("audit entry names no recipient key", field="recipient_id")
+        if not 0 < len(self.sealed_key) <= MAX_SEALED_KEY_BYTES:
             raise ValidationError("audit entry carries no data key", field="sealed_key")
-        return SealedEvent(record, SealedDataKey(record.key_id, record.tenant, recipient, self.sealed_key))
+        data_key = SealedDataKey(record.key_id, record.tenant, recipient, self.sealed_key)
+        return SealedEvent(record, self.record, data_key)
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,7 +150,9 @@ class AuditStream:
             pipe.execute()
 
     def _read(self, start: str, count: int, block_ms: int | None) -> list[Delivery]:
-        reply: Any = self._redis.xreadgroup(GROUP, self._consumer, {STREAM: start}, count=count, block=block_ms)
+        reply: Any = self._redis.xreadgroup(
+            GROUP, self._consumer, {STREAM: start}, count=count, block=block_ms
+        )
         if not reply:
             return []
         entries = reply[0][1] if isinstance(reply, list) else next(iter(reply.values()))
@@ -148,5 +160,5 @@ class AuditStream:
 
 
 def _deliveries(entries: Any) -> list[Delivery]:
-    # An entry deleted in the meantime comes without fields.
-    return [Delivery(entry_id, Entry.from_fields(fields or {})) for entry_id, fields in entries]
+    # An entry that somebody deleted comes without fields and, from Redis 6.2's XAUTOCLAIM, without its id.
+    return [Delivery(entry_id, Entry.from_fields(fields or {})) for entry_id, fields in entries if entry_id]

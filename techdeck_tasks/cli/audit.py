@@ -12,7 +12,7 @@ from techdeck_tasks.audit.reader import AuditFilter
 from techdeck_tasks.cli.console import out, print_json
 from techdeck_tasks.cli.exits import Exit
 from techdeck_tasks.cli.pipelines import JsonOption
-from techdeck_tasks.cli.tables import audit_table
+from techdeck_tasks.cli.tables import show_audit
 from techdeck_tasks.runtime import create_app, runtime_of
 
 app = typer.Typer(help="Search and verify the audit log.", no_args_is_help=True)
@@ -29,7 +29,7 @@ def list_entries(
     offset: Annotated[int, typer.Option(help="Leave out this many of the newest.")] = 0,
     json_output: JsonOption = False,
 ) -> None:
-    """List the newest entries, decrypted where the reader's key is at hand. The reading itself is recorded."""
+    """List the newest entries, decrypted where the reader's key is at hand. The reading is recorded."""
     reader = runtime_of(create_app()).audit_reader(getpass.getuser())
     wanted = AuditFilter(
         error_code=error_code,
@@ -42,7 +42,7 @@ def list_entries(
     if json_output:
         print_json([entry.to_dict() for entry in entries])
     elif entries:
-        out.print(audit_table(entries))
+        show_audit(out, entries)
     else:
         out.print("no entry matches")
 

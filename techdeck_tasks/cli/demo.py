@@ -21,7 +21,7 @@ from techdeck_tasks.cli.demonstration.definitions import progression, strict
 from techdeck_tasks.cli.demonstration.patients import PLANTED_EMAIL, SPOILED_ROWS, write_patients
 from techdeck_tasks.cli.exits import Exit
 from techdeck_tasks.cli.pipelines import follow, submit
-from techdeck_tasks.cli.tables import audit_table, run_table
+from techdeck_tasks.cli.tables import show_audit, show_run
 from techdeck_tasks.devservices.stack import Stack
 from techdeck_tasks.pipeline.definition import load_definition
 from techdeck_tasks.pipeline.view import RunView
@@ -37,7 +37,7 @@ def demo(
         Path | None, typer.Option(help="Keep the data here; default: a temporary folder, removed at the end.")
     ] = None,
 ) -> None:
-    """Run two pipelines on real data: one recovers from an outage, one fails for good; show what is on record."""
+    """Run two pipelines on real data: one recovers, one fails for good; show what is on record."""
     if data_dir is not None:
         _show(data_dir)
         return
@@ -60,7 +60,9 @@ def _show(folder: Path) -> None:
         patients = data / "patients.csv"
         rows = write_patients(patients)
         _headline("A pipeline whose source is down at first")
-        out.print(f"  {rows} real patients, {SPOILED_ROWS} rows spoiled; the file server answers {OUTAGES} x 503")
+        out.print(
+            f"  {rows} real patients, {SPOILED_ROWS} rows spoiled; the file server answers {OUTAGES} x 503"
+        )
         with Clinic(patients, OUTAGES) as clinic:
             recovered = _run(runtime, data / "progression.yaml", progression(clinic.url, data))
         _headline("A pipeline that fails for good")
@@ -68,12 +70,14 @@ def _show(folder: Path) -> None:
         failed = _run(runtime, data / "strict.yaml", strict(patients, data))
         _headline("What the audit log says, decrypted with the reader's key")
         entries = _audit_entries(runtime, expected=OUTAGES + 1)
-        out.print(audit_table(entries))
+        show_audit(out, entries)
         _headline("What PostgreSQL and Redis hold of it")
         leaked = _show_stored(runtime)
         _headline("Has anybody changed the log?")
         report = runtime.verify_audit()
-        out.print(f"  audit verify: {report.rows} rows in {report.writers} chains, {len(report.findings)} findings")
+        out.print(
+            f"  audit verify: {report.rows} rows in {report.writers} chains, {len(report.findings)} findings"
+        )
         runtime.engine.dispose()
         _headline("Stopping what was started")
     ok = (
@@ -87,7 +91,9 @@ def _show(folder: Path) -> None:
     if not ok:
         out.print("[red]the demo did not go as it must; see above[/]")
         raise typer.Exit(Exit.FAILED)
-    out.print("  done: one run recovered, one failed for good, every error is on record, the log is untouched")
+    out.print(
+        "  done: one run recovered, one failed for good, every error is on record, the log is untouched"
+    )
 
 
 def _headline(title: str) -> None:
@@ -98,7 +104,7 @@ def _run(runtime: Runtime, file: Path, definition: dict[str, Any]) -> RunView:
     file.write_text(yaml.safe_dump(definition, sort_keys=False), encoding="utf-8")
     run_id = submit(runtime, load_definition(file))
     view = follow(runtime, run_id)
-    out.print(run_table(view))
+    show_run(out, view)
     return view
 
 
@@ -133,7 +139,10 @@ def _show_stored(runtime: Runtime) -> bool:
 def _database_has(runtime: Runtime, needle: str) -> bool:
     with transaction(runtime.engine) as connection:
         tables = connection.execute(
-            text("SELECT c.oid::regclass::text FROM pg_class c WHERE c.relkind = 'r' AND relnamespace = 'public'::regnamespace")
+            text(
+                "SELECT oid::regclass::text FROM pg_class "
+                "WHERE relkind = 'r' AND relnamespace = 'public'::regnamespace"
+            )
         ).scalars()
         return any(
             connection.execute(

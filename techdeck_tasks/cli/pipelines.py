@@ -14,7 +14,7 @@ from sqlalchemy import text
 
 from techdeck_tasks.cli.console import err, out, print_json
 from techdeck_tasks.cli.exits import Exit
-from techdeck_tasks.cli.tables import STYLES, run_table
+from techdeck_tasks.cli.tables import STYLES, show_run
 from techdeck_tasks.errors import PipelineExecutionError, ServiceUnavailableError
 from techdeck_tasks.pipeline.definition import PipelineDefinition, load_definition
 from techdeck_tasks.pipeline.tasks import EXECUTE
@@ -42,10 +42,13 @@ def run(
     runtime = runtime_of(create_app())
     run_id = submit(runtime, definition, idempotency_key)
     if detach:
-        print_json({"run_id": run_id}) if json_output else out.print(run_id)
+        if json_output:
+            print_json({"run_id": run_id})
+        else:
+            out.print(run_id)
         return
     view = follow(runtime, run_id, quiet=json_output)
-    print_json(view.to_dict()) if json_output else out.print(run_table(view))
+    _show(view, json_output=json_output)
     if view.state != "succeeded":
         raise typer.Exit(Exit.FAILED)
 
@@ -56,7 +59,14 @@ def status(
 ) -> None:
     """Show a run and its stages."""
     view = runtime_of(create_app()).pipeline.store.get_run(run_id)
-    print_json(view.to_dict()) if json_output else out.print(run_table(view))
+    _show(view, json_output=json_output)
+
+
+def _show(view: RunView, *, json_output: bool) -> None:
+    if json_output:
+        print_json(view.to_dict())
+    else:
+        show_run(out, view)
 
 
 def submit(runtime: Runtime, definition: PipelineDefinition, idempotency_key: str | None = None) -> str:
@@ -76,7 +86,7 @@ def submit(runtime: Runtime, definition: PipelineDefinition, idempotency_key: st
         )
     except (OperationalError, OSError):
         raise ServiceUnavailableError(
-            "the broker is unavailable; check TECHDECK_REDIS_URL (or TECHDECK_BROKER_URL) and that Redis runs",
+            "the broker is unavailable; check TECHDECK_REDIS_URL or TECHDECK_BROKER_URL, and Redis",
             service_name="broker",
         ) from None
     if idempotency_key is None:
@@ -125,9 +135,11 @@ def _progress(*, quiet: bool) -> Progress:
 
 def _draw(progress: Progress, bars: dict[str, TaskID], view: RunView) -> None:
     for stage in view.stages:
-        state = f"[{STYLES.get(stage.state, '')}]{stage.state}[/]" if stage.state in STYLES else str(stage.state)
+        state = (
+            f"[{STYLES.get(stage.state, '')}]{stage.state}[/]" if stage.state in STYLES else str(stage.state)
+        )
         if stage.state == "retrying":
-            state += f" [dim]({stage.error_code}, attempt {stage.attempt + 1} failed)[/]"
+            state += f" [dim]{stage.error_code}, attempt {stage.attempt + 1} follows[/]"
         total = stage.rows_total or stage.rows_done or 1
         done = total if stage.state == "succeeded" else min(stage.rows_done or 0, total)
         if stage.name not in bars:

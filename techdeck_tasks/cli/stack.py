@@ -19,8 +19,12 @@ def up(
     concurrency: Annotated[int, typer.Option(min=1, help="Pipeline tasks at a time.")] = 2,
 ) -> None:
     """Start embedded PostgreSQL and Redis, both workers and beat; Ctrl-C stops them."""
-    with Stack(data_dir, concurrency=concurrency, on_step=lambda step: err.print(f"  {step}")) as settings_file:
+    with Stack(
+        data_dir, concurrency=concurrency, on_step=lambda step: err.print(f"  {step}")
+    ) as settings_file:
         out.print(f"running; settings in {settings_file}", soft_wrap=True)
-        out.print("in this folder, 'techdeck run FILE.yaml' and 'techdeck audit list' find them by themselves")
+        out.print(
+            "in this folder, 'techdeck run FILE.yaml' and 'techdeck audit list' find them by themselves"
+        )
         signal.sigwait({signal.SIGINT, signal.SIGTERM})
         err.print("  stopping")

@@ -5,11 +5,15 @@ from __future__ import annotations
 from collections.abc import Iterable
 from datetime import datetime
 
+from rich.console import Console
+from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
 from techdeck_tasks.audit.reader import AuditEntry
 from techdeck_tasks.pipeline.view import RunView, StageView
+
+NOTHING = "-"
 
 STYLES = {
     "succeeded": "green",
@@ -28,60 +32,64 @@ STYLES = {
 
 def styled(word: str | None) -> Text:
     """Return a state, outcome or severity in its colour; a dash for None."""
-    return Text(word or "–", style=STYLES.get(word or "", ""))
+    return Text(word or NOTHING, style=STYLES.get(word or "", ""))
 
 
-def run_table(run: RunView) -> Table:
-    """Return a run's stages, one a row."""
-    title = Text.assemble(("run ", "dim"), run.run_id, ("  pipeline ", "dim"), run.name, "  ", styled(run.state))
-    table = Table(title=title, title_justify="left", expand=False)
+def show_run(console: Console, run: RunView) -> None:
+    """Print a run's stages, one a row, and below what went wrong in each."""
+    console.print(Text.assemble(run.name, ("  run ", "dim"), run.run_id, "  ", styled(run.state)))
+    table = Table()
     for heading in ("stage", "kind", "state"):
         table.add_column(heading)
     for heading in ("attempts", "rows", "seconds"):
         table.add_column(heading, justify="right")
-    table.add_column("error", overflow="fold")
     for stage in run.stages:
-        error = f"{stage.error_code}: {stage.error_message}" if stage.error_code else ""
         table.add_row(
             stage.name,
             stage.kind,
             styled(stage.state),
-            str(stage.attempt + 1) if stage.started_at else "–",
-            "–" if stage.rows_done is None else f"{stage.rows_done:,}",
+            str(stage.attempt + 1) if stage.started_at else NOTHING,
+            NOTHING if stage.rows_done is None else f"{stage.rows_done:,}",
             _seconds(stage),
-            Text(error, style="" if stage.state == "failed" else "dim"),
         )
-    return table
+    console.print(table)
+    for stage in run.stages:
+        if stage.error_code:
+            end = "recovered from" if stage.state == "succeeded" else str(stage.state)
+            console.print(
+                Text.assemble(
+                    (f"  {stage.name} ", "bold"),
+                    (end, STYLES.get(stage.state, "")),
+                    f" {stage.error_code}: {stage.error_message}",
+                )
+            )
 
 
-def audit_table(entries: Iterable[AuditEntry]) -> Table:
-    """Return audit entries, one a row, with the decrypted message where the reader has the key."""
-    table = Table(expand=False)
-    for heading in ("occurred (UTC)", "event", "code", "severity", "service", "stage"):
-        table.add_column(heading)
-    table.add_column("try", justify="right")
-    for heading in ("outcome", "error id", "message (decrypted)"):
-        table.add_column(heading, overflow="fold")
+def show_audit(console: Console, entries: Iterable[AuditEntry]) -> None:
+    """Print audit entries: the clear columns on one line, the decrypted message below."""
     for entry in entries:
         record = entry.record
-        message = "[no key]" if entry.document is None else str(entry.document.get("message", ""))
-        table.add_row(
-            record.occurred_at.strftime("%m-%d %H:%M:%S"),
-            record.event_type,
-            record.error_code or "–",
-            styled(record.severity),
-            record.service,
-            record.stage or "–",
-            "–" if record.attempt is None else str(record.attempt + 1),
-            styled(record.outcome),
-            (record.error_id or "–")[:8],
-            Text(message),
+        where = f"{record.service}/{record.stage}" if record.stage else record.service
+        facts = [record.occurred_at.strftime("%Y-%m-%d %H:%M:%S"), record.error_code or record.event_type]
+        line = Text.assemble(
+            (facts[0], "dim"), "  ", (facts[1], "bold"), "  ", styled(record.severity), f"  {where}"
         )
-    return table
+        if record.attempt is not None:
+            line.append(f"  attempt {record.attempt + 1}")
+        if record.outcome:
+            line.append("  ").append_text(styled(record.outcome))
+        if record.error_id:
+            line.append(f"  {record.error_id[:8]}", style="dim")
+        console.print(line, soft_wrap=True)
+        message = (
+            "(sealed: this reader has no key)" if entry.document is None else entry.document.get("message")
+        )
+        if message:
+            console.print(Padding(Text(str(message)), (0, 0, 0, 4)))
 
 
 def _seconds(stage: StageView) -> str:
     began, ended = stage.started_at, stage.finished_at
     if isinstance(began, datetime) and isinstance(ended, datetime):
         return f"{(ended - began).total_seconds():.2f}"
-    return "–"
+    return NOTHING

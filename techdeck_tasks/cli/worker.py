@@ -7,9 +7,11 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
+from celery import Celery
 
 from techdeck_tasks.celeryconfig import AUDIT_QUEUE, PIPELINE_QUEUE, Role
 from techdeck_tasks.runtime import create_app, runtime_of
+from techdeck_tasks.settings import SettingsError, load_settings
 
 app = typer.Typer(help="Run a worker process in the foreground.", no_args_is_help=True)
 
@@ -25,11 +27,7 @@ def pipeline(concurrency: ConcurrencyOption = 2, name: NameOption = "pipeline@%h
     """Run pipelines and stages."""
     os.environ.setdefault(*_SOFT_SHUTDOWN)
     celery = create_app(role=Role.PIPELINE)
-    level = runtime_of(celery).settings.log_level
-    celery.worker_main(
-        ["worker", "--queues", PIPELINE_QUEUE, "--hostname", name, "--loglevel", level]
-        + ["--concurrency", str(concurrency)]
-    )
+    _run(celery, PIPELINE_QUEUE, name, "--concurrency", str(concurrency))
 
 
 @app.command("audit")
@@ -37,11 +35,13 @@ def audit(name: NameOption = "audit@%h") -> None:
     """Write the audit log."""
     os.environ.setdefault(*_SOFT_SHUTDOWN)
     celery = create_app(role=Role.AUDIT)
+    _run(celery, AUDIT_QUEUE, name, "--pool", "threads", "--concurrency", "1")
+
+
+def _run(celery: Celery, queue: str, name: str, *options: str) -> None:
     level = runtime_of(celery).settings.log_level
-    celery.worker_main(
-        ["worker", "--queues", AUDIT_QUEUE, "--hostname", name, "--loglevel", level]
-        + ["--pool", "threads", "--concurrency", "1"]
-    )
+    common = ["worker", "--queues", queue, "--hostname", name, "--loglevel", level]
+    celery.worker_main([*common, *options])
 
 
 @app.command("beat")
@@ -55,3 +55,18 @@ def beat(
     celery = create_app(role=Role.BEAT)
     level = runtime_of(celery).settings.log_level
     celery.start(["beat", "--schedule", str(schedule), "--loglevel", level])
+
+
+@app.command("flower")
+def flower(
+    address: Annotated[str, typer.Option(help="Where to listen.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(min=0, max=65535, help="Where to listen.")] = 5555,
+) -> None:
+    """Show workers and tasks in a browser; needs TECHDECK_FLOWER_BASIC_AUTH, and no key."""
+    try:
+        from techdeck_tasks.web.flower import serve  # noqa: PLC0415 - an optional extra
+    except ModuleNotFoundError as error:
+        raise SettingsError(
+            f"Flower is not installed ({error.name}); pip install 'techdeck-tasks[web]'"
+        ) from None
+    serve(load_settings(), address=address, port=port)

@@ -9,8 +9,8 @@ from typing import Any
 
 from techdeck_tasks.errors.classification import classify
 from techdeck_tasks.errors.guidance import guidance_for
+from techdeck_tasks.errors.record import clear_value
 from techdeck_tasks.errors.taxonomy import RetryRule, TechDeckError, describe_error, lookup
-from techdeck_tasks.redaction import sanitize_context
 
 _ID_ATTRIBUTE = "_techdeck_error_id"
 _CONTEXT_DETAILS = ("pipeline_id", "stage", "dataset_id", "upload_id")
@@ -30,8 +30,8 @@ def as_techdeck_error(error: BaseException, context: Mapping[str, Any] | None = 
     details: dict[str, Any] = {
         "original_type": found.error_type,
         "original_error": describe_error(error),
-        "service_name": found.service,
-        "operation": found.operation,
+        "service_name": clear_value(found.service),
+        "operation": clear_value(found.operation),
     }
     if rule is not cls.retry_rule:
         details["retry_rule"] = rule.value
@@ -40,13 +40,13 @@ def as_techdeck_error(error: BaseException, context: Mapping[str, Any] | None = 
         details[name] = found.retry_at.isoformat()
     for name in _CONTEXT_DETAILS:
         if context is not None and context.get(name) is not None:
-            details[name] = str(context[name])
+            details[name] = clear_value(str(context[name]))
     return cls(
         {
             "error_id": error_id_of(error),
             "error_code": found.error_code,
             "message": guidance_for(found.error_code).message,
-            "details": sanitize_context(details),
+            "details": details,
             "recoverable": found.recoverable,
             "timestamp": datetime.now(UTC).isoformat(),
         }

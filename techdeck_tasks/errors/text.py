@@ -8,13 +8,15 @@ The result is not yet redacted: pass it through `sanitize_message`.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 MAX_TEXT_LENGTH = 20_000
 """Characters of a foreign text that are looked at; longer is cut before anything is searched in it."""
 
 _MAX_MEMBERS = 5
+_KEYED_BY_INPUT = frozenset({"extra_forbidden", "unexpected_keyword_argument", "invalid_key"})
+_PARTS_OF_REQUEST = frozenset({"body", "query", "path", "header", "cookie"})
 _CUT = "[...]"
 _LITERAL = re.compile(r"\"[^\"]*(?:\"|$)|'[^']*(?:'|$)|`[^`]*(?:`|$)|“[^”]*(?:”|$)")
 _STATEMENT = re.compile(r"\s*(?:\[SQL:|\[parameters:|\(?Background on this error|Original exception was)")
@@ -109,8 +111,16 @@ def _problems(problems: Iterable[Any]) -> Iterable[str]:
         if number == _MAX_MEMBERS:
             yield "and more"
             return
-        place = ".".join(str(part) for part in problem.get("loc", ()))
-        yield f"{place}: {problem.get('type', 'invalid')}"
+        yield f"{_place(problem)}: {problem.get('type', 'invalid')}"
+
+
+def _place(problem: Mapping[str, Any]) -> str:
+    parts = declared_parts(problem)
+    # Only the outermost name is surely a field: a deeper one may be a key of the data.
+    fields = 2 if parts and parts[0] in _PARTS_OF_REQUEST else 1
+    return ".".join(
+        str(part) if depth < fields or isinstance(part, int) else "*" for depth, part in enumerate(parts)
+    )
 
 
 def _of_pandera(error: BaseException) -> str:
@@ -132,7 +142,7 @@ def _of_polars(error: BaseException) -> str:
 
 
 def _of_http(error: BaseException) -> str:
-    return _QUERY.sub(lambda found: f"{found[1] or found[2]}?{_CUT}", str(error)[:MAX_TEXT_LENGTH])
+    return _QUERY.sub(lambda found: f"{found[1] or found[2]}?{_CUT}", _first_line(str(error)))
 
 
 def _of_max_retries(error: BaseException) -> str:
@@ -156,6 +166,12 @@ def _of_group(error: BaseException) -> str:
 
 def _first_line(text: str) -> str:
     return text[:MAX_TEXT_LENGTH].strip().partition("\n")[0]
+
+
+def declared_parts(problem: Mapping[str, Any]) -> tuple[Any, ...]:
+    """Return the place of a pydantic problem without a last name that only the input has."""
+    parts = tuple(problem.get("loc", ()))
+    return parts[:-1] if problem.get("type") in _KEYED_BY_INPUT else parts
 
 
 Extractor = Callable[[BaseException], str]

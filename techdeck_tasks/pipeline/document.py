@@ -72,8 +72,10 @@ def _read_yaml(path: Path, text: str) -> Any:
         return yaml.load(text, Loader=_Loader)  # noqa: S506 - _Loader is SafeLoader that refuses doubled keys
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark
-        problem = error.problem or "it cannot be parsed"
-        raise _malformed(path, mark.line + 1 if mark is not None else 1, f"is malformed YAML: {problem}") from None
+        problem = ", ".join(text for text in (error.context, error.problem) if text)
+        raise _malformed(
+            path, mark.line + 1 if mark is not None else 1, f"is malformed YAML: {problem}"
+        ) from None
     except yaml.reader.ReaderError as error:
         line = text[: error.position].count("\n") + 1
         raise _malformed(path, line, "has a character that YAML does not allow; remove it") from None

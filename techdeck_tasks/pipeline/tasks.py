@@ -18,7 +18,6 @@ from techdeck_tasks.tasks.base import TechDeckTask
 
 logger = logging.getLogger(__name__)
 
-QUEUE = "pipeline"
 EXECUTE = "techdeck.pipeline.execute"
 STAGE_PREFIX = "techdeck.stage."
 
@@ -104,7 +103,7 @@ class StageTask(PipelineTask):
 
 
 class CeleryDispatcher:
-    """Sends a stage as a message to the queue of its kind's task."""
+    """Sends a stage as a message of its kind's task."""
 
     def __init__(self, app: Celery) -> None:
         self._app = app
@@ -135,9 +134,7 @@ class CeleryDispatcher:
 def register(app: Celery) -> None:
     """Give `app` the task that starts pipelines and one for each kind of stage known now."""
     # shared=False: Celery would otherwise hand the tasks to every later app of the process as well.
-    app.task(
-        _execute, name=EXECUTE, bind=True, base=PipelineTask, shared=False, queue=QUEUE, service="pipeline"
-    )
+    app.task(_execute, name=EXECUTE, bind=True, base=PipelineTask, shared=False, service="pipeline")
     for kind in known_stages():
         app.task(
             _run_stage,
@@ -145,7 +142,6 @@ def register(app: Celery) -> None:
             bind=True,
             base=StageTask,
             shared=False,
-            queue=QUEUE,
             service=kind.name,
         )
 

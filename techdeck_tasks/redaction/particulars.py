@@ -10,22 +10,23 @@ import re
 from collections.abc import Callable
 
 from techdeck_tasks.redaction.rule import Rule, matching
-from techdeck_tasks.redaction.shapes import is_operational, is_prose, is_state, is_trivial
+from techdeck_tasks.redaction.shapes import is_hex, is_operational, is_prose, is_state, is_trivial, is_uuid
 
 _QUOTE = r"(?:\\{0,8}[\"'`])?"
 # What stands between a label and its value: "number is", ": ", "=", "['", " no. #".
 _JOINT = rf"""{_QUOTE}\]?(?:[ _-]?(?:number|num|no\.?|nr\.?|code|identifier|value|\#)(?![a-z]))?{_QUOTE}\]?\s{{0,4}}
-    (?:(?:is|was|are|of|for|on|at|:=|[:=\#]|=>|,|\()\s{{0,4}}){{0,2}}{_QUOTE}\s{{0,2}}"""
+    (?:(?:is|was|are|of|for|on|at|:=|[:=\#]|=>|\()\s{{0,4}}){{0,2}}{_QUOTE}\s{{0,2}}"""
 
 _NUMBERED = r"""(?:
-    mrn | med(?:ical)?[ _-]?rec(?:ord)? | (?:patient|member|subscriber|beneficiary|enrollee|insured|policy|policy[ _-]?holder|claim|chart|encounter
-        |insurance|health[ _-]?(?:plan|insurance|card)|medicare|medicaid|mbi|hicn|ohip|group[ _-]?policy)(?:[ _-]?(?:id|plan|account|card|beneficiary))?
+    mrn | med(?:ical)?[ _-]?rec(?:ord)? | mbi | hicn | ohip | medicare | medicaid
+  | (?:patient|member|subscriber|beneficiary|enrollee|insured|policy|policy[ _-]?holder|claim|chart|encounter|insurance|health[ _-]?(?:plan|insurance|card))
+    [ _-]?(?:id|plan|account|card|beneficiary|number|num|no\.?|\#|identifier)(?:[ _-]?(?:id|beneficiary))?
   | (?:bank[ _-]?|checking[ _-]?|savings[ _-]?|billing[ _-]?|patient[ _-]?)?acc(?:oun)?t | iban | routing | sort[ _-]?code | swift | bsb
   | certificate | licen[cs]e(?:[ _-]?plate)? | driv(?:er|ing)'?s?[ _-]?licen[cs]e | dl | dvla | plate | registration
   | passport | travel[ _-]?document | national[ _-]?(?:id|insurance) | voter[ _-]?id | identity[ _-]?card | id[ _-]?card | residence[ _-]?permit
   | vin | vehicle(?:[ _-]?(?:id|identification|registration|serial))? | serial | device[ _-]?(?:id|serial) | imei | imsi | meid | iccid | udi | pacemaker | implant
   | npi | dea | upin | ssn | social[ _-]?security | itin | ein | tax(?:payer)?[ _-]?(?:id|file)? | nhs | nino | paye(?:[ ]temp(?:orary)?)? | utr | aadhaa?r | pan | abn | acn | tfn
-  | nric | cpf | cnpj | pesel | bsn | personnummer | curp | rfc | steuer-?id | codice[ _-]?fiscale | nif | nie | rrn | cnic | nin
+  | nric | cpf | cnpj | pesel | bsn | personnummer | curp | steuer-?id | codice[ _-]?fiscale | nif | nie | rrn | cnic | nin
   | (?:credit|debit|payment)?[ _-]?card | cc | ccn | pan | cvv | phone | telephone | tel | mobile | cell | fax | pager | whatsapp | sms | biometric | fingerprint
 )"""
 
@@ -46,16 +47,28 @@ _DATED = r"""(?:
 
 def _is_number(value: str) -> bool:
     digits = sum(map(str.isdigit, value))
-    return digits >= 3 and digits * 3 >= len(value.replace(" ", "")) and not is_operational(value)
+    if digits < 3 or digits * 3 < len(value.replace(" ", "")) or is_operational(value):
+        return False
+    return not is_uuid(value) and not (is_hex(value) and len(value) >= 32)
 
 
 def _is_name(value: str) -> bool:
     return not (is_trivial(value) or is_prose(value) or is_state(value.split()[0]))
 
 
-def _labelled(label: str, value: str, accept: Callable[[str], bool] | None = None) -> Callable[..., object]:
-    """Build a finder for a label, a joint and a value."""
-    return matching(rf"(?i:(?<![a-z0-9]) {label} {_JOINT} (?P<secret>{value}))", accept)
+_NUMBER_ANCHORS = (
+    "mrn", "medical", "medicare", "medicaid", "med_rec", "mbi", "patient", "member", "subscriber", "beneficiary", "enrollee", "insur",
+    "policy", "claim", "chart", "health", "account", "acct", "routing", "sort code", "certificate", "licen", "driv", "dvla", "plate",
+    "passport", "travel", "national", "voter", "identity", "id card", "vin", "vehicle", "serial", "device", "imei", "implant",
+    "npi", "dea", "ssn", "social", "itin", "ein", "tax", "nhs", "nino", "paye", "aadha", "cpf", "card", "phone", "tel", "mobile", "cell",
+    "fax", "pager",
+)  # fmt: skip
+_DATE_ANCHORS = (
+    "dob", "d.o.b", "date of", "date_of", "birth", "born", "bday", "admi", "discharge", "death", "died", "deceased", "service", "encounter",
+    "visit", "appointment", "surgery", "procedure", "exam", "treat", "diagnos", "seen", "immuni", "vaccin", "dos", "today",
+)  # fmt: skip
+_NAME_ANCHORS = ("patient", "member", "subscriber", "beneficiary", "insured", "guarantor", "guardian", "next", "physician", "doctor", "provider",
+    "first", "last", "full", "middle", "maiden", "given", "family", "surname", "legal", "preferred", "mother", "holder")
 
 
 PARTICULAR_RULES: tuple[Rule, ...] = (
@@ -63,7 +76,7 @@ PARTICULAR_RULES: tuple[Rule, ...] = (
         name="labelled-number",
         reason="Record, plan, account, certificate, licence, vehicle and device numbers, 164.514(b)(2)(i)(H) to (M).",
         find=matching(
-            rf"(?i:(?<![a-z0-9]) {_NUMBERED} {_JOINT} (?P<secret> (?:[a-z]{{2,5}}(?=[ ]\d))? [ ]? \(?\+?(?=[\w-]{{0,8}}\d)[a-z0-9][\w./-]{{2,40}} (?:[ -]{{1,2}}[a-z]{{0,4}}\d[\w/-]{{0,20}}){{0,5}}+ ))",
+            rf"(?i:(?<![a-z0-9]) {_NUMBERED}(?![a-z]) {_JOINT} (?P<secret> (?:[a-z]{{2,5}}(?=[ ]\d))? [ ]? \(?\+?(?=[\w-]{{0,8}}\d)[a-z0-9][\w./-]{{2,40}} (?:[ -]{{1,2}}[a-z]{{0,4}}\d[\w/-]{{0,20}}){{0,5}}+ ))",
             _is_number,
         ),
         numeric=False,

@@ -28,15 +28,15 @@ _VERDICTS = frozenset(
 _FUNCTION_WORDS = frozenset("a an and are as be but by for from has have in is it its not of on or that the this to was with".split())
 # A single word after a label that tells its state rather than its value.
 _STATES = frozenset(
-    """absent accepted added and are authentication authorization auth bad blank bucket cannot change changed
+    """absent accepted added and are authentication as authorization auth bad because blank but bucket cannot change changed
     check column configured contains decode decoded denied deleted differs disabled does empty endpoint error
-    exchange exists expected expiration expired expires expiry failed failure field flow for format found
-    generation generated given grant has header hidden ignored in incorrect invalid is issued issuer length limit
-    limited lookup malformed manager mismatch mismatched missing must name not null of on or parameter parse
-    parsing policy present protected provided provider received refresh refreshed rejected required reset
-    response returned revoked rotated rotation service set settings short signature storage store string
-    the to too type type. unavailable unexpected unknown unset unsupported updated used validation value verification
-    verified version was were will with wrong""".split()
+    exchange exists flag expected expiration expired expires expiry failed failure field flow for format found
+    generation generated given grant has have header hidden ignored in incorrect instead invalid is issued issuer length limit
+    limited lookup malformed manager mismatch mismatched missing must name need needs no not null of on only option or parameter parse
+    parsing policy present protected provided provider received refresh refreshed rejected required requires reset
+    response returned revoked rotated rotation service set settings short signature storage store string takes
+    the to too type type. unavailable unexpected unknown unset unsupported updated used validation value verification weak correct ok ready here safe secure stored
+    verified version was were will with without wrong""".split()
 )
 
 _UUID = re.compile(r"[0-9a-fA-F]{8}(?:-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}")
@@ -44,6 +44,7 @@ _HEX = re.compile(r"(?:0x)?(?:[0-9a-f]+|[0-9A-F]+)")
 _RUNS = re.compile(r"[a-z]+|[A-Z]+|[0-9]+")
 _LETTER_DIGIT = re.compile(r"(?<=[A-Za-z])(?=[0-9])|(?<=[0-9])(?=[A-Za-z])")
 _DIGIT = re.compile(r"\d")
+_LICENCE = re.compile(r"(?:[A-Z0-9]{4,8}-){2,8}[A-Z0-9]{4,8}")
 _SEGMENT = re.compile(r"[A-Za-z0-9]+")
 # Things with digits and letters that name or locate something: no secrets.
 _OPERATIONAL = re.compile(
@@ -109,16 +110,18 @@ def looks_assigned(value: str) -> bool:
     UUIDs and hashes count.
     """
     value = value[:512].rstrip(".,:;!?)")
-    if len(value) < 8 or is_operational(value):
+    if len(value) < 8 or " " in value or is_operational(value):
         return False
     letters_digits = len(_LETTER_DIGIT.findall(value))
     if letters_digits:
-        return letters_digits >= 2 or len(value) >= 16 or re.search(r"[^\w.-]", value) is not None
+        return letters_digits >= 2 or len(value) >= 14 or re.search(r"[^\w.-]", value) is not None
     if _DIGIT.search(value):
         digits = sum(char.isdigit() for char in value)
         return digits >= 10 or re.search(r"[^\w.:,/ -]", value) is not None
+    if _LICENCE.fullmatch(value):
+        return True
     runs = [len(run) for run in _RUNS.findall(value)]
-    return len(value) >= 16 and len(runs) >= 6 and sum(runs) / len(runs) <= 3
+    return len(value) >= 10 and len(runs) >= 6 and sum(runs) / len(runs) <= 2.5
 
 
 def _random_segment(segment: str) -> bool:
@@ -130,9 +133,15 @@ def _random_segment(segment: str) -> bool:
     has_upper = segment.upper() != segment.lower() and segment != segment.lower()
     has_lower = segment != segment.upper()
     if has_upper and has_lower:
-        words = max(map(len, (run for run in runs if run[0] >= "a")), default=0)
-        dense = len(runs) / len(segment) >= (0.42 if len(segment) >= 20 else 0.5)
-        return dense and words <= 4 + len(segment) // 12 and (digits >= 1 or len(segment) >= 24)
+        # Scattered digits speak for themselves; without them the letters must change case as no name does.
+        scattered = sum(run[0] <= "9" for run in runs)
+        least = 0.5 if len(segment) < 20 else 0.42 if scattered < 3 else 0.33
+        longest_word = max(len(run) for run in runs if run[0] >= "a")
+        if len(runs) / len(segment) < least or longest_word > 4 + scattered // 2 + len(segment) // 12:
+            return False
+        # Few digits: short words in CamelCase are dense as well, but begin with a single capital.
+        capitals = [len(run) for run in runs if "A" <= run[0] <= "Z"]
+        return digits >= 2 or sum(length > 1 for length in capitals) * 4 >= len(capitals)  # noqa: PLR2004
     return len(segment) >= 22 and digits >= 3 and len(runs) / len(segment) >= 0.25 and digits < len(segment) * 0.7
 
 
@@ -146,7 +155,8 @@ def looks_random(value: str) -> bool:
     if any(map(_random_segment, segments)):
         return True
     joined = "".join(segments)
+    if joined in {joined.lower(), joined.upper()}:
+        return False  # dashed words and digits of one case are host and pod names
     if len(joined) < 28 or len(segments) > len(joined) // 7 or _UUID.search(value):
         return False
-    runs = _RUNS.findall(joined)
-    return len(runs) / len(joined) >= 0.5 and _random_segment(joined)
+    return _random_segment(joined)

@@ -9,47 +9,52 @@ from techdeck_tasks.redaction.rule import Rule, Span, Subject, matching
 from techdeck_tasks.redaction.shapes import looks_random
 from techdeck_tasks.redaction.vendors import vendor_token_end
 
-# A run of the characters that tokens are made of. A dot or dash inside belongs to the run, one at its end not.
-_CANDIDATE = re.compile(r"(?<![A-Za-z0-9_~+])[A-Za-z0-9_~+][A-Za-z0-9_~+.=-]{14,}+")
+# A run of the characters that tokens are made of, and its parts: "key=value", "+value".
+_RUN = re.compile(r"[A-Za-z0-9_~+.=-]{15,}+")
+_PART = re.compile(r"(?<![^.=+-])[A-Za-z0-9_~][A-Za-z0-9_~+.-]{14,}+")
+_PIECE = re.compile(r"[^.]{15,}")
+_BASE64_REST = re.compile(r"[A-Za-z0-9/+_-]*={0,2}")
+# What no token looks like: words in any case, hashes, UUIDs, numbers.
 _WORDS = re.compile(r"[a-z_.=-]*+|[A-Z]?[a-z]+(?:[._-][A-Za-z]?[a-z]+)*+")
-_UUID_OR_HEX = re.compile(r"(?i:[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12})|[0-9a-f]+|[0-9A-F]+|[\d.-]+")
-_NEIGHBOUR = re.compile(r"(?:[/+=][A-Za-z0-9_~+=-]*+)*+")
+_WORDS_AND_NUMBERS = re.compile(r"[A-Za-z]{1,3}(?:[-_.](?:[A-Z]?[a-z]{2,}+\d{0,4}|\d{1,4}|[a-z]{1,3}))++")
+_HASH = re.compile(r"(?i:[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12})|[0-9a-f]+|[0-9A-F]+|[\d.-]+")
 
 
 def find_tokens(subject: Subject) -> Iterator[Span]:
     """Yield each vendor token and each unlabelled random string."""
-    text, done = subject.text, 0
-    for match in _CANDIDATE.finditer(text):
-        start, end = match.span()
-        if start < done:
+    text = subject.text
+    for run in _RUN.finditer(text):
+        if _WORDS.fullmatch(run[0]) or _HASH.fullmatch(run[0]):
             continue
-        token = match[0]
-        if _WORDS.fullmatch(token) or _UUID_OR_HEX.fullmatch(token):
-            continue
-        known = vendor_token_end(text, start)
-        if known is not None:
-            done = max(known, end)
-            yield start, _trimmed(text, start, done)
-            continue
-        for piece in re.finditer(r"[^.=]+", token):
-            if len(piece[0]) >= 15 and looks_random(piece[0]):
-                done = _base64_end(text, end)
-                yield start, _trimmed(text, start, done)
-                break
+        start, end = run.span()
+        if text[start - 1 : start] == "\\" and text[start] in "nrt":
+            start += 1  # the rest of an escaped line break
+        for part in _PART.finditer(text, start, end):
+            stop = _token_end(text, part)
+            if stop:
+                yield part.start(), part.start() + len(text[part.start() : stop].rstrip("."))
 
 
-def _base64_end(text: str, end: int) -> int:
-    """Extend a random run over the slashes of base64, as long as what follows still looks like base64."""
-    match = _NEIGHBOUR.match(text, end)
-    rest = match[0] if match else ""
-    if rest.endswith("=") or any(looks_random(part) for part in rest.split("/")):
-        return end + len(rest)
-    return end
+def _token_end(text: str, part: re.Match[str]) -> int:
+    """Return where the token that begins with `part` ends, 0 if none does."""
+    token = part[0]
+    if _HASH.fullmatch(token):
+        return 0
+    known = vendor_token_end(text, part.start())
+    if known is not None and not _WORDS_AND_NUMBERS.fullmatch(token):
+        return max(known, part.end())
+    if any(looks_random(piece) for piece in _PIECE.findall(token)):
+        rest = _BASE64_REST.match(text, part.end())
+        if rest and (rest[0].endswith("=") or any(map(looks_random, rest[0].split("/")))):
+            return rest.end()
+        return part.end()
+    return 0
 
 
-def _trimmed(text: str, start: int, end: int) -> int:
-    """Leave the full stop that ends a sentence."""
-    return start + len(text[start:end].rstrip("."))
+def _is_base64(value: str) -> bool:
+    """Tell whether a run with slashes is base64 and no path, whose parts are words."""
+    joined = "".join(part for part in re.split(r"[/+=]", value) if not _WORDS.fullmatch(part) or len(part) <= 2)  # noqa: PLR2004
+    return len(joined) * 10 >= len(value) * 8 and (looks_random(joined) or looks_random(joined[:40]))
 
 
 TOKEN_RULES: tuple[Rule, ...] = (
@@ -72,6 +77,14 @@ TOKEN_RULES: tuple[Rule, ...] = (
             "/usr/lib/python3.11/site-packages/sqlalchemy/engine/default.py",
             "HTTPSConnectionPool and InvalidSignatureException2Error and test_Retry_After_Http429",
         ),
+    ),
+    Rule(
+        name="base64",
+        reason="Keys, credentials and whole documents travel in base64, whose slashes look like a path's.",
+        find=matching(r"[A-Za-z0-9+](?<![\w+/=.~-].)(?=[A-Za-z0-9]{0,60}[/+])[A-Za-z0-9+/]{31,}+={0,2}(?![\w~-])", _is_base64),
+        hints=("/", "+"),
+        leaks=("sealed as «sw+DBAJC4gQHk/jk/zRhpjbp+NPzU2bnt16780kAOJ8=» today",),
+        benign=("no usr/lib/python3/distpackages/celery/app/base/Task/apply", "a/b"),
     ),
     Rule(
         name="azure-client-secret",

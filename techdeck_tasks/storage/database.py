@@ -90,6 +90,6 @@ def unavailable(engine: Engine, error: DBAPIError) -> ServiceUnavailableError:
     state = getattr(error.orig, "sqlstate", None)
     reason = f"SQLSTATE {state}" if state else type(error.orig).__name__
     return ServiceUnavailableError(
-        f"PostgreSQL at {where} is unavailable ({reason}); check TECHDECK_DATABASE_URL and that the server runs",
+        f"PostgreSQL at {where} is unavailable ({reason}); check TECHDECK_DATABASE_URL and the server",
         service_name="postgresql",
     )

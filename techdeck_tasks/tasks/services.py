@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Callable
 from typing import TYPE_CHECKING, Protocol, cast
+
+from kombu.utils.imports import symbol_by_name
 
 from techdeck_tasks.clock import Clock
 from techdeck_tasks.events import Listener
@@ -15,6 +16,9 @@ if TYPE_CHECKING:
     from celery import Celery
 
     from techdeck_tasks.tasks.quarantine import Quarantine
+
+DEFAULT_FACTORY = "techdeck_tasks.runtime:default_services"
+"""By name, as Celery names its classes: the composition root is above this layer and must not be imported."""
 
 _ATTRIBUTE = "techdeck_services"
 
@@ -47,30 +51,15 @@ class TaskServices(Protocol):
         """Where messages that no worker can read are kept."""
 
 
-_default_factory: Callable[[Celery], TaskServices] | None = None
-
-
-def set_default_factory(factory: Callable[[Celery], TaskServices]) -> None:
-    """Say how services are made for an application that was given none; the package does so on import."""
-    global _default_factory  # noqa: PLW0603 - the one place where a layer above hands itself down
-    _default_factory = factory
-
-
 def bind_services(app: Celery, services: TaskServices) -> None:
     """Give `app` its services."""
     setattr(app, _ATTRIBUTE, services)
 
 
 def services_of(app: Celery) -> TaskServices:
-    """Return the services of `app`, made from the environment's settings where it was given none.
-
-    Raises:
-        RuntimeError: it was given none and there is no default.
-    """
+    """Return the services of `app`, made from the environment's settings where it was given none."""
     services = getattr(app, _ATTRIBUTE, None)
     if services is None:
-        if _default_factory is None:
-            raise RuntimeError(f"Celery application {app.main!r} has no techdeck services; call install(app)")
-        services = _default_factory(app)
+        services = symbol_by_name(DEFAULT_FACTORY)(app)
         bind_services(app, services)
     return cast("TaskServices", services)

@@ -21,8 +21,8 @@ from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from techdeck_tasks.audit.event import AuditUnavailableError
-from techdeck_tasks.errors import as_techdeck_error
 from techdeck_tasks.errors.response import PROBLEM_JSON, problem_details
+from techdeck_tasks.errors.text import declared_parts
 from techdeck_tasks.handler import ErrorHandler
 from techdeck_tasks.redaction import sanitize_message
 
@@ -35,8 +35,6 @@ _LOWEST_ERROR = 400
 _RECORDED_STATUS = frozenset({401, 403})
 _LOWEST_SERVER_ERROR = 500
 _CLOSE_INTERNAL_ERROR = 1011
-_KEYED_BY_INPUT = frozenset({"extra_forbidden", "unexpected_keyword_argument", "invalid_key"})
-"""Validation problems whose last place is a name the caller made up."""
 
 
 def install(app: FastAPI | Starlette, handler: ErrorHandler) -> None:
@@ -53,6 +51,8 @@ def install(app: FastAPI | Starlette, handler: ErrorHandler) -> None:
         return await _invalid_request(handler, request, error)
 
     async def on_error(request: Request, error: Exception) -> Response:
+        if isinstance(error, _BrokenOffError):
+            return Response(status_code=_LOWEST_SERVER_ERROR)  # handled; and nothing can be sent any more
         return await _respond(handler, request, error)
 
     app.add_exception_handler(HTTPException, on_http_exception)
@@ -61,6 +61,11 @@ def install(app: FastAPI | Starlette, handler: ErrorHandler) -> None:
     app.add_middleware(_ErrorMiddleware, handler=handler)
     if isinstance(app, FastAPI):
         _document_errors(app)
+
+
+class _BrokenOffError(Exception):
+    def __init__(self, error_id: str) -> None:
+        super().__init__(f"the response broke off, error_id={error_id}")
 
 
 class _ErrorMiddleware:
@@ -92,8 +97,8 @@ class _ErrorMiddleware:
                 return
             response = await _respond(self._handler, Request(scope), error)
             if begun:
-                # The status is sent. Only breaking off tells the caller, and the server logs what is raised.
-                raise as_techdeck_error(error) from None
+                # The status is sent: only breaking off tells the caller. The server logs what is raised.
+                raise _BrokenOffError(response.headers["X-Error-ID"]) from None
             await response(scope, receive, send)
 
 
@@ -139,9 +144,7 @@ async def _invalid_request(handler: ErrorHandler, request: Request, error: Excep
 
 
 def _location(problem: Mapping[str, Any]) -> str:
-    places = list(problem.get("loc", ()))
-    if problem.get("type") in _KEYED_BY_INPUT:
-        places = places[:-1]
+    places = declared_parts(problem)
     # A part may be a key of the caller's own data, so it is redacted like any text.
     return ".".join(
         str(place) if isinstance(place, int) else sanitize_message(str(place)[:100]) for place in places

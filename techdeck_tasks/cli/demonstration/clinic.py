@@ -6,6 +6,7 @@ import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from types import TracebackType
+from typing import Self
 
 
 class Clinic:
@@ -45,7 +46,7 @@ class Clinic:
                 self.end_headers()
                 return body
 
-            def log_message(self, format: str, *args: object) -> None:
+            def log_message(self, *_: object) -> None:
                 pass
 
         self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
@@ -62,7 +63,7 @@ class Clinic:
             self._outages -= 1
             return self._outages >= 0
 
-    def __enter__(self) -> Clinic:
+    def __enter__(self) -> Self:
         self._thread.start()
         return self
 

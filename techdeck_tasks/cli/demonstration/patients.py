@@ -8,7 +8,10 @@ import polars as pl
 
 from techdeck_tasks.errors import ValidationError
 
-SPOILED_ROWS = 6
+_AGES = {40: -5, 41: 430}
+_WITHOUT_SEX = (120, 121)
+_WITHOUT_BMI = (200, 201)
+SPOILED_ROWS = len(_AGES) + len(_WITHOUT_SEX) + len(_WITHOUT_BMI)
 PLANTED_EMAIL = "erika.mustermann@example.org"
 """Invented, and in every row's contact column: it must turn up in no server."""
 
@@ -36,14 +39,11 @@ def write_patients(path: Path) -> int:
         "bp",
         pl.Series("progression", study.target),
     )
-    spoiled = frame.with_row_index().select(
-        "record",
-        "contact",
-        pl.when(pl.col("index") == 40).then(-5).when(pl.col("index") == 41).then(430).otherwise("age").alias("age"),
-        pl.when(pl.col("index").is_in([120, 121])).then(pl.lit("?")).otherwise("sex").alias("sex"),
-        pl.when(pl.col("index").is_in([200, 201])).then(None).otherwise("bmi").alias("bmi"),
-        "bp",
-        "progression",
+    spoiled = frame.with_row_index("row").with_columns(
+        age=pl.col("row").replace_strict(_AGES, default=pl.col("age")),
+        sex=pl.when(pl.col("row").is_in(_WITHOUT_SEX)).then(pl.lit("?")).otherwise("sex"),
+        bmi=pl.when(pl.col("row").is_in(_WITHOUT_BMI)).then(None).otherwise("bmi"),
     )
+    spoiled = spoiled.drop("row")
     spoiled.write_csv(path)
     return spoiled.height

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from itertools import pairwise
 from typing import Any, Self
 
 import polars as pl
@@ -31,7 +32,7 @@ class Bins(StageParams):
 
     @model_validator(mode="after")
     def _fitting(self) -> Self:
-        if any(after <= before for before, after in zip(self.breaks, self.breaks[1:], strict=False)):
+        if any(after <= before for before, after in pairwise(self.breaks)):
             raise ValueError("breaks must ascend")
         if self.labels is not None and len(self.labels) != len(self.breaks) + 1:
             raise ValueError(
@@ -149,8 +150,18 @@ def _applied(frame: pl.LazyFrame, step: Step, where: str) -> pl.LazyFrame:  # no
         return frame.unique(subset=given or None, keep="first", maintain_order=True)
     if name == "drop_nulls":
         return frame.drop_nulls(given or None)
-    ranges = pl.col(given.column).cut(given.breaks, labels=given.labels).cast(pl.String)
-    return frame.with_columns(ranges.alias(given.into or f"{given.column}_bin"))
+    return frame.with_columns(_ranges(given).alias(given.into or f"{given.column}_bin"))
+
+
+def _ranges(bins: Bins) -> pl.Expr:
+    """Return the label of the range that holds the value; null for null and for not-a-number."""
+    edges = ["-inf", *(f"{edge:g}" for edge in bins.breaks), "inf"]
+    labels = bins.labels or [f"({low}, {high}]" for low, high in pairwise(edges)]
+    value = pl.col(bins.column).cast(pl.Float64)
+    chosen = pl.lit(labels[-1])
+    for edge, label in reversed(list(zip(bins.breaks, labels, strict=False))):
+        chosen = pl.when(value <= edge).then(pl.lit(label)).otherwise(chosen)
+    return pl.when(value.is_null() | value.is_nan()).then(None).otherwise(chosen)
 
 
 def _check_columns(names: set[str], schema: pl.Schema, where: str, operation: str) -> None:

@@ -169,12 +169,7 @@ class _RowCheck:
         typed = batch.with_columns(expr.alias(column) for column, expr in self._typed.items())
         broken = dict(self._broken(batch, typed))
         by_rule.update({rule: count for rule, mask in broken.items() if (count := int(mask.sum()))})
-        masks = pl.DataFrame([mask.alias(rule) for rule, mask in broken.items()])
-        reasons = masks.select(
-            pl.concat_list(pl.when(pl.col(rule)).then(pl.lit(rule)) for rule in broken)
-            .list.drop_nulls()
-            .alias(REASONS_COLUMN)
-        ).to_series()
+        reasons = _reasons(broken, batch.height)
         is_bad = reasons.list.len() > 0
         accepted = typed.filter(~is_bad).drop(ROW_COLUMN)
         refused = batch.with_columns(reasons).filter(is_bad)
@@ -196,6 +191,15 @@ class _RowCheck:
             # What could not be read has become null; it is told once, as `dtype`.
             unread = unreadable.get(column)
             yield f"{column}.{rule}", mask if unread is None else mask & ~unread
+
+
+def _reasons(broken: dict[str, pl.Series], rows: int) -> pl.Series:
+    """Return for each row the list of the rules it breaks."""
+    if not broken:
+        return pl.Series(REASONS_COLUMN, [[]] * rows, dtype=pl.List(pl.String))
+    masks = pl.DataFrame([mask.alias(rule) for rule, mask in broken.items()])
+    named = pl.concat_list(pl.when(pl.col(rule)).then(pl.lit(rule)) for rule in broken)
+    return masks.select(named.list.drop_nulls().alias(REASONS_COLUMN)).to_series()
 
 
 def _pandera_schema(columns: dict[str, ColumnRules]) -> pa.DataFrameSchema:

@@ -7,23 +7,19 @@ child starts without both, and neither is worth more than a snapshot's age.
 from __future__ import annotations
 
 import logging
-import os
 import threading
 import time
-import weakref
 from typing import TYPE_CHECKING
-
-from redis import Redis
-from redis.cluster import RedisCluster
 
 from techdeck_tasks.clock import Clock, SystemClock
 from techdeck_tasks.events import BreakerTransition, Listener
 from techdeck_tasks.resilience.breaker.config import AwayPolicy, BreakerConfig
 from techdeck_tasks.resilience.breaker.gate import StoreGate
 from techdeck_tasks.resilience.breaker.memory_store import MemoryBreakerStore
-from techdeck_tasks.resilience.breaker.redis_store import RedisBreakerStore
+from techdeck_tasks.resilience.breaker.redis_store import RedisBreakerStore, store_on
 from techdeck_tasks.resilience.breaker.state import NOTHING, Batch, BreakerStore, Reply, StoreAwayError
 from techdeck_tasks.resilience.breaker.view import UNKNOWN, Step, View, view_of
+from techdeck_tasks.resilience.forking import when_forked
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -56,13 +52,11 @@ class BreakerCore:
         self._clock = clock or SystemClock()
         # Bound once: the closed path reads the time twice a call.
         self._monotonic = time.monotonic if isinstance(self._clock, SystemClock) else self._clock.monotonic
-        self._remote: BreakerStore = (
-            RedisBreakerStore(backend) if isinstance(backend, (Redis, RedisCluster)) else backend
-        )
+        self._remote: BreakerStore = store_on(backend)
         self._listener = listener
         self._gate = gate or StoreGate()
         self.start_empty()
-        _breakers.add(self)
+        when_forked(self)
 
     def start_empty(self) -> None:
         """Drop what was kept; run at the start and in a forked child.
@@ -78,6 +72,11 @@ class BreakerCore:
         self._view: View = UNKNOWN
         self._ok = self._slow = 0
         self._last_ok = 0.0
+
+    @property
+    def has_untold(self) -> bool:
+        """Whether successes wait to be told."""
+        return bool(self._ok or self._slow)
 
     def flush(self) -> Reply | None:
         """Tell the successes not yet told and learn the state: one round trip.
@@ -196,14 +195,3 @@ class BreakerCore:
             self._listener.on_event(event)
         except Exception:
             logger.exception("the listener of circuit breaker %s failed", self.name)
-
-
-_breakers: weakref.WeakSet[BreakerCore] = weakref.WeakSet()
-
-
-def _after_fork_in_child() -> None:
-    for breaker in list(_breakers):
-        breaker.start_empty()
-
-
-os.register_at_fork(after_in_child=_after_fork_in_child)

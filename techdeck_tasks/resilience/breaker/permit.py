@@ -60,9 +60,10 @@ class Permit:
     Attributes:
         epoch: the breaker's period in which the call was let through.
         id: unique to the call; the lease's name.
+        recorder: the breaker that gave it.
     """
 
-    __slots__ = ("_recorder", "epoch", "id", "kind", "settled", "started", "store")
+    __slots__ = ("epoch", "id", "kind", "recorder", "settled", "started", "store")
 
     def __init__(
         self,
@@ -74,7 +75,7 @@ class Permit:
         permit_id: str = "",
         store: BreakerStore | None = None,
     ) -> None:
-        self._recorder = recorder
+        self.recorder = recorder
         self.epoch = epoch
         self.started = started
         self.kind = kind
@@ -82,15 +83,11 @@ class Permit:
         self.store = store
         self.settled = False
 
-    def belongs_to(self, recorder: object) -> bool:
-        """Whether `recorder` gave it."""
-        return self._recorder is recorder
-
     def success(self, duration_s: float | None = None) -> None:
         """Report a success that took `duration_s` seconds; None: since the permit was given."""
         if not self.settled:
             self.settled = True
-            self._recorder.settle_success(self, duration_s)
+            self.recorder.settle_success(self, duration_s)
 
     def failure(self, *, cost: int = 0) -> bool:
         """Report a failure.
@@ -104,36 +101,36 @@ class Permit:
         if self.settled:
             return True
         self.settled = True
-        return self._recorder.settle_failure(self, cost)
+        return self.recorder.settle_failure(self, cost)
 
     def release(self) -> None:
         """Report nothing, and free the lease: the call was ignored, rejected, revoked or parked."""
         if not self.settled:
             self.settled = True
-            self._recorder.settle_ignored(self)
+            self.recorder.settle_ignored(self)
 
     def renew(self) -> bool:
         """Prolong a probe's lease from now; False where it is no longer ours. True for any other permit."""
-        return self._recorder.renew(self)
+        return self.recorder.renew(self)
 
     async def success_async(self, duration_s: float | None = None) -> None:
         """As `success`; what must ask Redis is done in a thread."""
         if not self.settled:
             self.settled = True
-            await self._recorder.settle_success_async(self, duration_s)
+            await self.recorder.settle_success_async(self, duration_s)
 
     async def failure_async(self, *, cost: int = 0) -> bool:
         """As `failure`, in a thread."""
         if self.settled:
             return True
         self.settled = True
-        return await self._recorder.settle_failure_async(self, cost)
+        return await self.recorder.settle_failure_async(self, cost)
 
     async def release_async(self) -> None:
         """As `release`, in a thread."""
         if not self.settled:
             self.settled = True
-            await self._recorder.settle_ignored_async(self)
+            await self.recorder.settle_ignored_async(self)
 
     def __enter__(self) -> Self:
         return self
@@ -143,7 +140,7 @@ class Permit:
     ) -> None:
         if error is None:
             self.success()
-        elif self._recorder.is_ignored(error):
+        elif self.recorder.is_ignored(error):
             self.release()
         else:
             self.failure()
@@ -156,7 +153,7 @@ class Permit:
     ) -> None:
         if error is None:
             await self.success_async()
-        elif self._recorder.is_ignored(error):
+        elif self.recorder.is_ignored(error):
             await self.release_async()
         else:
             await self.failure_async()

@@ -11,8 +11,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from redis import Redis
+from redis.cluster import RedisCluster
+
 from techdeck_tasks.resilience.breaker.state import (
     Batch,
+    BreakerStore,
     Grant,
     Override,
     ProbeOutcome,
@@ -136,6 +140,11 @@ class RedisBreakerStore:
             return getattr(self._client, command)(*args, **options)
         except REDIS_FAILURES as failure:
             raise StoreAwayError(type(failure).__name__) from failure
+
+
+def store_on(backend: RedisClient | BreakerStore) -> BreakerStore:
+    """Return `backend` as a store: a client is wrapped."""
+    return RedisBreakerStore(backend) if isinstance(backend, (Redis, RedisCluster)) else backend
 
 
 def _keys(name: str) -> tuple[str, str, str]:

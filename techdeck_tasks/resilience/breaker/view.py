@@ -1,8 +1,8 @@
 """What a process may decide by itself from the last reply, and until when. Pure.
 
 A closed breaker passes calls for `snapshot_s` without asking; an open one rejects until its deadline, but
-asks once each `open_refresh_s` whether an operator has reset or overridden it. Deadlines are on this process's
-monotonic clock: replies carry durations, so the clocks of client and server need not agree.
+asks once each `open_refresh_s` whether an operator has reset or overridden it. Deadlines are on this
+process's monotonic clock: replies carry durations, so the clocks of client and server need not agree.
 """
 
 from __future__ import annotations
@@ -61,8 +61,8 @@ class View:
     at: float = -math.inf
 
     def step_at(self, now: float) -> Step:
-        """Return what to do at `now` (monotonic seconds)."""
-        return self.step if now < self.until else self.then
+        """Return what to do at `now` (monotonic seconds); at its own `at` it always still holds."""
+        return self.step if now <= self.until else self.then
 
 
 UNKNOWN = View(Step.ASK, -math.inf, Step.ASK)
@@ -99,7 +99,7 @@ def _plan(reply: Reply, config: BreakerConfig, now: float) -> tuple[Step, float,
     if reply.override is not None and reply.override.state is State.FORCED_OPEN:
         left_ms = reply.override.left_ms or config.numbers["open_ms"]
         return Step.REJECT, now + config.open_refresh_s, Step.ASK, now + left_ms / 1000
-    if reply.state is State.OPEN:
+    if reply.state is State.OPEN and reply.open_left_ms:
         opens, refresh = now + reply.open_left_ms / 1000, now + config.open_refresh_s
         then = Step.LEASE if opens <= refresh else Step.ASK
         return Step.REJECT, min(opens, refresh), then, opens
@@ -109,7 +109,7 @@ def _plan(reply: Reply, config: BreakerConfig, now: float) -> tuple[Step, float,
 
 
 def _plan_scarce(reply: Reply, config: BreakerConfig, now: float) -> tuple[Step, float, Step, float]:
-    """Half-open, or paced after closing: the store decides over each call; a denial holds for a moment."""
+    """Half-open, about to be, or paced: the store decides over each call; a denial holds for a moment."""
     ends = now + reply.drain_left_ms / 1000 if reply.state is State.CLOSED else math.inf
     if reply.grant is not Grant.DENIED:
         return Step.LEASE, ends, Step.ASK, now

@@ -21,7 +21,14 @@ from techdeck_tasks.errors import (
     TechDeckError,
     ValidationError,
 )
-from techdeck_tasks.pipeline import PipelineDefinition, StageContext, StageParams, StageResult, parse_definition, stage
+from techdeck_tasks.pipeline import (
+    PipelineDefinition,
+    StageContext,
+    StageParams,
+    StageResult,
+    parse_definition,
+    stage,
+)
 from techdeck_tasks.pipeline.artifacts import ArtifactStore
 from techdeck_tasks.pipeline.execution import PipelineEngine
 from techdeck_tasks.pipeline.store import PipelineStore
@@ -140,10 +147,16 @@ def test_a_pipeline_runs_from_file_to_file(world: World, source: Path, tmp_path:
     assert pl.read_parquet(tmp_path / "out.parquet").rows() == [("Ada", "F", 36), ("Bob", "M", 51)]
     report = run.stage("validation").report
     assert report is not None
-    assert (report["rows_in"], report["bad_rows"], report["bad_rows_by_rule"]) == (4, 2, {"age.dtype": 1, "age.ge": 1})
+    assert (report["rows_in"], report["bad_rows"], report["bad_rows_by_rule"]) == (
+        4,
+        2,
+        {"age.dtype": 1, "age.ge": 1},
+    )
 
 
-def test_too_many_bad_rows_fail_the_run_and_skip_the_export(world: World, source: Path, tmp_path: Path) -> None:
+def test_too_many_bad_rows_fail_the_run_and_skip_the_export(
+    world: World, source: Path, tmp_path: Path
+) -> None:
     run = world.run(checked(source, tmp_path / "out.parquet", max_bad_share=0.25))
     assert [str(one.state) for one in run.stages] == ["succeeded", "failed", "skipped"]
     assert (str(run.state), run.error_code) == ("failed", "VALIDATION_ERROR")
@@ -186,10 +199,14 @@ def test_an_idempotency_key_gives_the_run_it_has(world: World, source: Path) -> 
     assert world.start(definition, key) == world.start(definition, key)
 
 
-def test_a_broker_that_was_away_after_a_success_costs_a_second_message_only(world: World, source: Path) -> None:
+def test_a_broker_that_was_away_after_a_success_costs_a_second_message_only(
+    world: World, source: Path
+) -> None:
     calls.clear()
     first = {"name": "first", "stage": "test_noisy"}
-    run_id = world.start(pipeline(source, first, {"name": "second", "stage": "test_noisy", "needs": ["first"]}))
+    run_id = world.start(
+        pipeline(source, first, {"name": "second", "stage": "test_noisy", "needs": ["first"]})
+    )
     world.mailbox.messages.clear()
     world.mailbox.down = True
     with pytest.raises(ConnectionFailedError):
@@ -218,7 +235,9 @@ def test_a_retry_goes_on_where_the_first_attempt_stopped(world: World, source: P
         world.engine.run_stage(run_id, "dataset_load", 0, "task")
     moved.rename(source)
     error = ServiceUnavailableError("the share is away")
-    world.engine.stage_retrying(run_id, "dataset_load", error, attempt=0, task_id="task", delay=timedelta(seconds=1))
+    world.engine.stage_retrying(
+        run_id, "dataset_load", error, attempt=0, task_id="task", delay=timedelta(seconds=1)
+    )
     assert world.store.get_run(run_id).stage("dataset_load").attempt == 1
     summary = world.engine.run_stage(run_id, "dataset_load", 1, "task")
     assert (summary["state"], summary["attempt"], summary["rows"]) == ("succeeded", 1, 4)
@@ -228,7 +247,9 @@ def test_parking_for_a_breaker_keeps_the_attempt(world: World, source: Path) -> 
     run_id = world.start(pipeline(source, {"name": "dataset_load"}))
     world.store.claim_stage(run_id, "dataset_load", 0, "task")
     error = CircuitBreakerError("open", retry_after=timedelta(seconds=5))
-    world.engine.stage_retrying(run_id, "dataset_load", error, attempt=0, task_id="task", delay=timedelta(seconds=5))
+    world.engine.stage_retrying(
+        run_id, "dataset_load", error, attempt=0, task_id="task", delay=timedelta(seconds=5)
+    )
     assert world.engine.run_stage(run_id, "dataset_load", 0, "task")["claimed"] is True
 
 
@@ -244,7 +265,10 @@ def test_the_result_of_an_attempt_that_was_overtaken_is_not_used(world: World, s
             return claimed
 
     engine = PipelineEngine(
-        Overtaken(store._engine, PlainCipher(), SystemClock()), ArtifactStore("unused"), world.mailbox, SystemClock()
+        Overtaken(store._engine, PlainCipher(), SystemClock()),
+        ArtifactStore("unused"),
+        world.mailbox,
+        SystemClock(),
     )
     summary = engine.run_stage(run_id, "only", 0, "task")
     assert (summary["state"], summary["claimed"]) == ("running", False)
@@ -281,7 +305,7 @@ def test_an_artifact_that_was_changed_is_not_used(world: World, source: Path, tm
     run_id = world.start(checked(source, tmp_path / "out.parquet", max_bad_rows=2))
     message = world.mailbox.messages.pop()
     world.engine.run_stage(run_id, message[1], 0, "task")
-    (artifact,) = [path for path in world.artifacts.rglob("*.parquet")]
+    (artifact,) = world.artifacts.rglob("*.parquet")
     raw = bytearray(artifact.read_bytes())
     raw[len(raw) // 2] ^= 1
     artifact.write_bytes(raw)

@@ -7,10 +7,11 @@ import uuid
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from typing import Any, TypeVar
 
 import pytest
-from sqlalchemy import Engine, create_engine, select, text
+from sqlalchemy import Engine, create_engine, delete, select, text, update
 from sqlalchemy.exc import IntegrityError
 
 from techdeck_tasks.clock import SystemClock
@@ -52,7 +53,12 @@ def store(engine: Engine) -> PipelineStore:
 
 def definition(needs: dict[str, list[str]] | None = None, name: str = "demo") -> PipelineDefinition:
     stages = [
-        {"name": stage, "stage": "bias_detection", "needs": needed, "params": {"outcome": "y", "sensitive": ["sex"]}}
+        {
+            "name": stage,
+            "stage": "bias_detection",
+            "needs": needed,
+            "params": {"outcome": "y", "sensitive": ["sex"]},
+        }
         for stage, needed in (needs or DIAMOND).items()
     ]
     return parse_definition({"name": name, "source": {"url": "patients-of-ward-7.csv"}, "stages": stages})
@@ -65,7 +71,9 @@ def new_run(store: PipelineStore, needs: dict[str, list[str]] | None = None) -> 
     return run_id
 
 
-def succeed(store: PipelineStore, run_id: str, stage: str, attempt: int = 0, task_id: str = "task") -> Settled:
+def succeed(
+    store: PipelineStore, run_id: str, stage: str, attempt: int = 0, task_id: str = "task"
+) -> Settled:
     return store.succeed_stage(
         run_id, stage, attempt=attempt, task_id=task_id, output={"url": "x"}, report={"rows": 3}, rows=3
     )
@@ -90,7 +98,9 @@ def states(store: PipelineStore, run_id: str) -> dict[str, str]:
 # -- creating ------------------------------------------------------------------------------------------
 
 
-def test_a_new_run_is_queued_with_its_stages_pending_in_the_order_of_the_definition(store: PipelineStore) -> None:
+def test_a_new_run_is_queued_with_its_stages_pending_in_the_order_of_the_definition(
+    store: PipelineStore,
+) -> None:
     run_id, _ = store.create_run(str(uuid.uuid4()), definition())
     run = store.get_run(run_id)
     assert (run.state, run.name, run.started_at, run.finished_at) == (RunState.QUEUED, "demo", None, None)
@@ -142,13 +152,13 @@ def test_a_run_id_must_be_a_uuid(store: PipelineStore) -> None:
 def test_the_definition_is_stored_sealed_and_bound_to_its_run(store: PipelineStore, engine: Engine) -> None:
     first, second = new_run(store), new_run(store)
     with engine.begin() as connection:
-        sealed = connection.scalar(select(PipelineRun.definition).where(PipelineRun.run_id == uuid.UUID(first)))
+        sealed = connection.scalar(
+            select(PipelineRun.definition).where(PipelineRun.run_id == uuid.UUID(first))
+        )
         assert sealed is not None
         assert b"ward-7" not in sealed
         connection.execute(
-            PipelineRun.__table__.update()
-            .where(PipelineRun.run_id == uuid.UUID(second))
-            .values(definition=sealed)
+            update(PipelineRun).where(PipelineRun.run_id == uuid.UUID(second)).values(definition=sealed)
         )
     assert store.get_definition(first) == definition()
     with pytest.raises(EncryptionError):
@@ -185,7 +195,7 @@ def test_a_message_delivered_twice_is_claimed_once(store: PipelineStore) -> None
 
 def test_of_many_claimers_at_once_one_wins(store: PipelineStore) -> None:
     run_id = new_run(store)
-    results = at_once([lambda task=f"task-{n}": store.claim_stage(run_id, "load", 0, task) for n in range(8)])
+    results = at_once([partial(store.claim_stage, run_id, "load", 0, f"task-{n}") for n in range(8)])
     assert sorted(results) == [False] * 7 + [True]
 
 
@@ -207,8 +217,15 @@ def test_a_later_attempt_takes_over_from_a_process_that_died(store: PipelineStor
 
 
 def retry(store: PipelineStore, run_id: str, **changes: Any) -> bool:
-    given: dict[str, Any] = {"attempt": 0, "next_attempt": 1, "task_id": "task", "delay": timedelta(seconds=30)}
-    return store.retry_stage(run_id, "load", ServiceUnavailableError("the laboratory is away"), **given | changes)
+    given: dict[str, Any] = {
+        "attempt": 0,
+        "next_attempt": 1,
+        "task_id": "task",
+        "delay": timedelta(seconds=30),
+    }
+    return store.retry_stage(
+        run_id, "load", ServiceUnavailableError("the laboratory is away"), **given | changes
+    )
 
 
 def test_a_retry_is_noted_with_its_error_and_its_moment(store: PipelineStore) -> None:
@@ -269,32 +286,39 @@ def test_success_keeps_the_output_the_report_and_the_rows(store: PipelineStore) 
     store.claim_stage(run_id, "load", 0, "task")
     succeed(store, run_id, "load")
     stage = store.get_run(run_id).stage("load")
-    assert (stage.output, stage.report, stage.rows_done, stage.rows_total) == ({"url": "x"}, {"rows": 3}, 3, 3)
+    assert (stage.output, stage.report, stage.rows_done, stage.rows_total) == (
+        {"url": "x"},
+        {"rows": 3},
+        3,
+        3,
+    )
     assert stage.finished_at is not None
 
 
 @pytest.mark.parametrize("_round", range(10))
-def test_two_finishers_at_once_make_the_join_ready_exactly_once(store: PipelineStore, _round: int) -> None:  # noqa: PT019 - it only repeats the race
+def test_two_finishers_at_once_make_the_join_ready_exactly_once(store: PipelineStore, _round: int) -> None:
     run_id = new_run(store)
     store.claim_stage(run_id, "load", 0, "task")
     succeed(store, run_id, "load")
     for side in ("left", "right"):
         store.claim_stage(run_id, side, 0, "task")
-    settled = at_once([lambda side=side: succeed(store, run_id, side) for side in ("left", "right")])
+    settled = at_once([partial(succeed, store, run_id, side) for side in ("left", "right")])
     assert [stage.name for one in settled for stage in one.ready] == ["join"]
 
 
 @pytest.mark.parametrize("_round", range(5))
-def test_two_last_stages_at_once_finish_the_run_once(store: PipelineStore, _round: int) -> None:  # noqa: PT019 - it only repeats the race
+def test_two_last_stages_at_once_finish_the_run_once(store: PipelineStore, _round: int) -> None:
     run_id = new_run(store, {"one": [], "two": []})
     for name in ("one", "two"):
         store.claim_stage(run_id, name, 0, "task")
-    settled = at_once([lambda name=name: succeed(store, run_id, name) for name in ("one", "two")])
+    settled = at_once([partial(succeed, store, run_id, name) for name in ("one", "two")])
     assert sorted(str(one.run_state) for one in settled) == ["running", "succeeded"]
     assert store.get_run(run_id).state is RunState.SUCCEEDED
 
 
-def test_a_success_and_a_failure_at_once_leave_the_join_skipped_and_the_run_failed(store: PipelineStore) -> None:
+def test_a_success_and_a_failure_at_once_leave_the_join_skipped_and_the_run_failed(
+    store: PipelineStore,
+) -> None:
     run_id = new_run(store, {"one": [], "two": [], "join": ["one", "two"]})
     for name in ("one", "two"):
         store.claim_stage(run_id, name, 0, "task")
@@ -317,10 +341,19 @@ def test_a_failure_skips_what_depends_on_it_and_lets_other_branches_go_on(store:
     error = BiasDetectionError("demographic parity is 0.4")
     settled = store.fail_stage(run_id, "left", error, "task")
     assert (settled.accepted, settled.run_state) == (True, RunState.RUNNING)
-    assert states(store, run_id) == {"load": "succeeded", "left": "failed", "right": "running", "join": "skipped"}
+    assert states(store, run_id) == {
+        "load": "succeeded",
+        "left": "failed",
+        "right": "running",
+        "join": "skipped",
+    }
     assert succeed(store, run_id, "right").run_state is RunState.FAILED
     run = store.get_run(run_id)
-    assert (run.error_id, run.error_code, run.error_message) == (error.error_id, error.error_code, error.message)
+    assert (run.error_id, run.error_code, run.error_message) == (
+        error.error_id,
+        error.error_code,
+        error.message,
+    )
     assert run.finished
     assert run.finished_at is not None
 
@@ -342,7 +375,9 @@ def test_a_task_that_does_not_hold_the_claim_cannot_fail_the_stage(store: Pipeli
 
 def test_a_stage_that_gave_up_before_it_was_claimed_fails_its_run(store: PipelineStore) -> None:
     run_id = new_run(store, {"one": []})
-    assert store.fail_stage(run_id, "one", ServiceUnavailableError("away"), "task").run_state is RunState.FAILED
+    assert (
+        store.fail_stage(run_id, "one", ServiceUnavailableError("away"), "task").run_state is RunState.FAILED
+    )
     assert not store.claim_stage(run_id, "one", 0, "task")
     assert store.mark_ready(run_id) == []
 
@@ -387,7 +422,9 @@ def test_a_view_is_json_safe(store: PipelineStore) -> None:
         "UPDATE stage_run SET state = 'retrying'",
     ],
 )
-def test_the_database_refuses_a_row_that_contradicts_itself(store: PipelineStore, engine: Engine, change: str) -> None:
+def test_the_database_refuses_a_row_that_contradicts_itself(
+    store: PipelineStore, engine: Engine, change: str
+) -> None:
     run_id = new_run(store)
     with pytest.raises(IntegrityError), engine.begin() as connection:
         connection.execute(text(f"{change} WHERE run_id = :run_id"), {"run_id": uuid.UUID(run_id)})
@@ -396,7 +433,7 @@ def test_the_database_refuses_a_row_that_contradicts_itself(store: PipelineStore
 def test_a_run_takes_its_stages_with_it(store: PipelineStore, engine: Engine) -> None:
     run_id = new_run(store)
     with engine.begin() as connection:
-        connection.execute(PipelineRun.__table__.delete().where(PipelineRun.run_id == uuid.UUID(run_id)))
+        connection.execute(delete(PipelineRun).where(PipelineRun.run_id == uuid.UUID(run_id)))
         left = connection.execute(select(StageRun.name).where(StageRun.run_id == uuid.UUID(run_id))).all()
     assert left == []
 

@@ -140,9 +140,9 @@ def test_codes_statuses_and_recoverability_are_those_of_the_specification(
 
 
 def test_a_duplicate_code_fails_where_the_class_is_defined() -> None:
-    with pytest.raises(TypeError, match="'AUTH_ERROR' of .*Again is taken by AuthenticationError"):
+    with pytest.raises(TypeError, match=r"'AUTH_ERROR' of .*AgainError is taken by AuthenticationError"):
 
-        class Again(TechDeckError, code="AUTH_ERROR"):
+        class AgainError(TechDeckError, code="AUTH_ERROR"):
             pass
 
 
@@ -180,12 +180,12 @@ def test_messages_and_details_are_redacted_when_the_error_is_made() -> None:
 
 
 def test_an_exception_among_the_details_is_told_without_its_data() -> None:
-    class Chatty(Exception):
+    class ChattyError(Exception):
         def __str__(self) -> str:
             raise RuntimeError
 
-    error = TechDeckError("a", details={"cause": Chatty()})
-    assert error.details["cause"] == "Chatty: (its text could not be read)"
+    error = TechDeckError("a", details={"cause": ChattyError()})
+    assert error.details["cause"] == "ChattyError: (its text could not be read)"
 
 
 def test_exhausted_retries_keep_the_last_errors_code_and_id() -> None:

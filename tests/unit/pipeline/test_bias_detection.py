@@ -1,0 +1,133 @@
+from __future__ import annotations
+
+import sys
+from typing import TYPE_CHECKING, Any
+
+import polars as pl
+import pytest
+from pydantic import ValidationError as ParamsError
+
+from techdeck_tasks.errors import BiasDetectionError, ValidationError
+from techdeck_tasks.pipeline.stages.bias_detection import BiasDetectionParams
+
+if TYPE_CHECKING:
+    from tests.unit.pipeline.conftest import RunStage
+
+# 40 women of whom 10 are selected, 20 men of whom 10 are.
+PEOPLE = pl.DataFrame(
+    {
+        "sex": ["F"] * 40 + ["M"] * 20 + ["X"] * 3 + [None] * 2,
+        "hired": [1] * 10 + [0] * 30 + [1] * 10 + [0] * 10 + [1] * 3 + [1, None],
+    }
+)
+
+
+def measure(run_stage: RunStage, frame: pl.DataFrame = PEOPLE, **params: Any) -> dict[str, Any]:
+    given = {"outcome": "hired", "sensitive": ["sex"]} | params
+    measures: dict[str, Any] = run_stage("bias_detection", frame, **given).report["measures"]["sex"]
+    return measures
+
+
+def test_the_rates_of_groups_are_measured_and_compared(run_stage: RunStage) -> None:
+    measures = measure(run_stage)
+    assert measures["groups"] == {
+        "F": {"rows": 40, "selection_rate": 0.25},
+        "M": {"rows": 20, "selection_rate": 0.5},
+    }
+    assert measures["overall_selection_rate"] == pytest.approx(1 / 3)
+    assert measures["demographic_parity_difference"] == pytest.approx(0.25)
+    assert measures["demographic_parity_ratio"] == pytest.approx(0.5)
+    assert measures["disparate_impact"] == pytest.approx(0.5)
+
+
+def test_small_groups_and_rows_without_a_group_are_counted_only(run_stage: RunStage) -> None:
+    measures = measure(run_stage)
+    assert (measures["small_groups"], measures["rows_in_small_groups"]) == (1, 3)
+    assert measures["rows_without_group_or_outcome"] == 2
+    assert "X" in measure(run_stage, min_group_size=1)["groups"]
+
+
+def test_a_reference_group_decides_the_direction_of_disparate_impact(run_stage: RunStage) -> None:
+    assert measure(run_stage, reference={"sex": "F"})["disparate_impact"] == pytest.approx(2)
+    assert measure(run_stage, reference={"sex": "M"})["disparate_impact"] == pytest.approx(0.5)
+    with pytest.raises(ValidationError, match="the reference group of 'sex' is not among its groups"):
+        measure(run_stage, reference={"sex": "male"})
+
+
+@pytest.mark.parametrize(
+    ("favorable", "values"),
+    [(["yes"], ("yes", "no")), ([True], (True, False)), ([1], (1, 0)), ([2, "3"], (3, 1))],
+)
+def test_the_favourable_outcome_may_be_of_any_type(
+    run_stage: RunStage, favorable: list[Any], values: tuple[Any, Any]
+) -> None:
+    good, bad = values
+    frame = PEOPLE.drop_nulls().with_columns(
+        hired=pl.when(pl.col("hired") == 1).then(pl.lit(good)).otherwise(pl.lit(bad))
+    )
+    assert measure(run_stage, frame, favorable=favorable)["demographic_parity_ratio"] == pytest.approx(0.5)
+
+
+@pytest.mark.parametrize(
+    ("thresholds", "bias_type"),
+    [
+        ({"max_demographic_parity_difference": 0.2}, "demographic_parity_difference:sex"),
+        ({"min_demographic_parity_ratio": 0.8}, "demographic_parity_ratio:sex"),
+        ({"min_disparate_impact": 0.8}, "disparate_impact:sex"),
+    ],
+)
+def test_a_measure_beyond_its_threshold_is_a_finding(
+    run_stage: RunStage, thresholds: dict[str, float], bias_type: str
+) -> None:
+    with pytest.raises(BiasDetectionError) as caught:
+        measure(run_stage, thresholds=thresholds)
+    assert caught.value.details["bias_type"] == bias_type
+    assert caught.value.details["actual_value"] == pytest.approx(0.25 if "difference" in bias_type else 0.5)
+
+
+def test_measures_on_their_thresholds_pass_and_the_data_goes_on_unchanged(run_stage: RunStage) -> None:
+    limits = {
+        "max_demographic_parity_difference": 0.25,
+        "min_demographic_parity_ratio": 0.5,
+        "min_disparate_impact": 0.5,
+    }
+    measure(run_stage, thresholds=limits)
+
+
+def test_when_nobody_is_selected_there_is_no_disparity(run_stage: RunStage) -> None:
+    measures = measure(run_stage, PEOPLE.with_columns(hired=pl.lit(0)), reference={"sex": "M"})
+    assert measures["demographic_parity_difference"] == 0
+    assert measures["demographic_parity_ratio"] == 1
+    assert measures["disparate_impact"] is None
+
+
+def test_what_cannot_be_compared_is_told_with_its_remedy(run_stage: RunStage) -> None:
+    with pytest.raises(ValidationError, match="no column 'gender'"):
+        measure(run_stage, sensitive=["gender"])
+    with pytest.raises(ValidationError, match="'sex' has 0 groups of at least 100 rows; two are needed"):
+        measure(run_stage, min_group_size=100)
+    many = pl.DataFrame({"sex": [str(n) for n in range(51)], "hired": [1] * 51})
+    with pytest.raises(ValidationError, match="has 51 groups, 50 can be compared; bin it first"):
+        measure(run_stage, many, min_group_size=1)
+
+
+def test_a_missing_extra_is_answered_with_the_command(
+    run_stage: RunStage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "fairlearn.metrics", None)
+    with pytest.raises(ValidationError, match=r"pip install 'techdeck-tasks\[bias\]'"):
+        measure(run_stage)
+
+
+@pytest.mark.parametrize(
+    "params",
+    [
+        {"outcome": "y", "sensitive": []},
+        {"outcome": "y", "sensitive": ["s"], "favorable": []},
+        {"outcome": "y", "sensitive": ["s"], "thresholds": {"max_demographic_parity_difference": 2}},
+        {"outcome": "y", "sensitive": ["s"], "min_group_size": 0},
+    ],
+)
+def test_params_that_make_no_sense_are_refused_before_the_run(params: dict[str, Any]) -> None:
+    with pytest.raises(ParamsError):
+        BiasDetectionParams.model_validate(params)

@@ -1,0 +1,142 @@
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+import polars as pl
+import pytest
+from pydantic import ValidationError as ParamsError
+
+from techdeck_tasks.errors import DataProcessingError, ValidationError
+from techdeck_tasks.pipeline.registry import StageResult
+from techdeck_tasks.pipeline.stages.data_processing import DataProcessingParams
+
+if TYPE_CHECKING:
+    from tests.unit.pipeline.conftest import RunStage
+
+RowsOf = Callable[[StageResult], pl.DataFrame]
+
+PEOPLE = pl.DataFrame(
+    {
+        "name": ["Ada", "Bob", "Bob", "Dee"],
+        "age": [36, 51, 51, None],
+        "kg": ["60.5", "80", "80", "55"],
+        "m": [1.6, 1.8, 1.8, 1.7],
+    }
+)
+
+
+@pytest.mark.parametrize(
+    ("step", "rows"),
+    [
+        ({"select": ["age"]}, [(36,), (51,), (51,), (None,)]),
+        ({"filter": "age > 40 AND name = 'Bob'"}, [("Bob", 51, "80", 1.8)] * 2),
+        ({"drop_nulls": ["age"]}, PEOPLE.head(3).rows()),
+        ({"drop_nulls": []}, PEOPLE.head(3).rows()),
+        ({"dedupe": []}, [row for n, row in enumerate(PEOPLE.rows()) if n != 2]),
+        ({"dedupe": ["m"]}, [row for n, row in enumerate(PEOPLE.rows()) if n != 2]),
+    ],
+)
+def test_a_step_keeps_the_rows_it_should(
+    run_stage: RunStage, rows_of: RowsOf, step: dict[str, Any], rows: list[Any]
+) -> None:
+    assert rows_of(run_stage("data_processing", PEOPLE, steps=[step])).rows() == rows
+
+
+def test_steps_are_applied_in_order(run_stage: RunStage, rows_of: RowsOf) -> None:
+    steps = [
+        {"cast": {"kg": "float"}},
+        {"derive": {"bmi": "kg / (m * m)", "initial": "UPPER(LEFT(name, 1))"}},
+        {"rename": {"bmi": "mass_index"}},
+        {"bin": {"column": "age", "breaks": [40], "labels": ["young", "old"], "into": "group"}},
+        {"select": ["initial", "mass_index", "group"]},
+        {"dedupe": ["initial"]},
+    ]
+    result = run_stage("data_processing", PEOPLE, steps=steps)
+    frame = rows_of(result).with_columns(pl.col("mass_index").round(2))
+    assert frame.rows() == [("A", 23.63, "young"), ("B", 24.69, "old"), ("D", 19.03, None)]
+    assert result.report == {
+        "rows_in": 4,
+        "rows": 3,
+        "steps": ["cast", "derive", "rename", "bin", "select", "dedupe"],
+    }
+
+
+def test_a_bin_is_closed_on_its_right(run_stage: RunStage, rows_of: RowsOf) -> None:
+    frame = pl.DataFrame({"age": [24, 25, 26]})
+    result = run_stage("data_processing", frame, steps=[{"bin": {"column": "age", "breaks": [25]}}])
+    assert rows_of(result)["age_bin"].to_list() == ["(-inf, 25]", "(-inf, 25]", "(25, inf]"]
+
+
+@pytest.mark.parametrize(
+    "step",
+    [
+        {"select": ["weight"]},
+        {"rename": {"weight": "kg"}},
+        {"cast": {"weight": "int"}},
+        {"derive": {"x": "weight * 2"}},
+        {"filter": "weight > 2"},
+        {"dedupe": ["weight"]},
+        {"drop_nulls": ["weight"]},
+        {"bin": {"column": "weight", "breaks": [1]}},
+    ],
+)
+def test_a_column_that_is_not_there_is_named_with_the_step(run_stage: RunStage, step: dict[str, Any]) -> None:
+    operation = next(iter(step))
+    with pytest.raises(ValidationError, match=rf"steps\[1\]\.{operation}: the data has no column 'weight'"):
+        run_stage("data_processing", PEOPLE, steps=[{"drop_nulls": []}, step])
+
+
+def test_a_value_that_cannot_be_converted_is_not_shown(run_stage: RunStage) -> None:
+    frame = pl.DataFrame({"age": ["1", "Jane Doe"]})
+    with pytest.raises(DataProcessingError) as caught:
+        run_stage("data_processing", frame, steps=[{"cast": {"age": "int"}}])
+    assert "a value of type str cannot be converted to i64" in caught.value.message
+    assert "Jane" not in str(caught.value.to_dict())
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "SELECT 1",
+        "age; DROP TABLE people",
+        "age IN (SELECT b FROM t)",
+        "EXISTS (SELECT 1)",
+        "(select 1)",
+        "read_csv('/etc/passwd')",
+        "",
+        "age +",
+        "age, name",
+        "1 + " * 600 + "1",
+    ],
+)
+def test_only_expressions_are_allowed_and_their_text_is_not_repeated(text: str) -> None:
+    for step in ({"derive": {"x": text}}, {"filter": text}):
+        with pytest.raises(ParamsError) as caught:
+            DataProcessingParams.model_validate({"steps": [step]})
+        message = caught.value.errors(include_input=False)[0]["msg"]
+        assert "passwd" not in message
+        assert "people" not in message
+
+
+def test_a_text_may_contain_the_word_select(run_stage: RunStage, rows_of: RowsOf) -> None:
+    result = run_stage("data_processing", PEOPLE, steps=[{"filter": "name = 'please select ''one'''"}])
+    assert rows_of(result).height == 0
+
+
+@pytest.mark.parametrize(
+    "steps",
+    [
+        [],
+        [{}],
+        [{"select": ["a"], "filter": "b"}],
+        [{"select": None}],
+        [{"bin": {"column": "a", "breaks": [2, 1]}}],
+        [{"bin": {"column": "a", "breaks": [1], "labels": ["x"]}}],
+        [{"cast": {"a": "number"}}],
+        [{"sort": ["a"]}],
+    ],
+)
+def test_steps_that_make_no_sense_are_refused_before_the_run(steps: list[Any]) -> None:
+    with pytest.raises(ParamsError):
+        DataProcessingParams.model_validate({"steps": steps})

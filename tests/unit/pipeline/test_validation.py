@@ -1,0 +1,173 @@
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import polars as pl
+import pytest
+from pydantic import ValidationError as ParamsError
+
+from techdeck_tasks.errors import ValidationError
+from techdeck_tasks.pipeline.artifacts import ArtifactRef, ArtifactStore
+from techdeck_tasks.pipeline.registry import StageResult
+from techdeck_tasks.pipeline.stages import validation
+from techdeck_tasks.pipeline.stages.validation import ValidationParams
+
+if TYPE_CHECKING:
+    from tests.unit.pipeline.conftest import RunStage
+
+RowsOf = Callable[[StageResult], pl.DataFrame]
+
+PEOPLE = pl.DataFrame(
+    {
+        "id": [1, 2, 2, 4, 5, 6],
+        "age": ["36", "51", "old", "-3", None, "44"],
+        "sex": ["F", "M", "F", "M", "F", "X"],
+        "code": ["A1", "A2", "A3", "A4", "A5", "7A"],
+        "note": ["", "", "", "", "", ""],
+    }
+)
+COLUMNS: dict[str, Any] = {
+    "id": {"unique": True},
+    "age": {"dtype": "int", "ge": 0, "le": 120},
+    "sex": {"isin": ["F", "M"]},
+    "code": {"regex": "A[0-9]"},
+}
+
+
+def quarantine(result: StageResult, store: ArtifactStore, folder: Path) -> pl.DataFrame:
+    return store.scan(ArtifactRef.from_dict(result.report["quarantine"]), folder).collect()
+
+
+def test_good_rows_go_on_with_the_types_of_the_rules(run_stage: RunStage, rows_of: RowsOf) -> None:
+    frame = rows_of(run_stage("validation", PEOPLE, columns=COLUMNS, max_bad_rows=10))
+    assert frame.columns == PEOPLE.columns
+    assert frame.schema["age"] == pl.Int64
+    assert frame["id"].to_list() == [1]
+
+
+def test_bad_rows_are_set_aside_as_they_came_with_every_reason(
+    run_stage: RunStage, store: ArtifactStore, tmp_path: Path
+) -> None:
+    result = run_stage("validation", PEOPLE, columns=COLUMNS, max_bad_rows=10)
+    assert quarantine(result, store, tmp_path).select("_row", "age", "_reasons").rows() == [
+        (1, "51", ["id.unique"]),
+        (2, "old", ["id.unique", "age.dtype"]),
+        (3, "-3", ["age.ge"]),
+        (4, None, ["age.nullable"]),
+        (5, "44", ["sex.isin", "code.regex"]),
+    ]
+
+
+def test_the_report_counts_and_shows_no_value(run_stage: RunStage) -> None:
+    report = dict(run_stage("validation", PEOPLE, columns=COLUMNS, max_bad_rows=10).report)
+    assert (report["rows_in"], report["rows"], report["bad_rows"]) == (6, 1, 5)
+    assert report["bad_rows_by_rule"] == {
+        "age.dtype": 1,
+        "age.ge": 1,
+        "age.nullable": 1,
+        "code.regex": 1,
+        "id.unique": 2,
+        "sex.isin": 1,
+    }
+    assert not [value for value in ("old", "-3", "7A") if value in str(report["bad_rows_by_rule"])]
+
+
+@pytest.mark.parametrize(
+    ("limits", "passes"),
+    [
+        ({}, False),
+        ({"max_bad_rows": 4}, False),
+        ({"max_bad_rows": 5}, True),
+        ({"max_bad_share": 0.8}, False),
+        ({"max_bad_share": 0.84}, True),
+        ({"max_bad_rows": 5, "max_bad_share": 0.1}, False),
+    ],
+)
+def test_more_bad_rows_than_allowed_fail_the_stage(
+    run_stage: RunStage, limits: dict[str, float], passes: bool
+) -> None:
+    if passes:
+        run_stage("validation", PEOPLE, columns=COLUMNS, **limits)
+        return
+    with pytest.raises(ValidationError) as caught:
+        run_stage("validation", PEOPLE, columns=COLUMNS, **limits)
+    assert "5 of 6 rows are bad" in caught.value.message
+    assert (
+        "age.dtype 1, age.ge 1, age.nullable 1, code.regex 1, id.unique 2, sex.isin 1" in caught.value.message
+    )
+    assert "old" not in str(caught.value.to_dict())
+
+
+def test_data_without_a_bad_row_passes_whole(run_stage: RunStage, rows_of: RowsOf) -> None:
+    frame = PEOPLE.head(1)
+    assert rows_of(run_stage("validation", frame, columns=COLUMNS)).height == 1
+
+
+def test_data_without_rows_passes(run_stage: RunStage, rows_of: RowsOf) -> None:
+    assert rows_of(run_stage("validation", PEOPLE.clear(), columns=COLUMNS)).shape == (0, 5)
+
+
+def test_batches_give_the_same_as_the_whole(
+    run_stage: RunStage, rows_of: RowsOf, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    frame = pl.concat([PEOPLE.with_columns(pl.col("id") + 10 * n) for n in range(50)])
+    whole = run_stage("validation", frame, columns=COLUMNS, max_bad_rows=300)
+    monkeypatch.setattr(validation, "BATCH_ROWS", 7)
+    batched = run_stage("validation", frame, columns=COLUMNS, max_bad_rows=300)
+    assert whole.report["bad_rows_by_rule"] == batched.report["bad_rows_by_rule"]
+    assert rows_of(whole).equals(rows_of(batched))
+
+
+def test_a_value_repeated_in_another_batch_is_not_unique(
+    run_stage: RunStage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(validation, "BATCH_ROWS", 2)
+    frame = pl.DataFrame({"id": [1, 2, 3, 4, None, None, 1]})
+    report = run_stage(
+        "validation", frame, columns={"id": {"unique": True, "nullable": True}}, max_bad_rows=2
+    ).report
+    assert report["bad_rows_by_rule"] == {"id.unique": 2}
+
+
+def test_nullable_permits_null_and_not_a_number(run_stage: RunStage) -> None:
+    frame = pl.DataFrame({"bmi": [21.5, None, float("nan")]})
+    result = run_stage("validation", frame, columns={"bmi": {"ge": 10}}, max_bad_rows=2)
+    assert result.report["bad_rows_by_rule"] == {"bmi.nullable": 2}
+
+
+def test_text_becomes_dates_and_booleans(run_stage: RunStage, rows_of: RowsOf) -> None:
+    frame = pl.DataFrame({"born": ["1980-02-29", "1981-02-29"], "smoker": ["yes", "maybe"]})
+    columns = {"born": {"dtype": "date"}, "smoker": {"dtype": "bool"}}
+    result = run_stage("validation", frame, columns=columns, max_bad_rows=1)
+    assert result.report["bad_rows_by_rule"] == {"born.dtype": 1, "smoker.dtype": 1}
+    assert rows_of(result).schema == {"born": pl.Date, "smoker": pl.Boolean}
+
+
+def test_a_missing_column_is_named(run_stage: RunStage) -> None:
+    with pytest.raises(ValidationError, match="no column 'weight'"):
+        run_stage("validation", PEOPLE, columns={"weight": {}})
+
+
+@pytest.mark.parametrize("rule", [{"ge": 3}, {"regex": "A"}, {"isin": [1]}])
+def test_a_rule_that_does_not_fit_its_column_is_told_so(run_stage: RunStage, rule: dict[str, Any]) -> None:
+    column = "id" if "regex" in rule else "sex"
+    with pytest.raises(ValidationError, match=f"cannot be applied to the type of '{column}'; set its dtype"):
+        run_stage("validation", PEOPLE, columns={column: rule}, max_bad_rows=10)
+
+
+@pytest.mark.parametrize(
+    "columns",
+    [
+        {},
+        {"a": {"regex": "("}},
+        {"a": {"ge": 2, "le": 1}},
+        {"a": {"dtype": "integer"}},
+        {"a": {"min": 1}},
+        {"a": {"isin": []}},
+    ],
+)
+def test_rules_that_make_no_sense_are_refused_before_the_run(columns: dict[str, Any]) -> None:
+    with pytest.raises(ParamsError):
+        ValidationParams.model_validate({"columns": columns})
