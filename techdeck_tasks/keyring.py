@@ -15,12 +15,14 @@ from __future__ import annotations
 
 import base64
 import binascii
+import fcntl
 import hashlib
 import json
 import os
 import secrets
 import struct
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
@@ -80,6 +82,7 @@ class KeySet:
         try:
             document = json.loads(text)
             keys = {str(k): base64.b64decode(v, validate=True) for k, v in document["keys"].items()}
+            id_lengths = [len(key_id.encode()) for key_id in keys]
             loaded = cls(active=str(document["active"]), keys=keys)
         except (ValueError, KeyError, TypeError, AttributeError, binascii.Error):
             raise EncryptionError(
@@ -95,7 +98,7 @@ class KeySet:
         return loaded
 
     def save(self, path: Path) -> None:
-        """Write the key file, readable by its owner alone; replaces it atomically."""
+        """Write the key file, readable by its owner alone; replaces it atomically, and is on disk after."""
         path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
         document = {
             "active": self.active,
@@ -109,8 +112,19 @@ class KeySet:
                 file.flush()
                 os.fsync(file.fileno())
             temporary.replace(path)
+            with _opened_folder(path.parent) as folder:
+                os.fsync(folder)
         finally:
             temporary.unlink(missing_ok=True)
+
+
+@contextmanager
+def _opened_folder(path: Path) -> Iterator[int]:
+    folder = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        yield folder
+    finally:
+        os.close(folder)
 
 
 def _read_private(path: Path) -> str:
@@ -136,27 +150,45 @@ def key_id_of(public_key: bytes) -> str:
 def generate_keys(keys_dir: Path, reader_keys_dir: Path) -> list[Path]:
     """Make the key files that are missing, and return them. Existing files stay as they are.
 
+    Several processes may do so at once: one makes the files, the others find them.
+
     Raises:
-        EncryptionError: only one half of the audit log's key pair exists: a new half would not match it.
+        EncryptionError: the audit log's public key has no private half here: a new one would not match it.
+            Or a key file is malformed or readable by others.
     """
-    public, private = keys_dir / AUDIT_PUBLIC_KEYS, reader_keys_dir / AUDIT_PRIVATE_KEYS
-    if public.exists() != private.exists():
-        present, absent = (public, private) if public.exists() else (private, public)
-        raise EncryptionError(f"{present} exists without {absent}; restore the missing half from its backup")
+    keys_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
+    with _opened_folder(keys_dir) as folder:
+        fcntl.flock(folder, fcntl.LOCK_EX)
+        made = []
+        for path in (keys_dir / MESSAGE_KEYS, keys_dir / BLIND_INDEX_KEYS):
+            if not path.exists():
+                key_id = secrets.token_hex(8)
+                KeySet(key_id, {key_id: secrets.token_bytes(KEY_BYTES)}).save(path)
+                made.append(path)
+        return made + _generate_audit_pair(keys_dir / AUDIT_PUBLIC_KEYS, reader_keys_dir / AUDIT_PRIVATE_KEYS)
+
+
+def _generate_audit_pair(public: Path, private: Path) -> list[Path]:
     made = []
-    for path in (keys_dir / MESSAGE_KEYS, keys_dir / BLIND_INDEX_KEYS):
-        if not path.exists():
-            key_id = secrets.token_hex(8)
-            KeySet(key_id, {key_id: secrets.token_bytes(KEY_BYTES)}).save(path)
-            made.append(path)
-    if not public.exists():
+    if not private.exists():
+        if public.exists():
+            raise EncryptionError(
+                f"{public} exists without {private}; restore the missing half from its backup"
+            )
         pair = X25519PrivateKey.generate()
-        public_bytes = pair.public_key().public_bytes_raw()
-        key_id = key_id_of(public_bytes)
+        key_id = key_id_of(pair.public_key().public_bytes_raw())
         # The private half first: a public half alone would seal rows that nobody can ever read.
         KeySet(key_id, {key_id: pair.private_bytes_raw()}).save(private)
-        KeySet(key_id, {key_id: public_bytes}).save(public)
-        made += [private, public]
+        made.append(private)
+    halves = KeySet.load(private)
+    public_keys = {
+        key_id: private_key_of(key).public_key().public_bytes_raw() for key_id, key in halves.keys.items()
+    }
+    if not public.exists():
+        KeySet(halves.active, public_keys).save(public)
+        made.append(public)
+    elif any(public_keys.get(key_id) != key for key_id, key in KeySet.load(public).keys.items()):
+        raise EncryptionError(f"{public} and {private} are no pair; restore them from the same backup")
     return made
 
 

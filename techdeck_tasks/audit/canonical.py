@@ -74,10 +74,6 @@ class AuditRecord:
         """When it happened, aware UTC, to the ms; inside `event_id`."""
         return time_of(self.event_id)
 
-    def encode(self) -> bytes:
-        """Return the canonical bytes."""
-        return encode(self)
-
 
 class _Type(NamedTuple):
     tag: int
@@ -158,7 +154,9 @@ def encode_packed(columns: Iterable[bytes | None]) -> bytes:
     for prefixes, raw in zip(_PREFIXES, columns, strict=True):
         if raw is not None:
             length = len(raw)
-            parts.append(prefixes[length] if length < len(prefixes) else prefixes[0][:2] + _LENGTH.pack(length))
+            parts.append(
+                prefixes[length] if length < len(prefixes) else prefixes[0][:2] + _LENGTH.pack(length)
+            )
             parts.append(raw)
     parts[0] = _HEADS[len(parts) // 2]
     return b"".join(parts)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import struct
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -11,7 +10,6 @@ from techdeck_tasks.audit.canonical import microseconds
 
 _ROW = b"techdeck-audit-row-1"
 _GENESIS = b"techdeck-audit-genesis-1"
-_NUMBERS = struct.Struct(">Qq")
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,5 +35,7 @@ class Head:
 
 def hash_row(prev_hash: bytes, writer_id: bytes, seq: int, recorded_us: int, content_digest: bytes) -> bytes:
     """Return the hash of a writer's row `seq`; `recorded_us` counts from 1970 UTC."""
-    parts = (_ROW, prev_hash, len(writer_id).to_bytes(2), writer_id, _NUMBERS.pack(seq, recorded_us), content_digest)
+    # Wider than 64 bits: what somebody wrote into a row must not stop its verification.
+    numbers = seq.to_bytes(16, signed=True) + recorded_us.to_bytes(16, signed=True)
+    parts = (_ROW, prev_hash, len(writer_id).to_bytes(2), writer_id, numbers, content_digest)
     return hashlib.sha256(b"".join(parts)).digest()

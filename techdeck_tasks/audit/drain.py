@@ -6,17 +6,20 @@ import logging
 import threading
 from collections.abc import Sequence
 
-import redis
 from sqlalchemy.exc import DataError, IntegrityError
 
 from techdeck_tasks.audit.sealing import SealedEvent
 from techdeck_tasks.audit.stream import AuditStream, Delivery
 from techdeck_tasks.audit.writer import AuditWriter, HeadMovedError
 from techdeck_tasks.errors import ServiceUnavailableError, ValidationError
+from techdeck_tasks.storage.redis_client import REDIS_FAILURES
 
 logger = logging.getLogger(__name__)
 
 CLAIM_IDLE_MS = 30_000
+CLAIM_EVERY = 16
+"""So many reads apart a busy worker looks for what dead ones left; an idle one looks each time."""
+
 BLOCK_MS = 500
 FIRST_WAIT_S, LONGEST_WAIT_S = 0.1, 5.0
 
@@ -31,13 +34,19 @@ class Drain:
         stream: where entries come from.
         writer: where they go.
         batch_size: entries a transaction, at most.
+        claim_idle_ms: an entry unacknowledged for so long is taken over from another worker.
     """
 
-    def __init__(self, stream: AuditStream, writer: AuditWriter, batch_size: int) -> None:
+    def __init__(
+        self, stream: AuditStream, writer: AuditWriter, batch_size: int, claim_idle_ms: int = CLAIM_IDLE_MS
+    ) -> None:
         self._stream = stream
         self._writer = writer
         self._batch_size = batch_size
+        self._claim_idle_ms = claim_idle_ms
+        self._reads = 0
         self._stopping = threading.Event()
+        self._leaving = threading.Event()
         self._thread = threading.Thread(target=self._run, name="audit-drain", daemon=True)
         self.written = 0
 
@@ -46,15 +55,21 @@ class Drain:
         self._thread.start()
 
     def stop(self, timeout_s: float = 10.0) -> None:
-        """Finish the batch in hand and what is ready in the stream, then return; at most `timeout_s`."""
+        """Finish what is ready in the stream, for `timeout_s` at most; then the batch in hand, and return.
+
+        Where that batch takes as long again, it is left: it stays in the stream, and its repetition is
+        recognised.
+        """
         self._stopping.set()
         if self._thread.is_alive():
+            self._thread.join(timeout_s)
+            self._leaving.set()
             self._thread.join(timeout_s)
 
     def _run(self) -> None:
         wait_s = FIRST_WAIT_S
         ready = False
-        while True:
+        while not self._leaving.is_set():
             try:
                 if not ready:
                     self._stream.ensure_group()
@@ -67,7 +82,7 @@ class Drain:
                 elif stopping:
                     return
                 wait_s = FIRST_WAIT_S
-            except (redis.RedisError, ServiceUnavailableError, HeadMovedError) as error:
+            except (*REDIS_FAILURES, ServiceUnavailableError, HeadMovedError) as error:
                 # The batch stays pending in the group; what was committed and not acknowledged is
                 # recognised by its id the next time.
                 logger.warning("audit drain waits %.1f s: %s", wait_s, error)
@@ -82,12 +97,17 @@ class Drain:
                     return
 
     def _take_over(self) -> None:
-        while batch := self._stream.read_unacknowledged(self._batch_size):
+        while not self._leaving.is_set() and (batch := self._stream.read_unacknowledged(self._batch_size)):
             self._write(batch)
 
     def _next_batch(self, *, stopping: bool) -> list[Delivery]:
-        batch = self._stream.read(self._batch_size, None if stopping else BLOCK_MS)
-        return batch or self._stream.claim(self._batch_size, CLAIM_IDLE_MS)
+        self._reads += 1
+        if self._reads % CLAIM_EVERY == 0 and (claimed := self._claim()):
+            return claimed
+        return self._stream.read(self._batch_size, None if stopping else BLOCK_MS) or self._claim()
+
+    def _claim(self) -> list[Delivery]:
+        return self._stream.claim(self._batch_size, self._claim_idle_ms)
 
     def _write(self, batch: Sequence[Delivery]) -> None:
         opened: list[tuple[Delivery, SealedEvent]] = []
@@ -99,7 +119,7 @@ class Drain:
         try:
             self._write_opened(opened)
         except (DataError, IntegrityError):
-            # PostgreSQL is there and refuses something in the batch: alone, each shows whether it is to blame.
+            # PostgreSQL is there and refuses something in the batch: alone, each shows if it is to blame.
             for pair in opened:
                 try:
                     self._write_opened([pair])

@@ -67,7 +67,7 @@ class AuditEventRow(Base):
 
 
 class AuditEventId(Base):
-    """Every event id ever written, with its digest: the same event twice is one row, other content an incident."""
+    """Every event id ever written, with its digest: an event sent twice becomes one row."""
 
     __tablename__ = "audit_event_id"
     __table_args__ = ({"postgresql_partition_by": "RANGE (occurred_at)"},)
@@ -89,7 +89,7 @@ class AuditWriterHead(Base):
 
 
 class AuditDataKey(Base):
-    """A producer's data key, sealed to the reader's public key. Destroying it shreds the documents under it."""
+    """A producer's data key, sealed to a reader's public key. Destroying it shreds the documents under it."""
 
     __tablename__ = "audit_data_key"
 

@@ -6,6 +6,7 @@ import logging
 from collections.abc import Sequence
 
 import redis
+from redis.exceptions import RedisClusterException
 
 from techdeck_tasks.audit.event import AuditEvent, AuditUnavailableError
 from techdeck_tasks.audit.sealing import Sealer
@@ -72,7 +73,7 @@ class StreamPublisher:
             return 0
         try:
             return self._spool.drain(self._send_spooled, max_files)
-        except redis.RedisError as error:
+        except (redis.RedisError, RedisClusterException) as error:
             self._pause(error)
         except OSError as error:
             logger.error("the audit spool cannot be drained: %s", error)  # noqa: TRY400 - a state, not a defect

@@ -14,7 +14,7 @@ from techdeck_tasks.audit.canonical import COLUMN_NAMES, AuditRecord
 from techdeck_tasks.audit.event import AuditEvent, AuditTrail, EventType
 from techdeck_tasks.audit.models import AuditDataKey, AuditEventRow
 from techdeck_tasks.audit.sealing import Opener, SealedDataKey
-from techdeck_tasks.errors import Severity, ValidationError
+from techdeck_tasks.errors import EncryptionError, Severity, ValidationError
 from techdeck_tasks.storage.database import transaction
 
 MAX_LIMIT = 10_000
@@ -40,11 +40,17 @@ class AuditFilter:
 
 @dataclass(frozen=True, slots=True)
 class AuditEntry:
-    """A row as its reader sees it; `document` is None for a reader without the key, or after shredding."""
+    """A row as its reader sees it.
+
+    Attributes:
+        document: None for a reader without the private key, after shredding, and where there is a problem.
+        problem: why the document does not open under the reader's key.
+    """
 
     record: AuditRecord
     recorded_at: datetime
     document: dict[str, Any] | None
+    problem: str | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """Return the entry as JSON-safe data, without the ciphertext and the blind indexes."""
@@ -58,7 +64,7 @@ class AuditEntry:
             "occurred_at": self.record.occurred_at.isoformat(),
             "recorded_at": self.recorded_at.isoformat(),
         }
-        return {**times, **clear, "document": self.document}
+        return {**times, **clear, "document": self.document, "problem": self.problem}
 
 
 class AuditReader:
@@ -77,11 +83,14 @@ class AuditReader:
         self._opener = opener
         self._reader = reader
 
-    def search(self, wanted: AuditFilter | None = None, limit: int = 100, offset: int = 0) -> list[AuditEntry]:
+    def search(
+        self, wanted: AuditFilter | None = None, limit: int = 100, offset: int = 0
+    ) -> list[AuditEntry]:
         """Return the newest matching entries, newest first.
 
         Raises:
-            ValidationError: `limit` is not 1 to 10,000, or `offset` is negative.
+            ValidationError: `limit` is not 1 to 10,000, `offset` is negative, or a time is not aware.
+            EncryptionError: not one of the documents found opens under the reader's private key.
             AuditUnavailableError: the read could not be recorded; nothing is returned.
             ServiceUnavailableError: PostgreSQL is away.
         """
@@ -92,6 +101,8 @@ class AuditReader:
                 field="limit",
             )
         wanted = wanted or AuditFilter()
+        if any(moment is not None and moment.tzinfo is None for moment in (wanted.since, wanted.until)):
+            raise ValidationError("audit search takes aware times; say which time zone", field="since, until")
         self._record_read(wanted, limit, offset)
         conditions = [
             getattr(AuditEventRow, field.name) == value
@@ -112,7 +123,12 @@ class AuditReader:
         )
         with transaction(self._engine) as connection:
             rows = connection.execute(statement).all()
-        return [self._entry(row) for row in rows]
+        entries = [self._entry(row) for row in rows]
+        problem = next((entry.problem for entry in entries if entry.problem), None)
+        if problem and not any(entry.document for entry in entries):
+            # One bad row must not hide the others; nothing but bad rows is a wrong key.
+            raise EncryptionError(problem)
+        return entries
 
     def _record_read(self, wanted: AuditFilter, limit: int, offset: int) -> None:
         used = {
@@ -133,11 +149,13 @@ class AuditReader:
 
     def _entry(self, row: Row[Any]) -> AuditEntry:
         record = record_of(row)
-        document = None
-        if self._opener is not None and row.sealed_key is not None:
-            key = SealedDataKey(record.key_id, record.tenant, row.recipient_id, bytes(row.sealed_key))
-            document = self._opener.open(record, key)
-        return AuditEntry(record, row.recorded_at, document)
+        if self._opener is None or row.sealed_key is None:
+            return AuditEntry(record, row.recorded_at, None)
+        key = SealedDataKey(record.key_id, record.tenant, row.recipient_id, bytes(row.sealed_key))
+        try:
+            return AuditEntry(record, row.recorded_at, self._opener.open(record, key))
+        except EncryptionError as error:
+            return AuditEntry(record, row.recorded_at, None, error.message)
 
 
 def record_of(row: Row[Any]) -> AuditRecord:
@@ -149,5 +167,3 @@ def _plain(value: Any) -> Any:
     if isinstance(value, datetime):
         return value.isoformat()
     return str(value) if isinstance(value, uuid.UUID) else value
-
-

@@ -13,15 +13,17 @@ import json
 import os
 import threading
 import uuid
+import weakref
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import Any
 
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from cryptography.hazmat.primitives.hpke import AEAD, KDF, KEM, Suite
 
-from techdeck_tasks.audit.canonical import MAX_RECORD_BYTES, AuditRecord
+from techdeck_tasks.audit.canonical import MAX_RECORD_BYTES, AuditRecord, encode
 from techdeck_tasks.audit.event import AuditEvent
 from techdeck_tasks.errors import EncryptionError
 from techdeck_tasks.keyring import NONCE_BYTES, KeySet, private_key_of, public_key_of
@@ -37,6 +39,7 @@ MAX_MESSAGE_CHARS = 2000
 MAX_CLEAR_CHARS = 255
 _MAX_INT32 = (1 << 31) - 1
 BLIND_INDEX_BYTES = 16
+MAX_OPENED_KEYS = 1024
 _SUITE = Suite(KEM.X25519, KDF.HKDF_SHA256, AEAD.AES_256_GCM)
 
 
@@ -100,7 +103,7 @@ class Sealer:
         """Seal `event`. Each call takes the next sequence number: what is sealed must be handed on."""
         # Whatever may fail comes before the number is taken: a gap would read as a lost event.
         document = _encode_document(event.document)
-        clear = {
+        clear: dict[str, Any] = {
             "event_type": event.event_type.value,
             "severity": _clear(event.severity),
             "service": _clear(event.service),
@@ -159,10 +162,6 @@ def _part_from_parent(sealer: Sealer | None) -> None:
         sealer._begin()  # noqa: SLF001 - a part of the class
 
 
-class DocumentError(EncryptionError, code="AUDIT_DOCUMENT_ERROR"):
-    """A document does not open under its key: it, or the key, was changed."""
-
-
 class Opener:
     """Opens documents for a reader who holds the private key."""
 
@@ -178,7 +177,7 @@ class Opener:
             EncryptionError: the private key is not held, or the record or data key was changed.
         """
         try:
-            aead = self._opened.get(data_key.key_id) or self._unseal(data_key)
+            aead = self._unseal(data_key)
             nonce, ciphertext = record.sealed_document[:NONCE_BYTES], record.sealed_document[NONCE_BYTES:]
             aad = document_aad(record.tenant, record.event_id, record.key_id)
             document: dict[str, Any] = json.loads(aead.decrypt(nonce, ciphertext, aad))
@@ -190,17 +189,16 @@ class Opener:
             ) from None
         return document
 
-    def _unseal(self, data_key: SealedDataKey) -> AESGCM:
+    def _unseal_key(self, data_key: SealedDataKey) -> AESGCM:
         private = private_key_of(self._private_keys.key(data_key.recipient_id))
         info = _key_info(data_key.tenant, data_key.key_id, data_key.recipient_id)
-        aead = AESGCM(_SUITE.decrypt(data_key.sealed_key, private, info))
-        self._opened[data_key.key_id] = aead
-        return aead
+        return AESGCM(_SUITE.decrypt(data_key.sealed_key, private, info))
 
 
 def _clear(text: str) -> str:
     """Return `text` as PostgreSQL and UTF-8 can hold it: no NUL, no lone surrogate, bounded."""
-    return text[:MAX_CLEAR_CHARS].replace("\0", "\N{REPLACEMENT CHARACTER}").encode("utf-8", "replace").decode()
+    kept = text[:MAX_CLEAR_CHARS].replace("\0", "\N{REPLACEMENT CHARACTER}")
+    return kept.encode("utf-8", "replace").decode()
 
 
 def _clear_or_none(text: str | None) -> str | None:
@@ -219,11 +217,19 @@ def _key_info(tenant: str, key_id: uuid.UUID, recipient_id: str) -> bytes:
 
 
 def _encode_document(document: Mapping[str, Any]) -> bytes:
-    # ASCII escapes keep lone surrogates, which UTF-8 cannot carry, intact.
-    data = json.dumps(document, separators=(",", ":"), default=str).encode("ascii")
+    """Return the document as JSON. What is too large or no JSON is reduced: an event is never lost for it."""
+    try:
+        # ASCII escapes keep lone surrogates, which UTF-8 cannot carry, intact.
+        data = json.dumps(document, separators=(",", ":"), default=str).encode("ascii")
+    except Exception as error:  # noqa: BLE001 - a foreign value's __str__ may raise anything
+        return _reduced(document, {"unwritable": type(error).__name__})
     if len(data) <= MAX_DOCUMENT_BYTES:
         return data
     digest = hashlib.sha256(data).hexdigest()
-    kept = {"truncated": True, "size_bytes": len(data), "sha256": digest, "message": document.get("message")}
-    kept["message"] = str(kept["message"])[:2000]
-    return json.dumps(kept).encode("ascii")
+    return _reduced(document, {"truncated": True, "size_bytes": len(data), "sha256": digest})
+
+
+def _reduced(document: Mapping[str, Any], why: dict[str, Any]) -> bytes:
+    message = document.get("message")
+    kept = message[:MAX_MESSAGE_CHARS] if isinstance(message, str) else None
+    return json.dumps({**why, "message": kept}).encode("ascii")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date, datetime, timedelta
 from typing import Any
@@ -20,9 +20,11 @@ from sqlalchemy import (
     text,
 )
 from sqlalchemy.dialects.postgresql import UUID, insert
+from sqlalchemy.exc import DBAPIError
 from sqlalchemy.types import TypeEngine
 
-from techdeck_tasks.audit.canonical import COLUMN_NAMES, AuditRecord
+from techdeck_tasks.audit.bulk import bulk_copy
+from techdeck_tasks.audit.canonical import COLUMN_NAMES
 from techdeck_tasks.audit.chain import Head
 from techdeck_tasks.audit.models import AuditDataKey, AuditEventRow, AuditWriterHead
 from techdeck_tasks.audit.sealing import SealedDataKey, SealedEvent
@@ -32,6 +34,9 @@ from techdeck_tasks.storage.database import transaction
 MAX_CLOCK_SKEW = timedelta(days=1)
 MAX_AGE = timedelta(days=366)
 """An event older than this cannot have waited in a spool; its id is forged or its producer's clock is off."""
+
+MAX_REPETITIONS = 5
+"""Of one batch, when other processes advance the same chain in between."""
 
 _ROW_COLUMNS = (
     "occurred_at",
@@ -55,9 +60,12 @@ _PG_TYPES: dict[type[TypeEngine[Any]], str] = {
 }
 _COPY_TYPES = [_PG_TYPES[type(AuditEventRow.__table__.c[name].type)] for name in _ROW_COLUMNS]
 
+# In the order of the ids: two writers with the same events wait for each other instead of deadlocking.
 _CLAIM_IDS = text("""
     INSERT INTO audit_event_id (occurred_at, event_id, content_digest)
     SELECT * FROM unnest(CAST(:occurred AS timestamptz[]), CAST(:ids AS uuid[]), CAST(:digests AS bytea[]))
+        AS claimed (occurred_at, event_id, content_digest)
+    ORDER BY event_id
     ON CONFLICT DO NOTHING
     RETURNING event_id
 """)
@@ -72,6 +80,10 @@ _ADVANCE_HEAD = text("""
     WHERE writer_id = :writer_id AND writer_seq = :expected
 """)
 _ENSURE_PARTITION = text("SELECT techdeck_audit_ensure_partition(CAST(:month AS date))")
+
+
+_Digested = tuple[SealedEvent, bytes]
+"""An event and its content digest."""
 
 
 class HeadMovedError(Exception):
@@ -117,6 +129,7 @@ class AuditWriter:
             ServiceUnavailableError: PostgreSQL is away; nothing of the batch may be taken as written. To
                 write it again is safe.
             HeadMovedError: the chain was advanced by another process, again and again.
+            DBAPIError: PostgreSQL refuses something in the batch; nothing of it was written.
         """
         now = self._clock.now()
         timely, refused = [], []
@@ -125,12 +138,19 @@ class AuditWriter:
                 timely.append(event)
             else:
                 refused.append((event, "its time is more than a year back or a day ahead of this clock"))
-        for _ in range(5):
+        for _ in range(MAX_REPETITIONS):
             try:
                 return self._write_once(timely, refused, now)
             except HeadMovedError:
                 continue
-        raise HeadMovedError(f"writer id {self._writer_id!r} is in use by another audit worker; give it its own")
+            except DBAPIError:
+                # What is remembered may have been dropped since: a partition by retention, say.
+                self._partitions.clear()
+                self._known_keys.clear()
+                raise
+        raise HeadMovedError(
+            f"writer id {self._writer_id!r} is in use by another audit worker; give it its own"
+        )
 
     def prepare_partitions(self, months_ahead: int = 2) -> None:
         """Make the partitions of this month and the next ones, so that no insert has to."""
@@ -143,34 +163,38 @@ class AuditWriter:
     def _write_once(
         self, events: Sequence[SealedEvent], refused: Sequence[tuple[SealedEvent, str]], now: datetime
     ) -> WriteResult:
-        batch, twisted = _distinct(events)
-        if not batch:
+        if not events:
             return WriteResult(0, 0, refused)
-        keys = {event.data_key.key_id: event.data_key for event in batch}
+        digests = [event.content_digest for event in events]
+        first: dict[uuid.UUID, _Digested] = {}
+        for pair in zip(events, digests, strict=True):
+            first.setdefault(pair[0].record.event_id, pair)
         with transaction(self._engine) as connection:
-            months = self._ensure_partitions(connection, batch)
+            months = self._ensure_partitions(connection, events)
+            claimed, on_record = _claim_ids(connection, first)
+            fresh = [pair for event_id, pair in first.items() if event_id in claimed]
+            keys = {event.data_key.key_id: event.data_key for event, _ in fresh}
             self._keep_data_keys(connection, keys.values(), now)
-            fresh, conflicts = _claim_ids(connection, batch)
             if fresh:
-                self._append(connection, [event.record for event in fresh], now)
+                self._append(connection, fresh, now)
         # Remembered only now: a rolled-back transaction takes its partitions and keys with it.
         self._partitions |= months
         self._known_keys.update(keys)
-        written = len(fresh)
-        conflicts = [*conflicts, *twisted]
-        duplicates = len(events) - written - len(conflicts)
-        reasons = [(event, "its id is on record with other content") for event in conflicts]
-        return WriteResult(written, duplicates, [*refused, *reasons])
+        twisted = [
+            (event, "its id is on record with other content")
+            for event, digest in zip(events, digests, strict=True)
+            if on_record[event.record.event_id] != digest
+        ]
+        duplicates = len(events) - len(fresh) - len(twisted)
+        return WriteResult(len(fresh), duplicates, [*refused, *twisted])
 
     def _ensure_partitions(self, connection: Connection, batch: Iterable[SealedEvent]) -> set[date]:
         months = {event.record.occurred_at.date().replace(day=1) for event in batch}
-        for month in months - self._partitions:
+        for month in sorted(months - self._partitions):
             connection.execute(_ENSURE_PARTITION, {"month": month})
         return months
 
-    def _keep_data_keys(
-        self, connection: Connection, keys: Iterable[SealedDataKey], now: datetime
-    ) -> None:
+    def _keep_data_keys(self, connection: Connection, keys: Iterable[SealedDataKey], now: datetime) -> None:
         rows = [
             {
                 "key_id": key.key_id,
@@ -179,25 +203,23 @@ class AuditWriter:
                 "sealed_key": key.sealed_key,
                 "created_at": now,
             }
-            for key in keys
+            for key in sorted(keys, key=lambda key: key.key_id)
             if key.key_id not in self._known_keys
         ]
         if rows:
             connection.execute(insert(AuditDataKey).values(rows).on_conflict_do_nothing())
 
-    def _append(self, connection: Connection, records: Sequence[AuditRecord], now: datetime) -> None:
-        head = self._head(connection)
+    def _append(self, connection: Connection, events: Iterable[_Digested], now: datetime) -> None:
+        head = self._head(connection, now)
         expected = head.seq
-        cursor = connection.connection.cursor()
-        with cursor.copy(_COPY) as copy:
+        with bulk_copy(connection, _COPY) as copy:
             copy.set_types(_COPY_TYPES)
-            for record in records:
-                previous, digest = head, record.content_digest
-                head = head.next(digest, now)
+            for event, digest in events:
+                record = event.record
                 values = [getattr(record, name) for name in COLUMN_NAMES]
-                copy.write_row(
-                    [record.occurred_at, now, *values, digest, head.writer_id, head.seq, previous.row_hash, head.row_hash]
-                )
+                previous, head = head, head.next(digest, now)
+                place = (digest, head.writer_id, head.seq, previous.row_hash, head.row_hash)
+                copy.write_row((record.occurred_at, now, *values, *place))
         advanced = connection.execute(
             _ADVANCE_HEAD,
             {
@@ -211,48 +233,31 @@ class AuditWriter:
         if advanced.rowcount != 1:
             raise HeadMovedError(self._writer_id)
 
-    def _head(self, connection: Connection) -> Head:
+    def _head(self, connection: Connection, now: datetime) -> Head:
         row = connection.execute(_READ_HEAD, {"writer_id": self._writer_id}).one_or_none()
         if row is not None:
             return Head(self._writer_id, row.writer_seq, bytes(row.row_hash))
         head = Head.genesis(self._writer_id)
         connection.execute(
             insert(AuditWriterHead)
-            .values(writer_id=head.writer_id, writer_seq=0, row_hash=head.row_hash, updated_at=self._clock.now())
+            .values(writer_id=head.writer_id, writer_seq=0, row_hash=head.row_hash, updated_at=now)
             .on_conflict_do_nothing()
         )
         return head
 
 
-def _distinct(events: Sequence[SealedEvent]) -> tuple[list[SealedEvent], list[SealedEvent]]:
-    """Return each event once, and those that reuse the id of another one with other content."""
-    first: dict[uuid.UUID, SealedEvent] = {}
-    twisted = []
-    for event in events:
-        known = first.setdefault(event.record.event_id, event)
-        if known is not event and known.record != event.record:
-            twisted.append(event)
-    return list(first.values()), twisted
-
-
 def _claim_ids(
-    connection: Connection, batch: Sequence[SealedEvent]
-) -> tuple[list[SealedEvent], list[SealedEvent]]:
-    """Return the events that are new, and those whose id is taken by other content."""
+    connection: Connection, batch: Mapping[uuid.UUID, _Digested]
+) -> tuple[set[uuid.UUID], dict[uuid.UUID, bytes]]:
+    """Return the ids that are new, and the digest on record of every id, the new ones included."""
     columns = {
-        "occurred": [event.record.occurred_at for event in batch],
-        "ids": [event.record.event_id for event in batch],
+        "occurred": [event.record.occurred_at for event, _ in batch.values()],
+        "ids": list(batch),
     }
-    digests = [event.record.content_digest for event in batch]
-    claimed = set(connection.execute(_CLAIM_IDS, columns | {"digests": digests}).scalars())
-    fresh = [event for event in batch if event.record.event_id in claimed]
-    if len(fresh) == len(batch):
-        return fresh, []
-    known = {row.event_id: bytes(row.content_digest) for row in connection.execute(_KNOWN_DIGESTS, columns)}
-    conflicts = [
-        event
-        for event, digest in zip(batch, digests, strict=True)
-        if event.record.event_id not in claimed and known[event.record.event_id] != digest
-    ]
-    return fresh, conflicts
-
+    on_record = {event_id: digest for event_id, (_, digest) in batch.items()}
+    parameters = columns | {"digests": list(on_record.values())}
+    claimed = set(connection.execute(_CLAIM_IDS, parameters).scalars())
+    if len(claimed) < len(batch):
+        known = connection.execute(_KNOWN_DIGESTS, columns)
+        on_record |= {row.event_id: bytes(row.content_digest) for row in known}
+    return claimed, on_record

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 from alembic import context
@@ -12,13 +13,15 @@ from techdeck_tasks.pipeline import models as _pipeline_models  # noqa: F401 - f
 from techdeck_tasks.settings import load_settings
 from techdeck_tasks.storage.database import Base, connect_database
 
+_PARTITION = re.compile(r"audit_event(_id)?_p\d{6}")
+
 # Two migrators at once would both find an empty version table; the second one waits here.
 _LOCK = text("SELECT pg_advisory_xact_lock(7236589410021)")
 
 
 def include_name(name: str | None, type_: str, _parents: Any) -> bool:
     """Leave out what is made at run time: the monthly partitions."""
-    return not (type_ == "table" and name is not None and "_p20" in name)
+    return not (type_ == "table" and name is not None and _PARTITION.fullmatch(name))
 
 
 def run(connection: Connection) -> None:

@@ -76,7 +76,9 @@ class ArtifactStore:
                 temporary = Path(created.name)
             try:
                 with frame_errors(f"writing the {name} of stage {stage!r}"):
-                    frame.lazy().sink_parquet(temporary, mkdir=False)
+                    # By a path, Polars' threads may still make the file after an error was raised here.
+                    with temporary.open("wb") as file:
+                        frame.lazy().sink_parquet(file)
                     rows = int(pl.scan_parquet(temporary, glob=False).select(pl.len()).collect().item())
                 digest = file_digest(temporary)
                 size = temporary.stat().st_size

@@ -10,4 +10,11 @@ from techdeck_tasks.redaction.rule import Rule
 from techdeck_tasks.redaction.structures import STRUCTURE_RULES
 from techdeck_tasks.redaction.tokens import TOKEN_RULES
 
-RULES: tuple[Rule, ...] = (LABELLED, *TOKEN_RULES, *CREDENTIAL_RULES, *STRUCTURE_RULES, *IDENTIFIER_RULES, *PARTICULAR_RULES)
+RULES: tuple[Rule, ...] = (
+    LABELLED,
+    *TOKEN_RULES,
+    *CREDENTIAL_RULES,
+    *STRUCTURE_RULES,
+    *IDENTIFIER_RULES,
+    *PARTICULAR_RULES,
+)

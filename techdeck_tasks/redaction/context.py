@@ -108,7 +108,8 @@ class _Walk:
                 return self._mapping(list(_first(value.items())), len(value), depth)
             if dataclasses.is_dataclass(value) and not isinstance(value, type):
                 fields = [
-                    (field.name, getattr(value, field.name, UNPRINTABLE)) for field in dataclasses.fields(value)
+                    (field.name, getattr(value, field.name, UNPRINTABLE))
+                    for field in dataclasses.fields(value)
                 ]
                 return self._mapping(fields, len(fields), depth)
             if isinstance(value, Sequence | Set):
@@ -123,7 +124,9 @@ class _Walk:
         result: dict[str, Any] = {}
         # {"name": "DB_PASSWORD", "value": "..."}: the sensitive key is itself a value.
         named = any(
-            isinstance(key, str) and key.lower() in {"name", "key", "field"} and is_sensitive_key(_describe(entry))
+            isinstance(key, str)
+            and key.lower() in {"name", "key", "field"}
+            and is_sensitive_key(_describe(entry))
             for key, entry in pairs
         )
         for key, entry in pairs:

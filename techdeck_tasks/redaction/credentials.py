@@ -55,7 +55,9 @@ def _find_authorization(subject: Subject) -> Iterator[Span]:
         else:
             value = _VALUE.match(text, start)
             done = value.end() if value else start
-            if not match["scheme"] and (shapes.is_plain_word(text[start:done].rstrip(".")) or ":" in text[start:done]):
+            if not match["scheme"] and (
+                shapes.is_plain_word(text[start:done].rstrip(".")) or ":" in text[start:done]
+            ):
                 continue  # "authorization: denied for this user"
         if done > start and not shapes.is_prose(text[start:done][:200]):
             yield start, done
@@ -76,12 +78,18 @@ def _find_cookies(subject: Subject) -> Iterator[Span]:
 
 
 def _is_bearer_value(value: str) -> bool:
-    return not (shapes.is_plain_word(value.rstrip(".,:;")) or shapes.is_state(value) or shapes.is_trivial(value))
+    return not (
+        shapes.is_plain_word(value.rstrip(".,:;")) or shapes.is_state(value) or shapes.is_trivial(value)
+    )
 
 
 # Up to the last "@" of the authority: passwords hold "@", "," and ";" as they are more often than one would think.
-_USERINFO = re.compile(r"://(?P<user>[^\s/?#\"'`<>@:]{0,256}+)(?P<colon>:?)(?P<password>[^\s/?#\"'`<>]{0,1024}+)")
-_LOOSE_PASSWORD = re.compile(r"://[^\s/?#\"'`<>@:]{0,128}:(?P<password>[^\s\"'`<>@]{1,128}+)@(?=[A-Za-z0-9.-]{1,128}+(?:[:/\"'\s]|\Z))")
+_USERINFO = re.compile(
+    r"://(?P<user>[^\s/?#\"'`<>@:]{0,256}+)(?P<colon>:?)(?P<password>[^\s/?#\"'`<>]{0,1024}+)"
+)
+_LOOSE_PASSWORD = re.compile(
+    r"://[^\s/?#\"'`<>@:]{0,128}:(?P<password>[^\s\"'`<>@]{1,128}+)@(?=[A-Za-z0-9.-]{1,128}+(?:[:/\"'\s]|\Z))"
+)
 
 
 def _find_url_credentials(subject: Subject) -> Iterator[Span]:
@@ -92,7 +100,9 @@ def _find_url_credentials(subject: Subject) -> Iterator[Span]:
             at = match["password"].rfind("@")
             if at > 0:
                 yield match.start("password"), match.start("password") + at
-            elif at < 0 and (loose := _LOOSE_PASSWORD.match(text, match.start())) and "/" in loose["password"]:
+            elif (
+                at < 0 and (loose := _LOOSE_PASSWORD.match(text, match.start())) and "/" in loose["password"]
+            ):
                 # "/", "?" or "#" inside the password. A port and a path ("host:80/a@b") is not one.
                 if not loose["password"][0].isdigit() or not loose["password"].split("/")[0].isdigit():
                     yield loose.span("password")
@@ -102,7 +112,9 @@ def _find_url_credentials(subject: Subject) -> Iterator[Span]:
             yield match.span("user")
 
 
-_PEM_BEGIN = re.compile(r"-----BEGIN [A-Z0-9 ]{1,60}-----|---- BEGIN SSH2 [A-Z ]{1,40}----|PuTTY-User-Key-File-\d:")
+_PEM_BEGIN = re.compile(
+    r"-----BEGIN [A-Z0-9 ]{1,60}-----|---- BEGIN SSH2 [A-Z ]{1,40}----|PuTTY-User-Key-File-\d:"
+)
 _PEM_BODY = re.compile(
     r"""(?:\s|\\{1,8}[nrt]|["'+,\\]|%0[ad])*+
     (?:[A-Za-z][A-Za-z-]{1,30}:\ [^\n\\]{1,200}+ | [A-Za-z0-9+/=_-]{12,}+ | [A-Za-z0-9+/=]{1,80}(?=\s*\Z|\s*\\?n?-----|\\n["']) )""",
@@ -138,24 +150,33 @@ CREDENTIAL_RULES: tuple[Rule, ...] = (
             "curl -H 'Authorization: Basic «dXNlcjpwYXNz»' https://api.test",
             "headers={'Authorization': 'Bearer «abc»', 'Accept': '*/*'}",
             'Authorization: Digest «username="mia", realm="x", response="6629fae49393a05397450978507c4ef1"»',
-            'Authorization: Negotiate «YIIabc123»',
+            "Authorization: Negotiate «YIIabc123»",
             "Authorization:«raw-value-1»",
         ),
-        benign=("authorization: denied for user 7", "missing Authorization header", "authorization failed: retry"),
+        benign=(
+            "authorization: denied for user 7",
+            "missing Authorization header",
+            "authorization failed: retry",
+        ),
     ),
     Rule(
         name="bearer-value",
         reason="A bearer token is a credential wherever it is printed.",
-        find=matching(r"(?i:\bbearer) (?:[ \t]|%20|\+){1,4} (?P<secret> [A-Za-z0-9._~+/=%|:@-]{6,}+)", _is_bearer_value),
-        hints=("bearer",),
+        find=matching(
+            r"(?i:\bbearer) (?:[ \t]|%20|\+){1,4} (?P<secret> [A-Za-z0-9._~+/=%|:@-]{6,}+)", _is_bearer_value
+        ),
+        words=("bearer",),
         leaks=("sent Bearer «abc-def-012» twice",),
         benign=("Bearer token missing", "bearer authentication is required"),
     ),
     Rule(
         name="basic-value",
         reason="Basic credentials are user and password in base64.",
-        find=matching(r"\b[Bb]asic[ ](?P<secret>[A-Za-z0-9+/]{6,}+={0,2})", lambda value: not shapes.is_plain_word(value.rstrip(".,")) or value.endswith("=")),
-        hints=("basic ",),
+        find=matching(
+            r"\b[Bb]asic[ ](?P<secret>[A-Za-z0-9+/]{6,}+={0,2})",
+            lambda value: not shapes.is_plain_word(value.rstrip(".,")) or value.endswith("="),
+        ),
+        words=("basic",),
         leaks=("challenge answered with Basic «dXNlcjpwYXNz»",),
         benign=("Basic authentication failed", "basic auth"),
     ),
@@ -163,7 +184,7 @@ CREDENTIAL_RULES: tuple[Rule, ...] = (
         name="cookie-header",
         reason="Cookies hold sessions.",
         find=_find_cookies,
-        hints=("cookie",),
+        words=("cookie", "cookies"),
         leaks=("Cookie: «sid=abc; theme=dark»", "{'Set-Cookie': '«id=7f; HttpOnly»'}"),
         benign=("cookie: not set", "cookies disabled"),
     ),
@@ -218,7 +239,19 @@ CREDENTIAL_RULES: tuple[Rule, ...] = (
             | qyapi\.weixin\.qq\.com/cgi-bin/webhook/ | events\.pagerduty\.com/integration/ )
             [^\s"'`<>]{6,}+)""",
         ),
-        hints=("hook", ".office.com", "ifttt", "logic.azure", "chat.googleapis", "telegram.org", "pagerduty"),
+        words=(
+            "hooks",
+            "hook",
+            "webhook",
+            "webhooks",
+            "webhookb",
+            "office",
+            "ifttt",
+            "logic",
+            "chat",
+            "telegram",
+            "pagerduty",
+        ),
         leaks=("POST https://«hooks.slack.com/services/T000/B000/abc» 404",),
         benign=("see https://api.slack.com/messaging/webhooks",),
     ),
@@ -230,7 +263,7 @@ CREDENTIAL_RULES: tuple[Rule, ...] = (
             (?P<secret> [^\s"'\\]{3,}+ )""",
             lambda value: not value.isdigit(),
         ),
-        hints=("-u", "--auth", "-a ", "--cred", "--proxy-user"),
+        hints=("-u", "--auth", " -a ", "--cred"),
         leaks=("curl -u mia:«hunter2$» https://api.test", 'curl --user "mia:«a@b#c»" x'),
         benign=("docker run -u 1000:100 image", "tail -u"),
     ),
@@ -242,7 +275,30 @@ CREDENTIAL_RULES: tuple[Rule, ...] = (
             (?:[ ][^\s|;&\n]{1,80}){0,12}? [ ](?:-p(?!\ )|-p[ ]|-a[ ]|-w[ ]|-P[ ]|-storepass[ ]|-keypass[ ]|-passin[ ]pass:) (?P<secret>(?!-)[^\s|;&"']{3,}+)""",
             lambda value: not value.isdigit(),
         ),
-        hints=(" -p", " -a ", " -w ", "pass "),
+        words=(
+            "mysql",
+            "mysqldump",
+            "mysqladmin",
+            "mariadb",
+            "sshpass",
+            "mongo",
+            "mongosh",
+            "mongodump",
+            "redis",
+            "docker",
+            "psql",
+            "ldapsearch",
+            "smbclient",
+            "sqlcmd",
+            "openssl",
+            "zip",
+            "unzip",
+            "keytool",
+            "helm",
+            "vault",
+            "cqlsh",
+            "clickhouse",
+        ),
         leaks=("mysql -h db -u app -p«hunter2» audit", "sshpass -p «horse» ssh host"),
         benign=("psql -h db -p 5432", "mkdir -p /tmp/x"),
     ),
@@ -250,7 +306,7 @@ CREDENTIAL_RULES: tuple[Rule, ...] = (
         name="pem-block",
         reason="Key files, whole or cut off, on many lines or on one.",
         find=_find_pem,
-        hints=("----begin", "---- begin", "putty-user-key"),
+        hints=("--begin", "-- begin", "putty-user-key"),
         leaks=(
             "key «-----BEGIN PRIVATE KEY-----\nMIIBVAIBADANBgkqhkiG9w0B\nAQEFAASC\n-----END PRIVATE KEY-----»",
             r"'«-----BEGIN EC PRIVATE KEY-----\nMHcCAQEEIIabcdefghijkl\nmnopqrstuvwxyz0123»' is no key",
@@ -260,7 +316,9 @@ CREDENTIAL_RULES: tuple[Rule, ...] = (
     Rule(
         name="ssh-and-htpasswd",
         reason="Public key lines identify a person; crypt hashes can be broken offline.",
-        find=matching(r"(?<![\w/+])(?P<secret>AAAA[BCE][0-9A-Za-z+/]{40,}+={0,2} | \$(?:2[abxy]|5|6|1|apr1|y|argon2id?|scrypt|pbkdf2[\w-]{0,20})\$[./0-9A-Za-z$,=+-]{12,}+ | \{S?SHA\d{0,3}\}[A-Za-z0-9+/=]{20,}+)"),
+        find=matching(
+            r"(?<![\w/+])(?P<secret>AAAA[BCE][0-9A-Za-z+/]{40,}+={0,2} | \$(?:2[abxy]|5|6|1|apr1|y|argon2id?|scrypt|pbkdf2[\w-]{0,20})\$[./0-9A-Za-z$,=+-]{12,}+ | \{S?SHA\d{0,3}\}[A-Za-z0-9+/=]{20,}+)"
+        ),
         hints=("aaaa", "$", "{s"),
         leaks=("user mia:«$2b$12$abcdefghijklmnopqrstuv» locked",),
         benign=("costs $1$ or $5", "ssh-rsa AAAAB3"),

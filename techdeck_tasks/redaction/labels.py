@@ -74,7 +74,12 @@ def find_labelled(subject: Subject) -> Iterator[Span]:
             continue
         level = sensitivity_of(text, folded, start, word, joint["tail"])
         value = text[span[0] : span[1]]
-        if level and value and not shapes.is_trivial(value) and _Candidate(text, start, word, joint, value).is_secret(level):
+        if (
+            level
+            and value
+            and not shapes.is_trivial(value)
+            and _Candidate(text, start, word, joint, value).is_secret(level)
+        ):
             done = span[1]
             yield span
 
@@ -139,7 +144,9 @@ class _Candidate:
         """Decide whether the value must go, under a name of this level."""
         joint, value = self.joint, self.value
         if level is Sensitivity.RANDOM:
-            return not joint["tag"] and (shapes.looks_random(value) or (shapes.is_hex(value) and len(value) >= 32))  # noqa: PLR2004
+            return not joint["tag"] and (
+                shapes.looks_random(value) or (shapes.is_hex(value) and len(value) >= 32)
+            )  # noqa: PLR2004
         if joint["comma"]:
             if self.prefix.startswith("--"):
                 return not value.startswith("-")
@@ -186,7 +193,11 @@ class _Candidate:
             return shapes.looks_assigned(value) and (bool(self.prefix) or not _is_identifier(value))
         if self.word != "pass" and shapes.looks_assigned(value):
             return True
-        if level is not Sensitivity.PASSWORD or (self.word == "pass" and not self.prefix) or shapes.is_state(value):
+        if (
+            level is not Sensitivity.PASSWORD
+            or (self.word == "pass" and not self.prefix)
+            or shapes.is_state(value)
+        ):
             return False
         if self.joint["quote"] and self.word != "secret":
             return not shapes.is_prose(value)

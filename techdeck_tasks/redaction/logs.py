@@ -13,7 +13,8 @@ from techdeck_tasks.redaction.sanitizer import redact
 
 # What logging itself puts on a record. Everything else came from `extra=` or another filter.
 _STANDARD_FIELDS: Final = frozenset(
-    vars(logging.LogRecord("", logging.NOTSET, "", 0, "", (), None)).keys() | {"message", "asctime", "taskName"}
+    vars(logging.LogRecord("", logging.NOTSET, "", 0, "", (), None)).keys()
+    | {"message", "asctime", "taskName"}
 )
 # Written by the program, not by its data.
 _EVENT_FIELDS: Final = frozenset({"level", "logger", "timestamp", "log_level", "positional_args"})

@@ -9,8 +9,8 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 
-from techdeck_tasks.redaction.rule import Rule, matching
-from techdeck_tasks.redaction.shapes import is_hex, is_operational, is_prose, is_state, is_trivial, is_uuid
+from techdeck_tasks.redaction.rule import Rule, anchored, matching
+from techdeck_tasks.redaction.shapes import is_hex, is_prose, is_state, is_trivial, is_uuid
 
 _QUOTE = r"(?:\\{0,8}[\"'`])?"
 # What stands between a label and its value: "number is", ": ", "=", "['", " no. #".
@@ -21,7 +21,7 @@ _NUMBERED = r"""(?:
     mrn | med(?:ical)?[ _-]?rec(?:ord)? | mbi | hicn | ohip | medicare | medicaid
   | (?:patient|member|subscriber|beneficiary|enrollee|insured|policy|policy[ _-]?holder|claim|chart|encounter|insurance|health[ _-]?(?:plan|insurance|card))
     [ _-]?(?:id|plan|account|card|beneficiary|number|num|no\.?|\#|identifier)(?:[ _-]?(?:id|beneficiary))?
-  | (?:bank[ _-]?|checking[ _-]?|savings[ _-]?|billing[ _-]?|patient[ _-]?)?acc(?:oun)?t | iban | routing | sort[ _-]?code | swift | bsb
+  | (?:bank[ _-]?|checking[ _-]?|savings[ _-]?|billing[ _-]?|patient[ _-]?)?acc(?:oun)?t(?:[ _-]?id)? | iban | routing | sort[ _-]?code | swift | bsb
   | certificate | licen[cs]e(?:[ _-]?plate)? | driv(?:er|ing)'?s?[ _-]?licen[cs]e | dl | dvla | plate | registration
   | passport | travel[ _-]?document | national[ _-]?(?:id|insurance) | voter[ _-]?id | identity[ _-]?card | id[ _-]?card | residence[ _-]?permit
   | vin | vehicle(?:[ _-]?(?:id|identification|registration|serial))? | serial | device[ _-]?(?:id|serial) | imei | imsi | meid | iccid | udi | pacemaker | implant
@@ -32,7 +32,7 @@ _NUMBERED = r"""(?:
 
 _MONTH = r"(?:jan(?:uary)?|feb(?:ruary)?|mar(?:ch)?|apr(?:il)?|may|june?|july?|aug(?:ust)?|sept?(?:ember)?|oct(?:ober)?|nov(?:ember)?|dec(?:ember)?)"
 _DATE = rf"""(?:
-    \d{{1,4}}[-/.]\d{{1,2}}[-/.]\d{{1,4}}(?:[T ]\d\d:\d\d(?::\d\d(?:\.\d{{1,9}})?)?[ ]?(?:Z|[+-]\d\d:?\d\d)?)?
+    \d{{1,4}}[-/.]\d{{1,2}}[-/.]\d{{1,4}}(?:[t ]\d\d:\d\d(?::\d\d(?:\.\d{{1,9}})?)?[ ]?(?:z|[+-]\d\d:?\d\d)?)?
   | \d{{1,2}}(?:st|nd|rd|th)?[ ./-]{{0,2}}(?:of[ ])?{_MONTH}(?:[ ,./-]{{1,2}}\d{{2,4}})?
   | {_MONTH}[ .-]{{1,2}}\d{{1,2}}(?:st|nd|rd|th)?(?:,?[ -]\d{{2,4}})? | {_MONTH}[ ,/-]{{1,2}}\d{{4}}
   | (?:19|20)\d{{6}} | \d{{1,2}}[-/]\d{{2,4}} | (?:18|19|20)\d\d )(?![\w])"""
@@ -45,9 +45,14 @@ _DATED = r"""(?:
 )"""
 
 
+_MEASURE = re.compile(
+    r"v?\d+(?:\.\d+)+|\d{4}-\d\d-\d\d.*|0x.*|\d+(?:ms|s|kb|mb|gb|%)", re.IGNORECASE | re.DOTALL
+)
+
+
 def _is_number(value: str) -> bool:
     digits = sum(map(str.isdigit, value))
-    if digits < 3 or digits * 3 < len(value.replace(" ", "")) or is_operational(value):
+    if digits < 3 or digits * 3 < len(value.replace(" ", "")) or _MEASURE.fullmatch(value):  # noqa: PLR2004
         return False
     return not is_uuid(value) and not (is_hex(value) and len(value) >= 32)
 
@@ -56,31 +61,39 @@ def _is_name(value: str) -> bool:
     return not (is_trivial(value) or is_prose(value) or is_state(value.split()[0]))
 
 
-_NUMBER_ANCHORS = (
-    "mrn", "medical", "medicare", "medicaid", "med_rec", "mbi", "patient", "member", "subscriber", "beneficiary", "enrollee", "insur",
-    "policy", "claim", "chart", "health", "account", "acct", "routing", "sort code", "certificate", "licen", "driv", "dvla", "plate",
-    "passport", "travel", "national", "voter", "identity", "id card", "vin", "vehicle", "serial", "device", "imei", "implant",
-    "npi", "dea", "ssn", "social", "itin", "ein", "tax", "nhs", "nino", "paye", "aadha", "cpf", "card", "phone", "tel", "mobile", "cell",
-    "fax", "pager",
+# Words that the labels begin with, alone or as part of a name without separators.
+_NUMBER_WORDS = (
+    "mrn", "med", "medical", "medicare", "medicaid", "mbi", "hicn", "patient", "patientid", "member", "memberid", "subscriber",
+    "subscriberid", "beneficiary", "beneficiaryid", "enrollee", "insured", "insurance", "policy", "policyid", "policynumber",
+    "claim", "claimid", "chart", "health", "healthplan", "account", "accountnumber", "accountno", "acct", "bank", "billing",
+    "checking", "savings", "iban", "routing", "sort", "swift", "certificate", "licence", "license", "driver", "drivers",
+    "driving", "dvla", "plate", "passport", "passportnumber", "travel", "national", "nationalid", "voter", "identity",
+    "vin", "vehicle", "serial", "serialnumber", "device", "deviceid", "imei", "imsi", "meid", "iccid", "udi", "implant",
+    "pacemaker", "npi", "dea", "upin", "ssn", "social", "itin", "ein", "tax", "taxid", "nhs", "nino", "paye", "utr", "aadhaar",
+    "aadhar", "pan", "abn", "acn", "tfn", "nric", "cpf", "cnpj", "pesel", "bsn", "curp", "nif", "nie", "rrn", "cnic", "nin",
+    "card", "credit", "debit", "cardnumber", "creditcard", "ccn", "phone", "phonenumber", "telephone", "tel", "mobile",
+    "cell", "fax", "pager", "whatsapp", "sms", "fingerprint",
 )  # fmt: skip
-_DATE_ANCHORS = (
-    "dob", "d.o.b", "date of", "date_of", "birth", "born", "bday", "admi", "discharge", "death", "died", "deceased", "service", "encounter",
-    "visit", "appointment", "surgery", "procedure", "exam", "treat", "diagnos", "seen", "immuni", "vaccin", "dos", "today",
+_DATE_WORDS = (
+    "dob", "date", "dateofbirth", "birth", "birthdate", "birthday", "born", "bday", "admit", "admitted", "admission", "discharge",
+    "discharged", "death", "died", "deceased", "service", "encounter", "visit", "appointment", "surgery", "procedure",
+    "exam", "treatment", "treated", "diagnosis", "diagnosed", "seen", "immunization", "immunisation", "vaccination",
+    "dos", "dod", "today", "admissiondate", "dischargedate", "deathdate",
 )  # fmt: skip
-_NAME_ANCHORS = ("patient", "member", "subscriber", "beneficiary", "insured", "guarantor", "guardian", "next", "physician", "doctor", "provider",
-    "first", "last", "full", "middle", "maiden", "given", "family", "surname", "legal", "preferred", "mother", "holder")
+_NAME_WORDS = ("name", "holder", "surname", "patientname", "membername", "firstname", "lastname", "fullname", "middlename", "maidenname", "givenname", "familyname", "legalname")  # fmt: skip
 
 
 PARTICULAR_RULES: tuple[Rule, ...] = (
     Rule(
         name="labelled-number",
         reason="Record, plan, account, certificate, licence, vehicle and device numbers, 164.514(b)(2)(i)(H) to (M).",
-        find=matching(
-            rf"(?i:(?<![a-z0-9]) {_NUMBERED}(?![a-z]) {_JOINT} (?P<secret> (?:[a-z]{{2,5}}(?=[ ]\d))? [ ]? \(?\+?(?=[\w-]{{0,8}}\d)[a-z0-9][\w./-]{{2,40}} (?:[ -]{{1,2}}[a-z]{{0,4}}\d[\w/-]{{0,20}}){{0,5}}+ ))",
+        find=anchored(
+            _NUMBER_WORDS,
+            rf"(?:(?<![a-z0-9]) {_NUMBERED}(?![a-z]) {_JOINT} (?P<secret> (?:[a-z]{{2,5}}(?=[ ]\d))? [ ]? \(?\+?(?=[\w-]{{0,8}}\d)[a-z0-9][\w./-]{{2,40}}(?<=\w) (?:[ -]{{1,2}}[a-z]{{0,4}}\d[\w/-]{{0,20}}){{0,5}}+ ))",
             _is_number,
         ),
-        numeric=False,
-        hints=tuple("0123456789"),
+        words=_NUMBER_WORDS,
+        digits=3,
         leaks=(
             "MRN: «00451278»",
             '{"member_id": "«XK-55120»"}',
@@ -89,7 +102,13 @@ PARTICULAR_RULES: tuple[Rule, ...] = (
             "my travel document is «A12803456»",
             "device serial «SN-889-201»",
         ),
-        benign=("account 12 locked", "license expired 2024-03-15", "patient id missing", "serial 5", "certificate verify failed (_ssl.c:1007)"),
+        benign=(
+            "account 12 locked",
+            "license expired 2024-03-15",
+            "patient id missing",
+            "serial 5",
+            "certificate verify failed (_ssl.c:1007)",
+        ),
     ),
     Rule(
         name="stated-number",
@@ -98,18 +117,17 @@ PARTICULAR_RULES: tuple[Rule, ...] = (
             r"(?i:\b(?:number|licen[cs]e|document|passport|id[ ]card)[ ](?:is|was)[ ]:? (?P<secret>(?:[a-z]{2,5}[ ])?[a-z]{0,3}\d[\w./-]{3,30}(?:[ -][a-z]{0,4}\d[\w/-]{0,12}){0,4}+))",
             _is_number,
         ),
-        hints=("number is", "number was", "license is", "licence is", "document is", "passport is", "id card"),
+        digits=3,
+        words=("number", "license", "licence", "document", "passport", "card"),
         leaks=("The number is «11A 12345».",),
         benign=("the number is 5", "line number is 120"),
     ),
     Rule(
         name="labelled-date",
         reason="Dates of birth, admission, discharge, service and death, 164.514(b)(2)(i)(C).",
-        find=matching(rf"(?i:(?<![a-z0-9]) {_DATED} {_JOINT} (?P<secret>{_DATE}))"),
-        hints=(
-            "dob", "d.o.b", "birth", "born", "bday", "admi", "discharge", "death", "died", "deceased", "service", "date of", "date_of", "encounter",
-            "visit", "appointment", "surgery", "procedure", "exam", "treat", "diagnos", "seen", "dos", "dod", "today", "ation",
-        ),
+        find=anchored(_DATE_WORDS, rf"(?<![a-z0-9]) {_DATED} {_JOINT} (?P<secret>{_DATE})"),
+        words=_DATE_WORDS,
+        digits=1,
         leaks=(
             "DOB: «02.12.1979»",
             '{"birth_date": "«1979-12-02»"}',
@@ -117,7 +135,12 @@ PARTICULAR_RULES: tuple[Rule, ...] = (
             "date of service «03/04/2021»",
             "Today is «2021-03-04T05:06:07Z», or not",
         ),
-        benign=("2020-06-23T16:53:24Z app[worker.2]: failed", "service 12 failed", "date/time field value out of range: \"2024-02-31\"", "procedure 17 not found"),
+        benign=(
+            "2020-06-23T16:53:24Z app[worker.2]: failed",
+            "service 12 failed",
+            'date/time field value out of range: "2024-02-31"',
+            "procedure 17 not found",
+        ),
     ),
     Rule(
         name="labelled-name",
@@ -129,7 +152,7 @@ PARTICULAR_RULES: tuple[Rule, ...] = (
             (?P<secret> [^\W\d_][^\s"'`,;:=<>()\[\]{{}}\\]{{0,40}}+ (?:[ ](?:[^\W\d_]\.|(?![a-z]{{1,20}}\b(?<!van)(?<!de)(?<!von))[^\W\d_][^\s"'`,;:=<>()\[\]{{}}\\]{{0,40}})){{0,4}}+ )""",
             _is_name,
         ),
-        hints=("name", "holder"),
+        words=_NAME_WORDS,
         leaks=("patient name: «Mia Kay» admitted", "{'first_name': '«Mia»', 'age': 4}"),
         benign=("hostname: db", "full_name: field required", "last_name=None", "filename: x"),
     ),
@@ -140,7 +163,8 @@ PARTICULAR_RULES: tuple[Rule, ...] = (
             rf"""(?i:(?<![a-z0-9]) (?: (?: (?:street|home|postal|mailing|residential|billing|shipping|patient)[ _-]?address | address(?:[ _-]?line)?[ _-]?[12]? ) {_QUOTE}\]?
                 \s{{0,4}}(?:[:=]|=>|\bis\b)\s{{0,4}}{_QUOTE} (?P<secret>\d{{1,6}}[a-z]?[ ][^\n"'`;{{}}<>\\]{{3,80}}+) ))""",
         ),
-        hints=("address",),
+        words=("address", "homeaddress", "streetaddress"),
+        digits=1,
         leaks=("address: «12 Elm Street, Springfield»",),
         benign=("address: 0.0.0.0:8000", "address already in use", "address=10"),
     ),
@@ -150,7 +174,8 @@ PARTICULAR_RULES: tuple[Rule, ...] = (
         find=matching(
             rf"(?i:(?<![a-z0-9]) (?:zip(?:[ _-]?code)?|post(?:al)?[ _-]?code) {_QUOTE}\]? \s{{0,4}}(?:[:=]|=>|\bis\b)\s{{0,4}}{_QUOTE} (?P<secret>\d{{5}}(?:-\d{{4}})?|[a-z]{{1,2}}\d[a-z\d]?[ ]?\d[a-z]{{2}})(?!\w))",
         ),
-        hints=("zip", "post"),
+        words=("zip", "zipcode", "post", "postal", "postcode", "postalcode"),
+        digits=1,
         leaks=("zip: «02139-1234»", '"postal_code": "«SW1A 1AA»"'),
         benign=("zip: 3 files", "post: 200"),
     ),

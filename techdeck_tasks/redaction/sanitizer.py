@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from typing import Final
 
 from techdeck_tasks.redaction.catalogue import RULES
-from techdeck_tasks.redaction.rule import REDACTED, Span, Subject
+from techdeck_tasks.redaction.rule import REDACTED, Finder, Span, Subject
 
 MAX_VISIBLE_CHARS: Final = 500
 """A message is cut here (the specification's limit) ..."""
@@ -24,8 +24,31 @@ _WINDOW_CHARS: Final = 2**14
 
 _LONGEST_WORD: Final = 4096
 _ROUNDS: Final = 8
-_FINDERS: Final = [(rule.hints or ("",), rule.find) for rule in RULES if not rule.numeric]
-_NUMERIC_FINDERS: Final = [rule.find for rule in RULES if rule.numeric]
+
+
+class _Index:
+    """The rules that apply to text with a given number of digits, by what calls them up."""
+
+    def __init__(self, digits: int) -> None:
+        rules = [rule for rule in RULES if rule.digits <= digits]
+        self.always = [rule.find for rule in rules if not rule.hints and not rule.words]
+        self.by_hint = [(hint, rule.find) for rule in rules for hint in rule.hints]
+        self.by_word: dict[str, list[Finder]] = {}
+        for rule in rules:
+            for word in rule.words:
+                self.by_word.setdefault(word, []).append(rule.find)
+        self.words = frozenset(self.by_word)
+
+    def finders(self, subject: Subject) -> list[Finder]:
+        """Return each finder whose rule applies, once."""
+        folded = subject.folded
+        called = [find for hint, find in self.by_hint if hint in folded]
+        for word in self.words & subject.words:
+            called += self.by_word[word]
+        return self.always + list(dict.fromkeys(called)) if called else self.always
+
+
+_INDEXES: Final = {digits: _Index(digits) for digits in (0, 1, 3, 6)}
 
 
 def redact(text: str) -> str:
@@ -93,18 +116,11 @@ def _cut(text: str) -> str:
 
 
 def _find(text: str) -> list[Span]:
-    """Ask every rule whose hint occurs in `text`."""
+    """Ask every rule that applies."""
     subject = Subject(text)
-    folded = subject.folded
     spans: list[Span] = []
-    for hints, find in _FINDERS:
-        for hint in hints:
-            if hint in folded:
-                spans.extend(find(subject))
-                break
-    if subject.numeric:
-        for find in _NUMERIC_FINDERS:
-            spans.extend(find(subject))
+    for find in _INDEXES[subject.digits].finders(subject):
+        spans.extend(find(subject))
     if not spans:
         return spans
     return [span for span in spans if _has_content(text[span[0] : span[1]])]

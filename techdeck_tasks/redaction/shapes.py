@@ -25,7 +25,9 @@ _VERDICTS = frozenset(
     """allowed blank cannot characters denied empty expected expired field found incorrect invalid least match missing
     must null provided recognized required revoked should unsupported valid wrong""".split()
 )
-_FUNCTION_WORDS = frozenset("a an and are as be but by for from has have in is it its not of on or that the this to was with".split())
+_FUNCTION_WORDS = frozenset(
+    "a an and are as be but by for from has have in is it its not of on or that the this to was with".split()
+)
 # A single word after a label that tells its state rather than its value.
 _STATES = frozenset(
     """absent accepted added and are authentication as authorization auth bad because blank but bucket cannot change changed
@@ -142,7 +144,12 @@ def _random_segment(segment: str) -> bool:
         # Few digits: short words in CamelCase are dense as well, but begin with a single capital.
         capitals = [len(run) for run in runs if "A" <= run[0] <= "Z"]
         return digits >= 2 or sum(length > 1 for length in capitals) * 4 >= len(capitals)  # noqa: PLR2004
-    return len(segment) >= 22 and digits >= 3 and len(runs) / len(segment) >= 0.25 and digits < len(segment) * 0.7
+    return (
+        len(segment) >= 22
+        and digits >= 3
+        and len(runs) / len(segment) >= 0.25
+        and digits < len(segment) * 0.7
+    )
 
 
 def looks_random(value: str) -> bool:

@@ -11,7 +11,7 @@ from techdeck_tasks.redaction.vendors import vendor_token_end
 
 # A run of the characters that tokens are made of, and its parts: "key=value", "+value".
 _RUN = re.compile(r"[A-Za-z0-9_~+.=-]{15,}+")
-_PART = re.compile(r"(?<![^.=+-])[A-Za-z0-9_~][A-Za-z0-9_~+.-]{14,}+")
+_PART = re.compile(r"[A-Za-z0-9_~][A-Za-z0-9_~+.-]{14,}+")
 _PIECE = re.compile(r"[^.]{15,}")
 _BASE64_REST = re.compile(r"[A-Za-z0-9/+_-]*={0,2}")
 # What no token looks like: words in any case, hashes, UUIDs, numbers.
@@ -53,7 +53,9 @@ def _token_end(text: str, part: re.Match[str]) -> int:
 
 def _is_base64(value: str) -> bool:
     """Tell whether a run with slashes is base64 and no path, whose parts are words."""
-    joined = "".join(part for part in re.split(r"[/+=]", value) if not _WORDS.fullmatch(part) or len(part) <= 2)  # noqa: PLR2004
+    joined = "".join(
+        part for part in re.split(r"[/+=]", value) if not _WORDS.fullmatch(part) or len(part) <= 2
+    )  # noqa: PLR2004
     return len(joined) * 10 >= len(value) * 8 and (looks_random(joined) or looks_random(joined[:40]))
 
 
@@ -81,7 +83,7 @@ TOKEN_RULES: tuple[Rule, ...] = (
     Rule(
         name="base64",
         reason="Keys, credentials and whole documents travel in base64, whose slashes look like a path's.",
-        find=matching(r"[A-Za-z0-9+](?<![\w+/=.~-].)(?=[A-Za-z0-9]{0,60}[/+])[A-Za-z0-9+/]{31,}+={0,2}(?![\w~-])", _is_base64),
+        find=matching(r"[A-Za-z0-9+/]{32,}+={0,2}(?![\w~-])", _is_base64),
         hints=("/", "+"),
         leaks=("sealed as «sw+DBAJC4gQHk/jk/zRhpjbp+NPzU2bnt16780kAOJ8=» today",),
         benign=("no usr/lib/python3/distpackages/celery/app/base/Task/apply", "a/b"),
@@ -97,7 +99,10 @@ TOKEN_RULES: tuple[Rule, ...] = (
     Rule(
         name="tilde-token",
         reason="Only tokens mix tildes with letters and digits: Microsoft, Entra and WCF values.",
-        find=matching(r"(?<![\w~./-]) (?=[\w.-]{0,40}~) [\w~.-]{24,} (?![\w~-])", lambda value: "~/" not in value and any(map(str.isdigit, value)) and any(map(str.isupper, value))),
+        find=matching(
+            r"(?<![\w~./-]) (?=[\w.-]{0,40}~) [\w~.-]{24,} (?![\w~-])",
+            lambda value: "~/" not in value and any(map(str.isdigit, value)) and any(map(str.isupper, value)),
+        ),
         hints=("~",),
         leaks=("<value>«~Gg1A~nABCdEf2vpg_nXBGqFsbGK-t»</value>",),
         benign=("copy ~/data to ~user", "a ~ b"),

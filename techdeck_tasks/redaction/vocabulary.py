@@ -24,7 +24,9 @@ class Sensitivity(IntEnum):
 
 # Words that stand in names, in lower case, under the first letters that they share.
 _WORDS: dict[str, dict[str, Sensitivity]] = {
-    "pass": dict.fromkeys(("pass", "password", "passwd", "passphrase", "passcode", "passwort"), Sensitivity.PASSWORD),
+    "pass": dict.fromkeys(
+        ("pass", "password", "passwd", "passphrase", "passcode", "passwort"), Sensitivity.PASSWORD
+    ),
     "pwd": {"pwd": Sensitivity.PASSWORD},
     "secret": {"secret": Sensitivity.PASSWORD},
     "contrase": {"contrase": Sensitivity.PASSWORD},
@@ -37,8 +39,12 @@ _WORDS: dict[str, dict[str, Sensitivity]] = {
     "jwt": {"jwt": Sensitivity.SECRET},
     "bearer": {"bearer": Sensitivity.SECRET},
     "user_data": {"user_data": Sensitivity.SECRET},
-    "sess": dict.fromkeys(("sessionid", "session_id", "session-id", "session id", "sessid"), Sensitivity.SECRET),
-    "connection": dict.fromkeys(("connectionstring", "connection_string", "connection string"), Sensitivity.SECRET),
+    "sess": dict.fromkeys(
+        ("sessionid", "session_id", "session-id", "session id", "sessid"), Sensitivity.SECRET
+    ),
+    "connection": dict.fromkeys(
+        ("connectionstring", "connection_string", "connection string"), Sensitivity.SECRET
+    ),
     "key": {"key": Sensitivity.ASSIGNED},
     "auth": {"auth": Sensitivity.ASSIGNED},
     "signature": {"signature": Sensitivity.ASSIGNED},

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any, ClassVar, NoReturn
+import logging
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from celery import Task
-from celery.exceptions import Reject, Retry
+from celery.exceptions import MaxRetriesExceededError, Reject, Retry
 
+from techdeck_tasks.audit.event import AuditUnavailableError
 from techdeck_tasks.errors import (
     Classification,
     RetryExhaustedError,
@@ -17,14 +20,23 @@ from techdeck_tasks.errors import (
     is_control_flow,
 )
 from techdeck_tasks.events import ExecutionSucceeded, Outcome, RetryScheduled
-from techdeck_tasks.resilience.backoff import Refusal, RetryDecision, RetryPolicy, decide
+from techdeck_tasks.resilience.backoff import MAX_RETRIES_LIMIT, Refusal, RetryDecision, RetryPolicy, decide
+from techdeck_tasks.tasks.broker import OUTAGE, outages_told
 from techdeck_tasks.tasks.disclosure import disclosable
 from techdeck_tasks.tasks.services import TaskServices, services_of
+from techdeck_tasks.tasks.visibility import refuse_long_countdowns
+
+if TYPE_CHECKING:
+    from celery import Celery
+    from celery.canvas import Signature
+
+logger = logging.getLogger(__name__)
 
 STARTED_HEADER = "td_started_at"
-"""Message header with the moment the first attempt began, in seconds since 1970; retries carry it on."""
+"""Message header with the moment the first attempt failed, in seconds since 1970; retries carry it on."""
 
 _RUNNING = "td_running"
+_NOT_SENT = "the broker was away"
 
 
 class TechDeckTask(Task):  # type: ignore[misc]  # celery ships no types
@@ -40,11 +52,15 @@ class TechDeckTask(Task):  # type: ignore[misc]  # celery ships no types
 
     Attributes:
         service: what the task depends on, for metrics and breakers; default: the task's name.
-        retry_policy: given as the option ``retry=``; default: from the settings.
+        retry_policy: given as the option ``retry=``; default: from the settings, with Celery's own option
+            ``max_retries`` where the task declares it.
     """
 
     abstract = True
     Request = "techdeck_tasks.tasks.request:TechDeckRequest"
+    resultrepr_maxsize = 0
+    # A killed child is tried again by count, which ends; Celery's redelivery would go on for ever.
+    reject_on_worker_lost = False
 
     service: ClassVar[str | None] = None
     retry_policy: ClassVar[RetryPolicy | None] = None
@@ -83,31 +99,6 @@ class TechDeckTask(Task):  # type: ignore[misc]  # celery ships no types
         """What the application gives its tasks."""
         return services_of(self.app)
 
-    def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        """Run one attempt of a task that a worker (or eager mode) traces; else just the function."""
-        request = self.request
-        if request.called_directly or getattr(request, _RUNNING, False):
-            return super().__call__(*args, **kwargs)
-        setattr(request, _RUNNING, True)
-        services = self.services
-        began = services.clock.monotonic()
-        try:
-            result = self.run(*args, **kwargs)
-        except Exception as error:
-            if is_control_flow(error):
-                raise
-            self._end_attempt(error, args, kwargs)
-        services.listeners.on_event(
-            ExecutionSucceeded(
-                service=self.service_name,
-                operation=self.name,
-                duration_s=services.clock.monotonic() - began,
-                attempt=request.retries,
-                occurred_at=services.clock.now(),
-            )
-        )
-        return result
-
     @property
     def service_name(self) -> str:
         """The service this task counts for."""
@@ -116,11 +107,50 @@ class TechDeckTask(Task):  # type: ignore[misc]  # celery ships no types
     @property
     def effective_policy(self) -> RetryPolicy:
         """The retry policy in force."""
-        return self.retry_policy or self.services.retry_policy
+        if self.retry_policy is not None:
+            return self.retry_policy
+        policy = self.services.retry_policy
+        if not _declares_max_retries(type(self)):
+            return policy
+        # None is Celery's "for ever".
+        return replace(policy, max_retries=MAX_RETRIES_LIMIT if self.max_retries is None else self.max_retries)
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        """Run one attempt of a task that a worker (or eager mode) traces; else just the function."""
+        request = self.request
+        if request.called_directly or request.get(_RUNNING):
+            return super().__call__(*args, **kwargs)
+        setattr(request, _RUNNING, True)
+        services = self.services
+        began = services.clock.monotonic()
+        try:
+            result = self.run(*args, **kwargs)
+        except Exception as error:
+            if is_control_flow(error):
+                # Celery logs it with what it was raised from, which may hold what it does not; this hides that.
+                error.__cause__ = None
+                raise
+            failure = error
+        else:
+            services.listeners.on_event(
+                ExecutionSucceeded(
+                    service=self.service_name,
+                    operation=self.name,
+                    duration_s=services.clock.monotonic() - began,
+                    attempt=request.retries,
+                    occurred_at=services.clock.now(),
+                )
+            )
+            return result
+        # Outside of the handler: what is raised inside it would carry the original as its context.
+        try:
+            raise self._end_attempt(failure, args, kwargs)
+        finally:
+            del failure
 
     def full_context(self, args: tuple[Any, ...], kwargs: Mapping[str, Any], request: Any) -> dict[str, Any]:
         """Return everything an error of this task is audited with."""
-        return {
+        context: dict[str, Any] = {
             "service": self.service_name,
             "operation": self.name,
             "task_name": self.name,
@@ -128,60 +158,105 @@ class TechDeckTask(Task):  # type: ignore[misc]  # celery ships no types
             "root_id": request.root_id,
             "parent_id": request.parent_id,
             "attempt": request.retries,
-            **self.error_context(args, kwargs),
         }
+        try:
+            context.update(self.error_context(args, kwargs))
+        except Exception as trouble:  # noqa: BLE001 - the application's own code; it must not replace the error
+            logger.warning("error_context of %s failed with %s", self.name, type(trouble).__name__)
+        return context
 
-    def _end_attempt(self, error: Exception, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> NoReturn:
-        services, request = self.services, self.request
-        context = self.full_context(args, kwargs, request)
-        classification = classify(error, context)
+    def decide(
+        self, error: BaseException, classification: Classification, context: Mapping[str, Any], request: Any
+    ) -> RetryDecision:
+        """Decide whether the attempt `request` is followed by another."""
+        services = self.services
         now = services.clock.now()
-        started = getattr(request, STARTED_HEADER, None) or now.timestamp()
-        decision = decide(
+        return decide(
             self.effective_policy,
             classification,
             attempt=request.retries,
-            elapsed_s=max(0.0, now.timestamp() - started),
+            elapsed_s=max(0.0, now.timestamp() - self._started_at(request)),
             now=now,
             rng=services.rng,
             error=error,
             context=context,
         )
-        if decision.retry:
-            services.handler.handle(error, context, outcome=Outcome.RETRY)
-            self._retry_later(error, classification, decision, started, args, kwargs)
-        final = self._final_error(error, context, decision)
-        services.handler.handle(final, context, outcome=Outcome.FAILED)
-        self.on_given_up(as_techdeck_error(final, context), args, kwargs)
-        raise disclosable(final) from None
+
+    def successor(self, request: Any, delay_s: float) -> Signature:
+        """Return the task's next attempt, with everything its message carried."""
+        return self.signature_from_request(
+            request,
+            countdown=delay_s,
+            retries=request.retries + 1,
+            headers={**(request.headers or {}), STARTED_HEADER: self._started_at(request)},
+        )
+
+    def tell_retry_scheduled(
+        self, error: TechDeckError, attempt: int, delay_s: float, args: tuple[Any, ...], kwargs: Mapping[str, Any]
+    ) -> None:
+        """Call the application's `on_retry_scheduled`; its failure is logged."""
+        _shielded(self.on_retry_scheduled, error, attempt, delay_s, args, kwargs)
+
+    def tell_given_up(self, error: TechDeckError, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> None:
+        """Call the application's `on_given_up`; its failure is logged."""
+        _shielded(self.on_given_up, error, args, kwargs)
+
+    def _started_at(self, request: Any) -> float:
+        started = (request.headers or {}).get(STARTED_HEADER)
+        # Headers are readable and writable for whoever reaches the broker.
+        return float(started) if isinstance(started, (int, float)) else self.services.clock.now().timestamp()
+
+    def _end_attempt(self, error: Exception, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Exception:
+        services, request = self.services, self.request
+        context = self.full_context(args, kwargs, request)
+        classification = classify(error, context)
+        decision = self.decide(error, classification, context, request)
+        try:
+            if decision.retry:
+                services.handler.handle(error, context, outcome=Outcome.RETRY)
+                retry = self._retry_later(error, classification, decision.delay_s, args, kwargs)
+                if retry is not None:
+                    return retry
+                decision = replace(decision, retry=False, reason=_NOT_SENT)
+            final = self._final_error(error, context, decision)
+            services.handler.handle(final, context, outcome=Outcome.FAILED)
+        except AuditUnavailableError as unaudited:
+            # What cannot be recorded must neither go on nor end as if it were.
+            final = unaudited
+        self.tell_given_up(as_techdeck_error(final, context), args, kwargs)
+        return disclosable(final)
 
     def _retry_later(
         self,
         error: Exception,
         classification: Classification,
-        decision: RetryDecision,
-        started: float,
+        delay_s: float,
         args: tuple[Any, ...],
         kwargs: Mapping[str, Any],
-    ) -> NoReturn:
-        services, attempt = self.services, self.request.retries
-        self.on_retry_scheduled(as_techdeck_error(error), attempt, decision.delay_s, args, kwargs)
+    ) -> Exception | None:
+        """Send the next attempt; return what to raise, or None where it can be neither sent nor given back."""
+        services, request = self.services, self.request
+        self.tell_retry_scheduled(as_techdeck_error(error), request.retries, delay_s, args, kwargs)
+        successor = self.successor(request, delay_s)
+        if not request.is_eager:
+            try:
+                successor.apply_async()
+            except OUTAGE as outage:
+                if not self.acks_late:
+                    return None
+                # Back to the queue: the attempt is made once more when the broker is back.
+                return Reject(type(outage).__name__, requeue=True)
         services.listeners.on_event(
             RetryScheduled(
                 service=self.service_name,
                 operation=self.name,
                 error_code=classification.error_code,
-                attempt=attempt,
-                delay_s=decision.delay_s,
+                attempt=request.retries,
+                delay_s=delay_s,
                 occurred_at=services.clock.now(),
             )
         )
-        raise self.retry(
-            exc=disclosable(error),
-            countdown=decision.delay_s,
-            max_retries=self.effective_policy.max_retries,
-            headers={STARTED_HEADER: started},
-        ) from None
+        return Retry(exc=disclosable(error), when=delay_s, is_eager=request.is_eager, sig=successor)
 
     def _final_error(self, error: Exception, context: Mapping[str, Any], decision: RetryDecision) -> Exception:
         attempts = self.request.retries + 1
@@ -194,14 +269,69 @@ class TechDeckTask(Task):  # type: ignore[misc]  # celery ships no types
             attempts=attempts,
         )
 
+    # -- Celery's own -------------------------------------------------------------------------------
+
+    @classmethod
+    def on_bound(cls, app: Celery) -> None:
+        """Refuse a retry policy that the broker would turn into double runs.
+
+        Raises:
+            SettingsError: a countdown may exceed the broker's visibility timeout.
+        """
+        super().on_bound(app)
+        if cls.retry_policy is not None:
+            refuse_long_countdowns(cls.name, cls.retry_policy, app)
+
+    def start_strategy(self, app: Celery, consumer: Any, **kwargs: Any) -> Any:
+        """Make the worker's handler of this task's messages; the settings are complete only now.
+
+        Raises:
+            SettingsError: as `on_bound`.
+        """
+        refuse_long_countdowns(self.name, self.effective_policy, app)
+        return super().start_strategy(app, consumer, **kwargs)
+
+    def apply_async(self, *args: Any, **kwargs: Any) -> Any:
+        """Send the task, as `celery.Task.apply_async`.
+
+        Raises:
+            BrokerUnavailableError: a `ServiceUnavailableError`: the broker or the result store is away; raised
+                within seconds.
+        """
+        if self.app.conf.task_always_eager:
+            return super().apply_async(*args, **kwargs)
+        with outages_told(self.name):
+            return super().apply_async(*args, **kwargs)
+
     def retry(self, *args: Any, **kwargs: Any) -> Retry:
         """Send the task again, as `celery.Task.retry`; a broker that is away then does not lose it.
 
         Celery rejects the message when it cannot publish its successor, which ends the task. Here it goes
         back to the queue, and the attempt is made once more when the broker is back.
         """
+        error = kwargs.get("exc")
+        if isinstance(error, Exception) and not self.request.called_directly:
+            kwargs["exc"] = disclosable(error)
         try:
             retry: Retry = super().retry(*args, **kwargs)
         except Reject as reject:
-            raise Reject(reject.reason, requeue=True) from None
+            requeue = reject.requeue or (self.acks_late and isinstance(reject.reason, OUTAGE))
+            raise Reject(type(reject.reason).__name__, requeue=requeue) from None
+        except MaxRetriesExceededError as exhausted:
+            # Celery's text has the arguments.
+            raise type(exhausted)(
+                f"Can't retry {self.name}[{self.request.id}]: its {self.request.retries} retries are spent"
+            ) from None
         return retry
+
+
+def _declares_max_retries(cls: type) -> bool:
+    own = cls.__mro__[: cls.__mro__.index(TechDeckTask)]
+    return any("max_retries" in base.__dict__ for base in own)
+
+
+def _shielded(hook: Callable[..., None], *args: Any) -> None:
+    try:
+        hook(*args)
+    except Exception as trouble:  # noqa: BLE001 - the application's own code; the error is handled and goes on
+        logger.error("%s of a task failed with %s", hook.__name__, type(trouble).__name__)  # noqa: TRY400 - its text may hold data

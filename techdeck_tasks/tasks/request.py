@@ -7,16 +7,27 @@ from concurrent.futures import ThreadPoolExecutor
 from functools import lru_cache
 from typing import Any, cast
 
-from billiard.einfo import ExceptionWithTraceback
+from billiard.einfo import ExceptionInfo, ExceptionWithTraceback
+from celery import signals
+from celery.exceptions import Ignore, Reject, Retry, Terminated, TimeLimitExceeded, WorkerLostError
 from celery.worker.request import Request
 
-from techdeck_tasks.errors import WorkerLostError
+from techdeck_tasks.errors import TechDeckError, as_techdeck_error, classify
+from techdeck_tasks.errors import WorkerLostError as LostError
 from techdeck_tasks.events import Outcome
-from techdeck_tasks.redaction import redact
 from techdeck_tasks.tasks.base import TechDeckTask
+from techdeck_tasks.tasks.broker import OUTAGE
+from techdeck_tasks.tasks.disclosure import disclosable
 from techdeck_tasks.tasks.messaging import MASK, mask_event
 
 logger = logging.getLogger(__name__)
+
+_STEERING = (Retry, Ignore, Reject)
+_KILLING = (WorkerLostError, TimeLimitExceeded, Terminated, SystemExit, KeyboardInterrupt, MemoryError)
+"""What Celery reports where the child could not tell itself, or where it would not live on."""
+
+_RETRIED = (WorkerLostError, SystemExit, KeyboardInterrupt, MemoryError)
+"""Of these a task is tried again. A hard limit is final: Celery has failed the task when it tells of it."""
 
 
 @lru_cache(maxsize=1)
@@ -26,65 +37,76 @@ def _executor() -> ThreadPoolExecutor:
 
 
 class TechDeckRequest(Request):  # type: ignore[misc]  # celery ships no types
-    """Audits what no hook in the child can: hard time limits, SIGKILL, lost workers. Once an attempt."""
+    """Retries and audits what no hook in the child can: time limits, signals, lost memory. Once an attempt."""
 
-    _retried_after_loss = False
-    _succeeded_before_loss = False
+    _audited = False
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        # Whatever the message's headers say: these go into logs, events and the answers to `inspect`.
+        self._argsrepr = self._kwargsrepr = MASK
 
     def on_failure(self, exc_info: Any, send_failed_event: bool = True, return_ok: bool = False) -> None:
         """Let Celery retry or fail the task, then audit what its child could not."""
-        super().on_failure(exc_info, send_failed_event=send_failed_event, return_ok=return_ok)
-        # return_ok: the child lived to tell, and its own hooks have audited it.
-        if not return_ok and not self._succeeded_before_loss:
-            error = exc_info.exception
-            if isinstance(error, ExceptionWithTraceback):
-                error = error.exc
-            _executor().submit(self._audit_loss, error)
+        error = _bare(exc_info.exception)
+        if return_ok or isinstance(error, _STEERING) or self._already_cancelled:
+            # The child lived to tell, and its own hooks have audited it; or the message goes to another worker.
+            super().on_failure(exc_info, send_failed_event=send_failed_event, return_ok=return_ok)
+            return
+        if isinstance(error, MemoryError):
+            # Celery would end the whole worker, and with late acknowledgement the next one, too.
+            exc_info = self._worker_lost_info(error)
+        elif isinstance(error, Exception) and not isinstance(error, _KILLING):
+            exc_info = _disclosed(error, exc_info)
+        lost = self._told(error)
+        delay_s = self._try_again(error, lost, exc_info)
+        if delay_s is None:
+            stored = self._success_was_stored() if isinstance(error, _RETRIED) else None
+            super().on_failure(exc_info, send_failed_event=send_failed_event, return_ok=return_ok)
+            if stored:
+                return
+        if not self._audited:
+            self._audited = True
+            _executor().submit(self._audit, lost, delay_s)
 
-    def _retry_worker_lost(self, exc: Any, exc_info: Any) -> bool:
-        self._retried_after_loss = bool(super()._retry_worker_lost(exc, exc_info))
-        return self._retried_after_loss
+    def _told(self, error: BaseException) -> TechDeckError:
+        if not isinstance(error, _KILLING):
+            return as_techdeck_error(error)
+        return LostError(
+            f"the process that ran {self.name} ended ({type(error).__name__}): killed, out of memory, over its "
+            "hard time limit, or revoked",
+            operation=self.name,
+            original_error=error,
+        )
 
-    def _success_was_stored(self) -> Any:
-        stored = super()._success_was_stored()
-        self._succeeded_before_loss = bool(stored)
-        return stored
-
-    def _audit_loss(self, cause: BaseException) -> None:
+    def _try_again(self, error: BaseException, lost: TechDeckError, exc_info: Any) -> float | None:
+        """Send the next attempt; return its delay in seconds, or None where there is none."""
+        task = cast("TechDeckTask", self.task)
+        if not isinstance(error, _RETRIED) or self._already_revoked or not task.retry_on_worker_lost:
+            return None
+        if self._success_was_stored():
+            return None
+        context = self._context
+        facts = task.full_context(tuple(self.args), self.kwargs, context)
+        decision = task.decide(lost, classify(lost, facts), facts, context)
+        if not decision.retry:
+            return None
+        task_ready(self)
         try:
-            task = cast("TechDeckTask", self.task)
-            args, kwargs = tuple(self.args), self.kwargs
-            error = WorkerLostError(
-                f"the process that ran {self.name} was lost ({type(cause).__name__}): "
-                "killed, out of memory, or over its hard time limit",
-                operation=self.name,
-                original_error=cause,
-            )
-            outcome = Outcome.RETRY if self._retried_after_loss else Outcome.FAILED
-            task.services.handler.handle(error, task.full_context(args, kwargs, self._context), outcome=outcome)
-            if self._retried_after_loss:
-                task.on_retry_scheduled(error, self._context.retries, task.default_retry_delay, args, kwargs)
-            else:
-                task.on_given_up(error, args, kwargs)
-        except Exception:
-            logger.exception("the loss of %s[%s] could not be audited", self.name, self.id)
+            task.successor(context, decision.delay_s).apply_async()
+        except OUTAGE as outage:
+            logger.warning("the retry of %s[%s] could not be sent (%s)", self.name, self.id, type(outage).__name__)
+            self.reject(requeue=True)
+            return decision.delay_s
+        if self.store_errors:
+            task.backend.mark_as_retry(self.id, lost, exc_info.traceback, request=context)
+        self.acknowledge()
+        self.send_event("task-retried", exception=repr(lost), traceback="")
+        signals.task_retry.send(
+            sender=task, request=context, reason=Retry(exc=lost, when=decision.delay_s), einfo=exc_info
+        )
+        return decision.delay_s
 
-    # -- what monitors see --------------------------------------------------------------------------
-
-    @property
-    def argsrepr(self) -> str:
-        """Masked, whatever the message's headers say."""
-        return MASK
-
-    @property
-    def kwargsrepr(self) -> str:
-        """Masked, whatever the message's headers say."""
-        return MASK
-
-    def info(self, safe: bool = False) -> dict[str, Any]:
-        """Return what `inspect` reports."""
-        return {**super().info(safe=True), "args": MASK, "kwargs": MASK}
-
-    def send_event(self, type: str, **fields: Any) -> None:  # noqa: A002 - Celery's parameter
-        """Send a monitoring event."""
-        super().send_event(type, **mask_event(fields, redact))
+    def _retry_worker_lost(self, exc: Any, exc_info: Any) -> bool:  # noqa: ARG002 - Celery's signature
+        # Decided before, by the task's policy.
+        return False

@@ -1,3 +1,4 @@
+# ruff: noqa: INP001 - alembic loads it by its path
 """The audit log: partitioned events, writers' heads, data keys, and the triggers that keep it append-only."""
 
 from __future__ import annotations
@@ -22,8 +23,21 @@ BEGIN
 END $$;
 """
 
-# TRUNCATE triggers are not cloned to partitions, so each gets its own. ENABLE ALWAYS holds under
-# session_replication_role = replica too.
+# A head moves forward only; its compare-and-set is the writer's.
+_REFUSE_BACKWARD = """
+CREATE FUNCTION techdeck_audit_refuse_backward() RETURNS trigger LANGUAGE plpgsql AS $$
+BEGIN
+    IF NEW.writer_id <> OLD.writer_id OR NEW.writer_seq <= OLD.writer_seq THEN
+        RAISE EXCEPTION 'the head of writer % is at % and moves forward only', OLD.writer_id, OLD.writer_seq
+            USING ERRCODE = 'insufficient_privilege';
+    END IF;
+    RETURN NEW;
+END $$;
+"""
+
+# Made apart and then attached, which lets readers and writers of the parent go on: CREATE TABLE ... PARTITION OF
+# waits for a running verify, and everybody else waits behind it. TRUNCATE triggers are not cloned to partitions,
+# so each gets its own. ENABLE ALWAYS holds under session_replication_role = replica too.
 _ENSURE_PARTITION = """
 CREATE FUNCTION techdeck_audit_ensure_partition(month date) RETURNS void LANGUAGE plpgsql AS $$
 DECLARE
@@ -36,7 +50,8 @@ BEGIN
         CONTINUE WHEN to_regclass(child) IS NOT NULL;
         PERFORM pg_advisory_xact_lock(hashtext(child));
         CONTINUE WHEN to_regclass(child) IS NOT NULL;
-        EXECUTE format('CREATE TABLE %I PARTITION OF %I FOR VALUES FROM (%L) TO (%L)', child, parent,
+        EXECUTE format('CREATE TABLE %I (LIKE %I INCLUDING ALL)', child, parent);
+        EXECUTE format('ALTER TABLE %I ATTACH PARTITION %I FOR VALUES FROM (%L) TO (%L)', parent, child,
             first_day::timestamp AT TIME ZONE 'UTC',
             (first_day + interval '1 month')::timestamp AT TIME ZONE 'UTC');
         EXECUTE format('CREATE TRIGGER refuse_truncate BEFORE TRUNCATE ON %I '
@@ -121,18 +136,22 @@ def upgrade() -> None:
         sa.PrimaryKeyConstraint("key_id", name="pk_audit_data_key"),
     )
     op.execute(_REFUSE)
+    op.execute(_REFUSE_BACKWARD)
     op.execute(_ENSURE_PARTITION)
     for table in ("audit_event", "audit_event_id"):
-        op.execute(
-            f"CREATE TRIGGER refuse_change BEFORE UPDATE OR DELETE ON {table} "
-            "FOR EACH ROW EXECUTE FUNCTION techdeck_audit_refuse()"
-        )
-        op.execute(f"ALTER TABLE {table} ENABLE ALWAYS TRIGGER refuse_change")
-        op.execute(
-            f"CREATE TRIGGER refuse_truncate BEFORE TRUNCATE ON {table} "
-            "FOR EACH STATEMENT EXECUTE FUNCTION techdeck_audit_refuse()"
-        )
-        op.execute(f"ALTER TABLE {table} ENABLE ALWAYS TRIGGER refuse_truncate")
+        _add_trigger(table, "refuse_change", "BEFORE UPDATE OR DELETE", "ROW")
+        _add_trigger(table, "refuse_truncate", "BEFORE TRUNCATE", "STATEMENT")
+    head = "audit_writer_head"
+    _add_trigger(head, "refuse_backward", "BEFORE UPDATE", "ROW", "techdeck_audit_refuse_backward")
+    _add_trigger(head, "refuse_delete", "BEFORE DELETE", "ROW")
+    _add_trigger(head, "refuse_truncate", "BEFORE TRUNCATE", "STATEMENT")
+
+
+def _add_trigger(
+    table: str, name: str, when: str, each: str, function: str = "techdeck_audit_refuse"
+) -> None:
+    op.execute(f"CREATE TRIGGER {name} {when} ON {table} FOR EACH {each} EXECUTE FUNCTION {function}()")
+    op.execute(f"ALTER TABLE {table} ENABLE ALWAYS TRIGGER {name}")
 
 
 def downgrade() -> None:

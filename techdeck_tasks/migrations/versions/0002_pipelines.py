@@ -1,3 +1,4 @@
+# ruff: noqa: INP001 - alembic loads it by its path
 """Runs and stages of pipelines."""
 
 from __future__ import annotations
@@ -14,7 +15,6 @@ depends_on = None
 
 def upgrade() -> None:
     """Create the tables."""
-
     op.create_table(
         "pipeline_run",
         sa.Column("run_id", sa.Uuid(), nullable=False),
@@ -68,7 +68,8 @@ def upgrade() -> None:
             "(retry_at IS NOT NULL) = (state = 'retrying')", name=op.f("ck_stage_run_retry_at")
         ),
         sa.CheckConstraint(
-            "state IN ('pending', 'queued', 'running', 'retrying', 'succeeded', 'failed', 'skipped', 'cancelled')",
+            "state IN ('pending', 'queued', 'running', 'retrying', 'succeeded', 'failed', 'skipped', "
+            "'cancelled')",
             name=op.f("ck_stage_run_state"),
         ),
         sa.CheckConstraint("attempt >= 0", name=op.f("ck_stage_run_attempt")),
@@ -84,7 +85,6 @@ def upgrade() -> None:
 
 def downgrade() -> None:
     """Drop the tables: runs in progress are lost."""
-
     op.drop_table("stage_run")
     op.drop_index("ix_pipeline_run_created_at", table_name="pipeline_run")
     op.drop_table("pipeline_run")

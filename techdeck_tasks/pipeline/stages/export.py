@@ -85,12 +85,14 @@ def export(context: StageContext, params: ExportParams) -> StageResult:
 
 
 def _sink(frame: pl.LazyFrame, path: Path, form: str) -> None:
-    if form == "csv":
-        frame.sink_csv(path, check_extension=False)
-    elif form == "jsonl":
-        frame.sink_ndjson(path, check_extension=False)
-    else:
-        frame.sink_parquet(path)
+    # By a path, Polars' threads may still make the file after an error was raised here.
+    with path.open("wb") as file:
+        if form == "csv":
+            frame.sink_csv(file)
+        elif form == "jsonl":
+            frame.sink_ndjson(file)
+        else:
+            frame.sink_parquet(file)
 
 
 def _fit_for_csv(frame: pl.LazyFrame, params: ExportParams) -> tuple[pl.LazyFrame, int]:

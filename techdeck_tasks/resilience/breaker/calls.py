@@ -152,8 +152,8 @@ class BreakerCalls(BreakerCore):
                 # Another thread is asking; a slightly older view is good enough for this call.
                 return Permit(self, self._view.epoch, self._monotonic(), permit_id=permit_id or "")
             offer = self._offer(permit_id, asked=True)
-        # The state changed with each answer: others are probing.
-        return None
+        # Still neither one nor the other: the state changed with each answer, because others are probing.
+        return offer if isinstance(offer, Permit) else None
 
     def _lease(self, permit_id: str) -> Permit | None:
         reply, store = self._ask(lambda store: store.lease(self.name, self.config, permit_id))

@@ -9,6 +9,8 @@ import json
 import pickle
 import socket
 import ssl
+import subprocess
+import sys
 import threading
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
@@ -556,7 +558,17 @@ def test_a_hostile_exception_is_classified() -> None:
             raise RuntimeError(name)
 
     assert classify(HostileError()).error_code == "INTERNAL_ERROR"
-    assert (
-        as_techdeck_error(HostileError()).details["original_error"]
-        == "HostileError: (its text could not be read)"
+    details = as_techdeck_error(HostileError()).details
+    assert details["original_error"] == "HostileError: (its text could not be read)"
+
+
+def test_no_driver_is_imported_to_recognise_its_exceptions() -> None:
+    drivers = ("redis", "psycopg", "sqlalchemy", "celery", "requests", "httpx", "polars", "pandera")
+    code = (
+        "import sys, techdeck_tasks.errors as errors; errors.classify(OSError()); "
+        f"print([driver for driver in {drivers} if driver in sys.modules])"
     )
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60
+    )
+    assert done.stdout.strip() == "[]"

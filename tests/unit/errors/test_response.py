@@ -174,10 +174,7 @@ def test_any_other_request_id_is_replaced(value: object) -> None:
 
 def sections() -> dict[str, str]:
     page = PAGE.read_text()
-    return {
-        anchor: body
-        for anchor, body in re.findall(r'<a id="([a-z_]+)"></a>\n(.*?)(?=\n<a id=|\Z)', page, re.DOTALL)
-    }
+    return dict(re.findall(r'<a id="([a-z_]+)"></a>\n(.*?)(?=\n<a id=|\Z)', page, re.DOTALL))
 
 
 @pytest.mark.parametrize("code", OURS)

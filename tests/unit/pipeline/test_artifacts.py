@@ -70,8 +70,9 @@ def test_a_reference_out_of_the_store_is_refused(tmp_path: Path, url: str) -> No
 def test_a_frame_that_cannot_be_computed_leaves_nothing_and_shows_no_value(tmp_path: Path) -> None:
     store = ArtifactStore(str(tmp_path / "artifacts"))
     frame = pl.DataFrame({"ssn": ["123-45-6789"]}).lazy().cast(pl.Int64)
-    with pytest.raises(DataProcessingError) as caught:
-        store.write(frame, "run", "load", 0)
+    for _ in range(50):  # a late thread of Polars would leave its file in one of fifteen
+        with pytest.raises(DataProcessingError) as caught:
+            store.write(frame, "run", "load", 0)
     assert "123-45" not in str(caught.value.to_dict())
     assert caught.value.__cause__ is None
     assert [path for path in tmp_path.rglob("*") if path.is_file()] == []

@@ -41,7 +41,7 @@ STEPS: list[dict[str, Any]] = [
 
 @pytest.fixture
 def patients(tmp_path: Path) -> Path:
-    """442 patients as CSV, of whom four rows are spoiled: an age of 400, a text, a doubled number, a missing value."""
+    """442 patients as CSV, spoiled: an age of 400, a text for an age, a doubled number, a missing value."""
     bunch = load_diabetes(scaled=False)
     frame = pl.DataFrame(
         np.column_stack([bunch.data, bunch.target]), schema=[*bunch.feature_names, "progression"]

@@ -1,7 +1,7 @@
 """Figures that others published of real data sets, reproduced by the stages.
 
-The data is not part of the project: TECHDECK_TEST_DATA names its folder (default ``../shared/data``). Where it
-is missing, the tests are reported as not run, by name.
+The data is not part of the project: TECHDECK_TEST_DATA names its folder (default ``../shared/data``). Where
+it is missing, the tests are reported as not run, by name.
 """
 
 from __future__ import annotations
@@ -29,10 +29,23 @@ def needs(folder: str) -> pytest.MarkDecorator:
     return pytest.mark.skipif(not (DATA / folder).is_dir(), reason=missing)
 
 
-ADULT = (
-    "age workclass fnlwgt education education_num marital_status occupation relationship race sex "
-    "capital_gain capital_loss hours_per_week native_country income"
-).split()
+ADULT = [
+    "age",
+    "workclass",
+    "fnlwgt",
+    "education",
+    "education_num",
+    "marital_status",
+    "occupation",
+    "relationship",
+    "race",
+    "sex",
+    "capital_gain",
+    "capital_loss",
+    "hours_per_week",
+    "native_country",
+    "income",
+]
 
 
 def adult(run_stage: RunStage, rows_of: RowsOf, folder: Path) -> pl.DataFrame:

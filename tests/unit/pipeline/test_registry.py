@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+import techdeck_tasks
 from techdeck_tasks.errors import ValidationError
 from techdeck_tasks.pipeline import StageContext, StageParams, StageResult, registry
 from techdeck_tasks.pipeline.registry import find_stage, known_stages, stage
@@ -67,7 +68,7 @@ def test_a_plugin_brings_its_stages_and_a_broken_one_is_named(tmp_path: Path) ->
     def run() -> str:
         return subprocess.run(
             [sys.executable, "-c", program],
-            env={"PYTHONPATH": f"{tmp_path}:{Path.cwd()}"},
+            env={"PYTHONPATH": f"{tmp_path}:{Path(techdeck_tasks.__file__).parents[1]}"},
             capture_output=True,
             text=True,
             check=True,

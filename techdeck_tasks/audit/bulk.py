@@ -1,0 +1,26 @@
+"""COPY, which SQLAlchemy does not know, inside a transaction of SQLAlchemy."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import psycopg
+from sqlalchemy import Connection
+from sqlalchemy.exc import DBAPIError
+
+
+@contextmanager
+def bulk_copy(connection: Connection, statement: str) -> Iterator[psycopg.Copy[Any]]:
+    """Yield psycopg's copy of a ``COPY ... FROM STDIN`` or ``TO STDOUT`` `statement`, which runs on its exit.
+
+    Raises:
+        DBAPIError: as SQLAlchemy raises it of any other statement, so that callers know one kind of error.
+    """
+    try:
+        with connection.connection.cursor() as cursor, cursor.copy(statement) as copy:
+            yield copy
+    except psycopg.Error as error:
+        wrapped = DBAPIError.instance(statement, None, error, psycopg.Error, hide_parameters=True)
+        raise wrapped from error

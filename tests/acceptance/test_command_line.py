@@ -1,0 +1,189 @@
+"""The command line against a running service, and against none."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from subprocess import CompletedProcess
+from typing import Any
+
+import polars as pl
+import psycopg
+import pytest
+import yaml
+from redis import Redis
+from sqlalchemy import make_url
+
+Techdeck = Callable[..., CompletedProcess[str]]
+
+CANARY = "canary.patient@example.org"
+EXITS = {"ok": 0, "failed": 1, "bad input": 2, "unavailable": 3}
+
+
+def write_definition(folder: Path, name: str, **changes: Any) -> str:
+    source = folder / f"{name}.csv"
+    pl.DataFrame({"age": [30, 41, 52], "mail": [CANARY] * 3}).write_csv(source)
+    definition = {
+        "name": name,
+        "source": {"url": source.name},
+        "stages": [
+            {"name": "load", "stage": "dataset_load"},
+            {
+                "name": "check",
+                "stage": "validation",
+                "needs": ["load"],
+                "params": {"columns": {"age": {"dtype": "int", "le": 120}}},
+            },
+            {
+                "name": "save",
+                "stage": "export",
+                "needs": ["check"],
+                "params": {"destination": f"{name}.parquet"},
+            },
+        ],
+    }
+    file = folder / f"{name}.yaml"
+    file.write_text(yaml.safe_dump(definition | changes))
+    return file.name
+
+
+def test_a_run_is_followed_to_its_end_and_can_be_looked_at_again(service: Any) -> None:
+    definition = write_definition(service.folder, "good")
+
+    run = service.techdeck("run", definition, "--json")
+    assert run.returncode == EXITS["ok"], run.stderr
+    document = json.loads(run.stdout)
+    assert document["state"] == "succeeded"
+    assert [stage["state"] for stage in document["stages"]] == ["succeeded"] * 3
+    assert pl.read_parquet(service.folder / "good.parquet").height == 3
+
+    status = service.techdeck("status", document["run_id"])
+    assert status.returncode == EXITS["ok"]
+    assert "good  run" in status.stdout
+    assert "succeeded" in status.stdout
+
+
+def test_a_failed_run_exits_with_1_and_its_error_is_in_the_audit_log(service: Any) -> None:
+    rules = {"columns": {"age": {"le": 35}}, "max_bad_rows": 0}
+    stages = [
+        {"name": "load", "stage": "dataset_load"},
+        {"name": "check", "stage": "validation", "needs": ["load"], "params": rules},
+    ]
+    definition = write_definition(service.folder, "bad", stages=stages)
+
+    run = service.techdeck("run", definition)
+    assert run.returncode == EXITS["failed"]
+    assert "check failed VALIDATION_ERROR" in run.stdout
+
+    listed = service.techdeck("audit", "list", "--code", "VALIDATION_ERROR", "--json")
+    assert listed.returncode == EXITS["ok"], listed.stderr
+    entry = json.loads(listed.stdout)[0]
+    assert entry["stage"] == "check"
+    assert entry["outcome"] == "failed"
+    assert "2 of 3 rows are bad" in entry["document"]["message"]
+
+
+def test_the_same_idempotency_key_gives_the_same_run(service: Any) -> None:
+    definition = write_definition(service.folder, "once")
+
+    ids = [
+        json.loads(service.techdeck("run", definition, "--idempotency-key", "k-1", "--json").stdout)["run_id"]
+        for _ in range(2)
+    ]
+
+    assert ids[0] == ids[1]
+
+
+def test_no_server_and_no_log_of_the_service_holds_a_field_of_the_data(service: Any) -> None:
+    service.techdeck("run", write_definition(service.folder, "secret"))
+
+    redis = Redis.from_url(service.settings.redis_url.get_secret_value())
+    assert not [key for key in redis.scan_iter() if CANARY.encode() in (redis.dump(key) or b"")]
+    url = make_url(service.settings.database_url.get_secret_value()).set(drivername="postgresql")
+    with psycopg.connect(url.render_as_string(hide_password=False)) as connection:
+        tables = connection.execute(
+            "SELECT oid::regclass::text FROM pg_class WHERE relkind = 'r' "
+            "AND relnamespace = 'public'::regnamespace"
+        ).fetchall()
+        assert len(tables) > 5
+        for (table,) in tables:
+            found = connection.execute(
+                f"SELECT count(*) FROM {table} t WHERE t::text LIKE %s", (f"%{CANARY}%",)
+            ).fetchone()
+            assert found == (0,), table
+    logs = list((service.folder / ".techdeck").rglob("*.log"))
+    assert len(logs) >= 3
+    assert not [log for log in logs if CANARY in log.read_text(errors="replace")]
+
+
+def test_verify_finds_nothing_in_an_untouched_log(service: Any) -> None:
+    verified = service.techdeck("audit", "verify", "--json")
+
+    assert verified.returncode == EXITS["ok"], verified.stdout + verified.stderr
+    assert json.loads(verified.stdout)["ok"] is True
+
+
+@pytest.mark.parametrize(
+    ("text", "complaint"),
+    [
+        ("name: [", "line 1"),
+        ("- 1", "mapping"),
+        (
+            "name: x\nsource: {url: x.csv}\nstages:\n- {name: a, stage: nonsense}\n",
+            "unknown stage kind 'nonsense'",
+        ),
+        ("name: x\nsource: {url: x.csv}\nstages:\n- {name: a, stage: dataset_load}\n", "there is no file"),
+        (
+            "name: x\nsource: {url: x.csv}\nstages:\n"
+            "- {name: a, stage: dataset_load, needs: [b]}\n- {name: b, stage: dataset_load, needs: [a]}\n",
+            "cycle",
+        ),
+    ],
+)
+def test_a_bad_definition_is_one_clear_line_and_exit_code_2(
+    techdeck: Techdeck, tmp_path: Path, text: str, complaint: str
+) -> None:
+    (tmp_path / "x.yaml").write_text(text)
+
+    run = techdeck("run", "x.yaml")
+
+    assert run.returncode == EXITS["bad input"]
+    assert run.stdout == ""
+    assert len(run.stderr.splitlines()) == 1
+    assert complaint in run.stderr
+    assert list(tmp_path.iterdir()) == [tmp_path / "x.yaml"]
+
+
+def test_a_database_that_is_away_is_one_clear_line_and_exit_code_3(
+    techdeck: Techdeck, tmp_path: Path
+) -> None:
+    definition = write_definition(tmp_path, "x")
+
+    run = techdeck("run", definition, TECHDECK_DATABASE_URL="postgresql+psycopg://u:pw@127.0.0.1:1/x")
+
+    assert run.returncode == EXITS["unavailable"]
+    assert len(run.stderr.splitlines()) == 1
+    assert "127.0.0.1:1/x" in run.stderr
+    assert "pw" not in run.stderr
+
+
+def test_a_broker_that_is_away_is_one_clear_line_and_no_run_is_left_behind(service: Any) -> None:
+    definition = write_definition(service.folder, "nobroker")
+
+    run = service.techdeck("run", definition, TECHDECK_REDIS_URL="redis://:pw@127.0.0.1:1/0")
+
+    assert run.returncode == EXITS["unavailable"], run.stderr
+    assert len(run.stderr.splitlines()) == 1
+    url = make_url(service.settings.database_url.get_secret_value()).set(drivername="postgresql")
+    with psycopg.connect(url.render_as_string(hide_password=False)) as connection:
+        left = connection.execute("SELECT count(*) FROM pipeline_run WHERE name = 'nobroker'").fetchone()
+    assert left == (0,)
+
+
+def test_a_malformed_setting_is_named_with_its_limit(techdeck: Techdeck) -> None:
+    verify = techdeck("audit", "verify", TECHDECK_DEFAULT_MAX_RETRIES="-1")
+
+    assert verify.returncode == EXITS["bad input"]
+    assert "TECHDECK_DEFAULT_MAX_RETRIES" in verify.stderr
+    assert "greater than or equal to 0" in verify.stderr

@@ -1,0 +1,108 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from techdeck_tasks.settings import Environment, Settings, SettingsError, load_settings
+
+
+def test_every_name_of_the_specification_is_a_setting() -> None:
+    names = {
+        "DEFAULT_MAX_RETRIES",
+        "DEFAULT_RETRY_DELAY_SECONDS",
+        "DEFAULT_EXPONENTIAL_BASE",
+        "CIRCUIT_BREAKER_FAILURE_THRESHOLD",
+        "CIRCUIT_BREAKER_SUCCESS_THRESHOLD",
+        "CIRCUIT_BREAKER_TIMEOUT_SECONDS",
+        "CONNECTION_RESET_DELAY_SECONDS",
+        "ERROR_LOG_ENCRYPTION_ENABLED",
+        "ERROR_LOG_RETENTION_DAYS",
+        "ERROR_RATE_ALERT_THRESHOLD",
+        "SERVICE_ERROR_RATE_THRESHOLDS",
+        "METRICS_RETENTION_HOURS",
+    }
+
+    assert {name.lower() for name in names} <= set(Settings.model_fields)
+
+
+def test_the_environment_is_read_with_the_prefix(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TECHDECK_DEFAULT_MAX_RETRIES", "0")
+    monkeypatch.setenv("TECHDECK_SERVICE_ERROR_RATE_THRESHOLDS", '{"lab": 2.5}')
+
+    settings = load_settings()
+
+    assert settings.default_max_retries == 0
+    assert settings.service_error_rate_thresholds == {"lab": 2.5}
+
+
+def test_a_secrets_folder_is_read_and_the_environment_wins(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "techdeck_redis_url").write_text("redis://from-a-file/0")
+    (tmp_path / "techdeck_database_url").write_text("postgresql+psycopg://from-a-file/x")
+    monkeypatch.setenv("TECHDECK_SECRETS_DIR", str(tmp_path))
+    monkeypatch.setenv("TECHDECK_REDIS_URL", "redis://from-the-environment/0")
+
+    settings = load_settings()
+
+    assert settings.redis_url.get_secret_value() == "redis://from-the-environment/0"
+    assert settings.database_url.get_secret_value() == "postgresql+psycopg://from-a-file/x"
+
+
+def test_an_env_file_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    file = tmp_path / "some.env"
+    file.write_text("TECHDECK_TENANT='clinic-7'\n")
+    monkeypatch.setenv("TECHDECK_ENV_FILE", str(file))
+
+    assert load_settings().tenant == "clinic-7"
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "complaint"),
+    [
+        ("default_max_retries", -1, "TECHDECK_DEFAULT_MAX_RETRIES"),
+        ("default_exponential_base", 0.5, "greater than or equal to 1"),
+        ("circuit_breaker_failure_threshold", 0, "greater than 0"),
+        ("error_rate_alert_threshold", 101, "less than or equal to 100"),
+        ("tenant", "a b", "TECHDECK_TENANT"),
+        ("log_level", "loud", "DEBUG, INFO"),
+        ("task_soft_time_limit_seconds", 4000, "must be below"),
+        ("visibility_timeout_seconds", 100, "run the task twice"),
+    ],
+)
+def test_a_bad_value_is_refused_by_name_and_limit(field: str, value: object, complaint: str) -> None:
+    with pytest.raises(SettingsError, match=complaint):
+        load_settings(**{field: value})
+
+
+def test_a_malformed_secret_is_not_repeated_in_the_error() -> None:
+    with pytest.raises(SettingsError) as caught:
+        load_settings(redis_url=["hunter2-secret"])
+
+    assert "TECHDECK_REDIS_URL" in str(caught.value)
+    assert "hunter2" not in str(caught.value)
+
+
+def test_secrets_are_absent_from_the_repr() -> None:
+    settings = load_settings(
+        redis_url="redis://:pw-one@h/0", database_url="postgresql+psycopg://u:pw-two@h/x"
+    )
+
+    assert "pw-one" not in repr(settings)
+    assert "pw-two" not in str(settings)
+
+
+def test_an_unencrypted_error_log_is_refused_outside_development() -> None:
+    with pytest.raises(SettingsError, match="TECHDECK_ENVIRONMENT=development"):
+        load_settings(error_log_encryption_enabled=False)
+
+    development = load_settings(error_log_encryption_enabled=False, environment=Environment.DEVELOPMENT)
+    assert not development.error_log_encryption_enabled
+
+
+def test_broker_and_results_are_redis_unless_told_otherwise() -> None:
+    settings = load_settings(redis_url="redis://one/0", result_backend_url="redis://two/1")
+
+    assert settings.effective_broker_url.get_secret_value() == "redis://one/0"
+    assert settings.effective_result_backend_url.get_secret_value() == "redis://two/1"
