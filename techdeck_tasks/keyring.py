@@ -81,8 +81,9 @@ class KeySet:
         text = _read_private(path)
         try:
             document = json.loads(text)
+            # Also refuses what JSON can spell and UTF-8 cannot.
+            json.dumps(document, ensure_ascii=False).encode()
             keys = {str(k): base64.b64decode(v, validate=True) for k, v in document["keys"].items()}
-            id_lengths = [len(key_id.encode()) for key_id in keys]
             loaded = cls(active=str(document["active"]), keys=keys)
         except (ValueError, KeyError, TypeError, AttributeError, binascii.Error):
             raise EncryptionError(

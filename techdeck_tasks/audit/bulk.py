@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
 
 import psycopg
 from sqlalchemy import Connection
@@ -12,14 +11,16 @@ from sqlalchemy.exc import DBAPIError
 
 
 @contextmanager
-def bulk_copy(connection: Connection, statement: str) -> Iterator[psycopg.Copy[Any]]:
+def bulk_copy(connection: Connection, statement: str) -> Iterator[psycopg.Copy]:
     """Yield psycopg's copy of a ``COPY ... FROM STDIN`` or ``TO STDOUT`` `statement`, which runs on its exit.
 
     Raises:
         DBAPIError: as SQLAlchemy raises it of any other statement, so that callers know one kind of error.
     """
+    driver = connection.connection.driver_connection
+    assert isinstance(driver, psycopg.Connection), "the engine's driver is psycopg"
     try:
-        with connection.connection.cursor() as cursor, cursor.copy(statement) as copy:
+        with driver.cursor() as cursor, cursor.copy(statement) as copy:
             yield copy
     except psycopg.Error as error:
         wrapped = DBAPIError.instance(statement, None, error, psycopg.Error, hide_parameters=True)

@@ -6,8 +6,8 @@ Never JSON or SQL text, which have many spellings for one value. A record is
     column = ordinal u8 | type u8 | length u32 | bytes
 
 all integers big-endian; columns in rising order of their ordinal; NULL omitted, so that a nullable column can
-be added later without changing the bytes of older records. Time is int64 microseconds since 1970 UTC, text is
-UTF-8 as it is. Decoding is strict: one record has one spelling, and what PostgreSQL could not hold is refused.
+be added later without changing the bytes of older records. Text is UTF-8 as it is. Decoding is strict: a
+record has one spelling, and what PostgreSQL could not hold is refused.
 """
 
 from __future__ import annotations

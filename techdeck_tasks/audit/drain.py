@@ -21,6 +21,7 @@ CLAIM_EVERY = 16
 """So many reads apart a busy worker looks for what dead ones left; an idle one looks each time."""
 
 BLOCK_MS = 500
+_WAITED_FOR = (*REDIS_FAILURES, ServiceUnavailableError, HeadMovedError)
 FIRST_WAIT_S, LONGEST_WAIT_S = 0.1, 5.0
 
 
@@ -82,7 +83,7 @@ class Drain:
                 elif stopping:
                     return
                 wait_s = FIRST_WAIT_S
-            except (*REDIS_FAILURES, ServiceUnavailableError, HeadMovedError) as error:
+            except _WAITED_FOR as error:
                 # The batch stays pending in the group; what was committed and not acknowledged is
                 # recognised by its id the next time.
                 logger.warning("audit drain waits %.1f s: %s", wait_s, error)

@@ -12,7 +12,7 @@ from enum import StrEnum
 from typing import Any, Protocol
 
 from techdeck_tasks.errors import RetryRule, Severity, TechDeckError, ValidationError
-from techdeck_tasks.errors.taxonomy import Message
+from techdeck_tasks.errors.base import Message
 
 
 class EventType(StrEnum):

@@ -87,7 +87,7 @@ class StreamPublisher:
         self._send([_entry_of(payload) for payload in payloads])
 
     def _send(self, entries: Sequence[Entry]) -> None:
-        # No transaction: what is sent twice is written once, and other clients need not wait for a whole file.
+        # No transaction: what is sent twice is written once, and nobody waits for a whole file.
         with self._redis.pipeline(transaction=False) as pipe:
             for entry in entries:
                 pipe.xadd(STREAM, entry.fields())

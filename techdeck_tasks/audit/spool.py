@@ -30,7 +30,7 @@ from pathlib import Path
 logger = logging.getLogger(__name__)
 
 MAX_FILE_BYTES = 1 << 20
-"""A file that has reached this gets no more frames: what is sent, and sent again after a failure, is bounded."""
+"""A file that has reached this gets no more frames: what is sent, or sent again, at once is bounded."""
 
 _FRAME = struct.Struct(">III")
 _CHECKED = struct.Struct(">II")

@@ -35,8 +35,9 @@ _PLACE_COLUMNS = (
     "row_hash",
 )
 _ROWS = f"""
-    COPY (SELECT {", ".join((*COLUMN_NAMES, *_PLACE_COLUMNS))} FROM audit_event ORDER BY writer_id, writer_seq)
-    TO STDOUT (FORMAT BINARY)
+    COPY (
+        SELECT {", ".join((*COLUMN_NAMES, *_PLACE_COLUMNS))} FROM audit_event ORDER BY writer_id, writer_seq
+    ) TO STDOUT (FORMAT BINARY)
 """  # noqa: S608 - our own column names
 _CONTENT = slice(0, len(COLUMN_NAMES))
 _PLACE = slice(len(COLUMN_NAMES), None)

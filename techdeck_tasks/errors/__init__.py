@@ -1,5 +1,13 @@
 """The error taxonomy, the classification of foreign exceptions and the safe response."""
 
+from techdeck_tasks.errors.base import (
+    RetryRule,
+    Severity,
+    TechDeckError,
+    describe_error,
+    lookup,
+    registered_codes,
+)
 from techdeck_tasks.errors.classification import Classification, classify, is_control_flow, register_mapping
 from techdeck_tasks.errors.conversion import as_techdeck_error, error_id_of
 from techdeck_tasks.errors.recognition import CONTROL_FLOW
@@ -18,16 +26,10 @@ from techdeck_tasks.errors.taxonomy import (
     PipelineExecutionError,
     RateLimitError,
     RetryExhaustedError,
-    RetryRule,
     ServiceUnavailableError,
-    Severity,
-    TechDeckError,
     TimeoutError,  # noqa: A004 - the specification's name
     ValidationError,
     WorkerLostError,
-    describe_error,
-    lookup,
-    registered_codes,
 )
 from techdeck_tasks.errors.verdict import Verdict
 

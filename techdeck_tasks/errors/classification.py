@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
+from techdeck_tasks.errors.base import RetryRule, Severity, TechDeckError, lookup
 from techdeck_tasks.errors.recognition import Recognition, installed_mappings, is_registered
-from techdeck_tasks.errors.taxonomy import RetryRule, Severity, TechDeckError, lookup
 from techdeck_tasks.errors.text import text_of
 from techdeck_tasks.errors.verdict import Target
 

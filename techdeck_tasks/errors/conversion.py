@@ -7,10 +7,10 @@ from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any
 
+from techdeck_tasks.errors.base import RetryRule, TechDeckError, describe_error, lookup
 from techdeck_tasks.errors.classification import classify
 from techdeck_tasks.errors.guidance import guidance_for
 from techdeck_tasks.errors.record import clear_value
-from techdeck_tasks.errors.taxonomy import RetryRule, TechDeckError, describe_error, lookup
 
 _ID_ATTRIBUTE = "_techdeck_error_id"
 _CONTEXT_DETAILS = ("pipeline_id", "stage", "dataset_id", "upload_id")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from techdeck_tasks.errors.taxonomy import TechDeckError, lookup
+from techdeck_tasks.errors.base import TechDeckError, lookup
 
 
 @dataclass(frozen=True, slots=True)

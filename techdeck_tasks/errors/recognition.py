@@ -12,8 +12,8 @@ from dataclasses import dataclass
 from importlib.metadata import entry_points
 from typing import Any
 
+from techdeck_tasks.errors.base import TechDeckError, lookup
 from techdeck_tasks.errors.mappings import BUILTIN_MAPPINGS
-from techdeck_tasks.errors.taxonomy import TechDeckError, lookup
 from techdeck_tasks.errors.verdict import Target, Verdict, internal
 
 logger = logging.getLogger(__name__)

@@ -6,9 +6,10 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
+from techdeck_tasks.errors.base import RetryRule, TechDeckError, without_data
 from techdeck_tasks.errors.classification import UNKNOWN, Classification, classify
 from techdeck_tasks.errors.stack import stack_of
-from techdeck_tasks.errors.taxonomy import InternalError, RetryRule, TechDeckError, without_data
+from techdeck_tasks.errors.taxonomy import InternalError
 from techdeck_tasks.errors.text import text_of
 from techdeck_tasks.redaction import redact, sanitize_context, sanitize_message
 

@@ -10,10 +10,10 @@ from datetime import datetime, timedelta
 from http import HTTPStatus
 from typing import Any
 
+from techdeck_tasks.errors.base import TechDeckError, lookup
 from techdeck_tasks.errors.classification import Classification
 from techdeck_tasks.errors.conversion import error_id_of
 from techdeck_tasks.errors.guidance import guidance_for
-from techdeck_tasks.errors.taxonomy import TechDeckError, lookup
 from techdeck_tasks.redaction import sanitize_message
 
 Response = dict[str, Any]

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime
 
-from techdeck_tasks.errors.taxonomy import RetryRule
+from techdeck_tasks.errors.base import RetryRule
 
 
 @dataclass(frozen=True, slots=True)

@@ -113,7 +113,9 @@ class TechDeckTask(Task):  # type: ignore[misc]  # celery ships no types
         if not _declares_max_retries(type(self)):
             return policy
         # None is Celery's "for ever".
-        return replace(policy, max_retries=MAX_RETRIES_LIMIT if self.max_retries is None else self.max_retries)
+        return replace(
+            policy, max_retries=MAX_RETRIES_LIMIT if self.max_retries is None else self.max_retries
+        )
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         """Run one attempt of a task that a worker (or eager mode) traces; else just the function."""
@@ -192,7 +194,12 @@ class TechDeckTask(Task):  # type: ignore[misc]  # celery ships no types
         )
 
     def tell_retry_scheduled(
-        self, error: TechDeckError, attempt: int, delay_s: float, args: tuple[Any, ...], kwargs: Mapping[str, Any]
+        self,
+        error: TechDeckError,
+        attempt: int,
+        delay_s: float,
+        args: tuple[Any, ...],
+        kwargs: Mapping[str, Any],
     ) -> None:
         """Call the application's `on_retry_scheduled`; its failure is logged."""
         _shielded(self.on_retry_scheduled, error, attempt, delay_s, args, kwargs)
@@ -258,7 +265,9 @@ class TechDeckTask(Task):  # type: ignore[misc]  # celery ships no types
         )
         return Retry(exc=disclosable(error), when=delay_s, is_eager=request.is_eager, sig=successor)
 
-    def _final_error(self, error: Exception, context: Mapping[str, Any], decision: RetryDecision) -> Exception:
+    def _final_error(
+        self, error: Exception, context: Mapping[str, Any], decision: RetryDecision
+    ) -> Exception:
         attempts = self.request.retries + 1
         if decision.reason == Refusal.NOT_RETRYABLE or attempts == 1:
             return error

@@ -12,16 +12,20 @@ import redis
 from celery import signals
 from celery.exceptions import NotRegistered
 from celery.worker.consumer import Consumer
+from kombu.transport.redis import Transport as RedisTransport
 
 from techdeck_tasks.clock import Clock
+from techdeck_tasks.errors import EncryptionError
 from techdeck_tasks.keyring import Cipher
 from techdeck_tasks.tasks.services import services_of
+from techdeck_tasks.tasks.transport import tolerant
 
 logger = logging.getLogger(__name__)
 
 KEY = "td:quarantine"
 MAX_MESSAGES = 10_000
 _AAD = b"techdeck-quarantine-1"
+_SHOWN_CHARS = 100
 
 
 class Quarantine:
@@ -38,22 +42,19 @@ class Quarantine:
         self._cipher = cipher
         self._clock = clock
 
-    def add(self, reason: str, message: Any) -> None:
-        """Keep a kombu message with the reason; the oldest of 10,000 gives way.
+    def add(self, reason: str, body: bytes, **facts: Any) -> None:
+        """Keep a message's body with the reason and what else is known; the oldest of 10,000 gives way.
 
         Raises:
             redis.RedisError: Redis is away; the message must not be acknowledged.
         """
-        body = message.body if isinstance(message.body, bytes) else str(message.body).encode("utf-8", "surrogateescape")
         document = {
             "reason": reason,
             "received_at": self._clock.now().isoformat(),
-            "content_type": str(message.content_type),
-            "headers": json.loads(json.dumps(message.headers, default=str)),
-            "delivery_info": json.loads(json.dumps(message.delivery_info, default=str)),
             "body": base64.b64encode(body).decode(),
+            **facts,
         }
-        sealed = self._cipher.seal(json.dumps(document).encode(), _AAD)
+        sealed = self._cipher.seal(json.dumps(document, default=str).encode(), _AAD)
         with self._redis.pipeline(transaction=True) as pipe:
             pipe.lpush(KEY, sealed)
             pipe.ltrim(KEY, 0, MAX_MESSAGES - 1)
@@ -67,6 +68,14 @@ class Quarantine:
 
 class QuarantiningConsumer(Consumer):  # type: ignore[misc]  # celery ships no types
     """Celery's consumer, for which a malformed message is neither fatal nor lost nor logged in full."""
+
+    def connection_for_read(self, heartbeat: Any = None) -> Any:
+        """Connect for reading, through a transport that survives items which are no messages."""
+        connection = self.app.connection_for_read(heartbeat=heartbeat)
+        transport = connection.get_transport_cls()
+        if issubclass(transport, RedisTransport):
+            connection.transport_cls = tolerant(transport, self._on_malformed_item)
+        return self.ensure_connected(connection)
 
     def on_decode_error(self, message: Any, exc: Exception) -> None:
         """Set aside a body that cannot be decoded: wrong key, plain text, changed."""
@@ -83,10 +92,12 @@ class QuarantiningConsumer(Consumer):  # type: ignore[misc]  # celery ships no t
 
     def on_unknown_task(self, body: Any, message: Any, exc: Exception) -> None:  # noqa: ARG002 - Celery's signature
         """Set aside a task that this worker does not know, and fail it for whoever waits for it."""
-        task_id, name = message.headers.get("id"), str(message.headers.get("task"))
-        self._set_aside(message, f"unregistered task {name[:100]!r}")
-        if task_id:
+        task_id, name = message.headers.get("id"), str(message.headers.get("task"))[:_SHOWN_CHARS]
+        self._set_aside(message, f"unregistered task {name!r}")
+        if isinstance(task_id, str):
             self.app.backend.mark_as_failure(task_id, NotRegistered(name))
+            if self.event_dispatcher:
+                self.event_dispatcher.send("task-failed", uuid=task_id, exception=f"NotRegistered({name!r})")
         signals.task_unknown.send(sender=self, message=message, exc=exc, name=name, id=task_id)
 
     def create_task_handler(self, *args: Any, **kwargs: Any) -> Callable[[Any], None]:
@@ -96,17 +107,38 @@ class QuarantiningConsumer(Consumer):  # type: ignore[misc]  # celery ships no t
         def on_task_received(message: Any) -> None:
             try:
                 handle(message)
-            except (TypeError, ValueError, KeyError, AttributeError, IndexError) as error:
+            except (MemoryError, *self.connection_errors):
+                raise
+            except Exception as error:  # noqa: BLE001 - headers are anybody's who reaches the broker
                 self._set_aside(message, f"malformed message: {type(error).__name__}")
 
         return on_task_received
 
     def _set_aside(self, message: Any, reason: str) -> None:
+        if message.acknowledged:
+            logger.error("message already set aside: %s", reason)
+            return
+        kept = self._keep(
+            reason,
+            message.body
+            if isinstance(message.body, bytes)
+            else str(message.body).encode("utf-8", "surrogateescape"),
+            content_type=message.content_type,
+            headers=message.headers,
+            delivery_info=message.delivery_info,
+        )
+        if kept:
+            # Else it stays with the broker and comes back after the visibility timeout.
+            message.ack_log_error(logger, self.connection_errors)
+
+    def _on_malformed_item(self, item: bytes, kind: str) -> None:
+        self._keep(f"no message: {kind}", item)
+
+    def _keep(self, reason: str, body: bytes, **facts: Any) -> bool:
         logger.error("message quarantined: %s", reason)
         try:
-            services_of(self.app).quarantine.add(reason, message)
-        except redis.RedisError as error:
-            # Unacknowledged, it comes back after the visibility timeout.
-            logger.warning("quarantine unavailable (%s); the message stays with the broker", type(error).__name__)
-            return
-        message.ack_log_error(logger, self.connection_errors)
+            services_of(self.app).quarantine.add(reason, body, **facts)
+        except (redis.RedisError, EncryptionError) as error:
+            logger.critical("quarantine unavailable: %s", type(error).__name__)
+            return False
+        return True

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import logging
 from concurrent.futures import ThreadPoolExecutor
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from typing import Any, cast
 
 from billiard.einfo import ExceptionInfo, ExceptionWithTraceback
 from celery import signals
 from celery.exceptions import Ignore, Reject, Retry, Terminated, TimeLimitExceeded, WorkerLostError
+from celery.worker import state
 from celery.worker.request import Request
 
 from techdeck_tasks.errors import TechDeckError, as_techdeck_error, classify
@@ -23,11 +24,12 @@ from techdeck_tasks.tasks.messaging import MASK, mask_event
 logger = logging.getLogger(__name__)
 
 _STEERING = (Retry, Ignore, Reject)
-_KILLING = (WorkerLostError, TimeLimitExceeded, Terminated, SystemExit, KeyboardInterrupt, MemoryError)
-"""What Celery reports where the child could not tell itself, or where it would not live on."""
 
 _RETRIED = (WorkerLostError, SystemExit, KeyboardInterrupt, MemoryError)
-"""Of these a task is tried again. A hard limit is final: Celery has failed the task when it tells of it."""
+"""Ends of a child after which its task is tried again. A hard limit is final: Celery has failed the task when
+it tells of it."""
+
+_ENDS = (*_RETRIED, TimeLimitExceeded, Terminated)
 
 
 @lru_cache(maxsize=1)
@@ -46,31 +48,29 @@ class TechDeckRequest(Request):  # type: ignore[misc]  # celery ships no types
         # Whatever the message's headers say: these go into logs, events and the answers to `inspect`.
         self._argsrepr = self._kwargsrepr = MASK
 
+    # -- killed children ----------------------------------------------------------------------------
+
     def on_failure(self, exc_info: Any, send_failed_event: bool = True, return_ok: bool = False) -> None:
-        """Let Celery retry or fail the task, then audit what its child could not."""
-        error = _bare(exc_info.exception)
-        if return_ok or isinstance(error, _STEERING) or self._already_cancelled:
-            # The child lived to tell, and its own hooks have audited it; or the message goes to another worker.
+        """Retry the task or let Celery fail it, then audit what its child could not."""
+        error = _bare(exc_info)
+        if return_ok or self._already_cancelled or isinstance(error, _STEERING):
+            # The child's own hooks have audited it, or nothing failed: the message goes to another worker.
             super().on_failure(exc_info, send_failed_event=send_failed_event, return_ok=return_ok)
             return
-        if isinstance(error, MemoryError):
-            # Celery would end the whole worker, and with late acknowledgement the next one, too.
-            exc_info = self._worker_lost_info(error)
-        elif isinstance(error, Exception) and not isinstance(error, _KILLING):
-            exc_info = _disclosed(error, exc_info)
-        lost = self._told(error)
-        delay_s = self._try_again(error, lost, exc_info)
+        # Celery would end the whole worker on a MemoryError and, with late acknowledgement, the next one, too.
+        exc_info = (
+            self._worker_lost_info(error) if isinstance(error, MemoryError) else _disclosed(error, exc_info)
+        )
+        told = self._told(error)
+        delay_s = self._retry(told, exc_info) if isinstance(error, _RETRIED) else None
         if delay_s is None:
-            stored = self._success_was_stored() if isinstance(error, _RETRIED) else None
             super().on_failure(exc_info, send_failed_event=send_failed_event, return_ok=return_ok)
-            if stored:
-                return
-        if not self._audited:
+        if not self._audited and not (isinstance(error, _RETRIED) and self._succeeded):
             self._audited = True
-            _executor().submit(self._audit, lost, delay_s)
+            _executor().submit(self._audit, told, delay_s)
 
     def _told(self, error: BaseException) -> TechDeckError:
-        if not isinstance(error, _KILLING):
+        if not isinstance(error, _ENDS):
             return as_techdeck_error(error)
         return LostError(
             f"the process that ran {self.name} ended ({type(error).__name__}): killed, out of memory, over its "
@@ -79,34 +79,86 @@ class TechDeckRequest(Request):  # type: ignore[misc]  # celery ships no types
             original_error=error,
         )
 
-    def _try_again(self, error: BaseException, lost: TechDeckError, exc_info: Any) -> float | None:
+    def _retry(self, lost: TechDeckError, exc_info: Any) -> float | None:
         """Send the next attempt; return its delay in seconds, or None where there is none."""
-        task = cast("TechDeckTask", self.task)
-        if not isinstance(error, _RETRIED) or self._already_revoked or not task.retry_on_worker_lost:
+        task, context = cast("TechDeckTask", self.task), self._context
+        if (
+            not task.retry_on_worker_lost
+            or self._already_revoked
+            or state.should_terminate
+            or self._succeeded
+        ):
             return None
-        if self._success_was_stored():
-            return None
-        context = self._context
         facts = task.full_context(tuple(self.args), self.kwargs, context)
         decision = task.decide(lost, classify(lost, facts), facts, context)
         if not decision.retry:
             return None
-        task_ready(self)
+        state.task_ready(self)
         try:
             task.successor(context, decision.delay_s).apply_async()
         except OUTAGE as outage:
-            logger.warning("the retry of %s[%s] could not be sent (%s)", self.name, self.id, type(outage).__name__)
+            logger.warning(
+                "retry of %s[%s] not sent (%s); it is requeued", self.name, self.id, type(outage).__name__
+            )
             self.reject(requeue=True)
             return decision.delay_s
         if self.store_errors:
             task.backend.mark_as_retry(self.id, lost, exc_info.traceback, request=context)
         self.acknowledge()
         self.send_event("task-retried", exception=repr(lost), traceback="")
-        signals.task_retry.send(
-            sender=task, request=context, reason=Retry(exc=lost, when=decision.delay_s), einfo=exc_info
-        )
+        reason = Retry(exc=lost, when=decision.delay_s)
+        signals.task_retry.send(sender=task, request=context, reason=reason, einfo=exc_info)
         return decision.delay_s
 
     def _retry_worker_lost(self, exc: Any, exc_info: Any) -> bool:  # noqa: ARG002 - Celery's signature
-        # Decided before, by the task's policy.
+        # Celery's counting of lost children: the task's policy has decided already.
         return False
+
+    @cached_property
+    def _succeeded(self) -> bool:
+        # The child was lost after its result was stored: the task is done.
+        return bool(super()._success_was_stored())
+
+    def _audit(self, told: TechDeckError, delay_s: float | None) -> None:
+        task, context = cast("TechDeckTask", self.task), self._context
+        args, kwargs = tuple(self.args), self.kwargs
+        # For the application's hooks, which read self.request.
+        task.request_stack.push(context)
+        try:
+            outcome = Outcome.FAILED if delay_s is None else Outcome.RETRY
+            task.services.handler.handle(told, task.full_context(args, kwargs, context), outcome=outcome)
+            if delay_s is None:
+                task.tell_given_up(told, args, kwargs)
+            else:
+                task.tell_retry_scheduled(told, context.retries, delay_s, args, kwargs)
+        except Exception as trouble:  # noqa: BLE001 - nobody is left who could be told
+            logger.critical(
+                "the loss of %s[%s] could not be audited: %s", self.name, self.id, type(trouble).__name__
+            )
+        finally:
+            task.request_stack.pop()
+
+    # -- what monitors see --------------------------------------------------------------------------
+
+    def info(self, safe: bool = False) -> dict[str, Any]:  # noqa: ARG002 - Celery's signature; never unsafe
+        """Return what `inspect` reports."""
+        return dict(super().info(safe=True))
+
+    def send_event(self, type: str, **fields: Any) -> None:  # noqa: A002 - Celery's parameter
+        """Send a monitoring event."""
+        super().send_event(type, **mask_event(fields))
+
+
+def _bare(exc_info: Any) -> BaseException:
+    error = exc_info.exception
+    return cast("BaseException", error.exc if isinstance(error, ExceptionWithTraceback) else error)
+
+
+def _disclosed(error: BaseException, exc_info: Any) -> Any:
+    shown = disclosable(error)
+    if shown is error:
+        return exc_info
+    try:
+        raise shown from None
+    except BaseException:  # noqa: BLE001 - raised the line before, to be given a traceback
+        return ExceptionInfo()

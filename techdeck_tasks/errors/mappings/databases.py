@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from techdeck_tasks.errors.taxonomy import RetryRule
+from techdeck_tasks.errors.base import RetryRule
 from techdeck_tasks.errors.verdict import DEFECT, MISUSE, Target, Verdict, internal, otherwise
 
 _STATEMENT = internal(

@@ -7,8 +7,8 @@ from datetime import UTC, datetime, timedelta
 from email.utils import parsedate_to_datetime
 from typing import Any
 
+from techdeck_tasks.errors.base import RetryRule
 from techdeck_tasks.errors.mappings.standard_library import of_cause
-from techdeck_tasks.errors.taxonomy import RetryRule
 from techdeck_tasks.errors.verdict import DEFECT, MISUSE, Target, Verdict, internal, otherwise
 
 LONGEST_RETRY_AFTER = timedelta(days=30)

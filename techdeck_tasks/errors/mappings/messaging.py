@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+from techdeck_tasks.errors.base import RetryRule
 from techdeck_tasks.errors.mappings.http_clients import of_own_status
-from techdeck_tasks.errors.taxonomy import RetryRule
 from techdeck_tasks.errors.verdict import CONFIGURATION, DEFECT, MISUSE, Target, Verdict, internal, otherwise
 
 _CONTROL_FLOW = internal("control flow of Celery; never handled as an error")

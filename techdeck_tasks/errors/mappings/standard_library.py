@@ -5,7 +5,7 @@ from __future__ import annotations
 import errno
 import signal
 
-from techdeck_tasks.errors.taxonomy import RetryRule
+from techdeck_tasks.errors.base import RetryRule
 from techdeck_tasks.errors.verdict import (
     CONFIGURATION,
     DEFECT,

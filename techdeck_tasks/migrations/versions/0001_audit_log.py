@@ -35,9 +35,9 @@ BEGIN
 END $$;
 """
 
-# Made apart and then attached, which lets readers and writers of the parent go on: CREATE TABLE ... PARTITION OF
-# waits for a running verify, and everybody else waits behind it. TRUNCATE triggers are not cloned to partitions,
-# so each gets its own. ENABLE ALWAYS holds under session_replication_role = replica too.
+# Made apart and then attached, which lets readers and writers of the parent go on: CREATE TABLE ... PARTITION
+# OF waits for a running verify, and everybody else waits behind it. TRUNCATE triggers are not cloned to
+# partitions, so each gets its own. ENABLE ALWAYS holds under session_replication_role = replica too.
 _ENSURE_PARTITION = """
 CREATE FUNCTION techdeck_audit_ensure_partition(month date) RETURNS void LANGUAGE plpgsql AS $$
 DECLARE

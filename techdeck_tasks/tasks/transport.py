@@ -1,0 +1,57 @@
+"""Reading Redis queues, for workers that must survive what others put there.
+
+kombu parses an item before anybody has bookkept it. What is no JSON, or no message, raises in the middle of the
+worker's event loop and ends the worker; and the item is gone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from queue import Empty
+from typing import Any
+
+from kombu.transport import redis
+
+MalformedHandler = Callable[[bytes, str], None]
+"""Is given the item as it was in the list, and the name of what parsing it raised."""
+
+
+def tolerant(transport: type[redis.Transport], on_malformed: MalformedHandler) -> type[redis.Transport]:
+    """Return `transport` (Redis, Sentinel), reading on after an item that is no message."""
+
+    class TolerantChannel(transport.Channel):  # type: ignore[misc]  # kombu ships no types
+        """Remembers what was popped until it is delivered."""
+
+        popped: Any = None
+
+        def _create_client(self, asynchronous: bool = False) -> Any:
+            client = super()._create_client(asynchronous)
+            parse = client.parse_response
+
+            def parse_response(connection: Any, command_name: str, **options: Any) -> Any:
+                reply = parse(connection, command_name, **options)
+                if command_name == "BRPOP":
+                    self.popped = reply
+                return reply
+
+            client.parse_response = parse_response
+            return client
+
+        def _brpop_read(self, **options: Any) -> Any:
+            self.popped = None
+            try:
+                return super()._brpop_read(**options)
+            except (Empty, *self.connection_errors):
+                raise
+            except Exception as error:
+                if not self.popped:
+                    raise
+                on_malformed(self.popped[1], type(error).__name__)
+                return True
+
+    class TolerantTransport(transport):  # type: ignore[misc]  # kombu ships no types
+        """Its channels are tolerant."""
+
+        Channel = TolerantChannel
+
+    return TolerantTransport
