@@ -42,11 +42,23 @@ from techdeck_tasks.pipeline.registry import load_stages
 from techdeck_tasks.pipeline.store import PipelineStore
 from techdeck_tasks.redaction import RedactingFilter
 from techdeck_tasks.resilience.backoff import RetryPolicy
+from techdeck_tasks.resilience.breaker import BreakerRegistry
+from techdeck_tasks.resilience.fallback import FallbackManager
+from techdeck_tasks.resilience.recovery import RecoveryManager
+from techdeck_tasks.resilience.resources import (
+    DatabaseConnection,
+    RecoveryResources,
+    RedisCache,
+    RedisConnection,
+)
+from techdeck_tasks.resilience.retry import RetryManager
+from techdeck_tasks.resilience.statistics import RetryRegistry
 from techdeck_tasks.settings import Settings, load_settings
 from techdeck_tasks.storage.database import connect_database
 from techdeck_tasks.storage.redis_client import connect_redis
 from techdeck_tasks.tasks import upkeep
 from techdeck_tasks.tasks.base import TechDeckTask
+from techdeck_tasks.tasks.letters import LetterKind, LetterStore
 from techdeck_tasks.tasks.messaging import MaskingAMQP, register_serializer
 from techdeck_tasks.tasks.quarantine import Quarantine
 from techdeck_tasks.tasks.services import bind_services
@@ -131,6 +143,7 @@ class Runtime:
             clock=self.clock,
             retention_days=self.settings.error_log_retention_days,
             documentation_base_url=self.settings.documentation_base_url,
+            recovery=self.recovery,
         )
 
     def audit_drain(self, node_name: str) -> Drain:
@@ -152,6 +165,50 @@ class Runtime:
         """Make the coming partitions and send what waits in the spool."""
         AuditWriter(self.engine, "upkeep", self.clock).prepare_partitions()
         self.audit.replay()
+
+    # -- resilience --------------------------------------------------------------------------------
+
+    @cached_property
+    def breakers(self) -> BreakerRegistry:
+        """Circuit breakers, shared through Redis."""
+        return BreakerRegistry(self.redis, self.settings, clock=self.clock, listener=self.listeners)
+
+    @cached_property
+    def fallbacks(self) -> FallbackManager:
+        """Fallbacks by operation name; the specification's four to begin with."""
+        manager = FallbackManager(self.settings)
+        manager.create_default_fallbacks()
+        return manager
+
+    @cached_property
+    def recovery(self) -> RecoveryManager:
+        """What may make the next attempt succeed: connections are reset, caches cleared."""
+        resources = RecoveryResources(
+            connections={"redis": RedisConnection(self.redis), "postgresql": DatabaseConnection(self.engine)},
+            cache=RedisCache(self.redis),
+        )
+        return RecoveryManager(self.settings, resources, clock=self.clock, discover=True)
+
+    @cached_property
+    def retries(self) -> RetryManager:
+        """Retries for plain callables, outside Celery."""
+        return RetryManager(
+            self.settings,
+            self.breakers,
+            RetryRegistry(self.redis, clock=self.clock),
+            clock=self.clock,
+            listener=self.listeners,
+        )
+
+    @cached_property
+    def dead_letters(self) -> LetterStore:
+        """Tasks that failed for good."""
+        return LetterStore(self.redis, self.cipher, self.clock, LetterKind.DEAD)
+
+    @cached_property
+    def interventions(self) -> LetterStore:
+        """Tasks that wait for a person."""
+        return LetterStore(self.redis, self.cipher, self.clock, LetterKind.INTERVENTION)
 
     # -- tasks and pipelines -----------------------------------------------------------------------
 

@@ -21,7 +21,7 @@ CLAIM_EVERY = 16
 """So many reads apart a busy worker looks for what dead ones left; an idle one looks each time."""
 
 BLOCK_MS = 500
-_WAITED_FOR = (*REDIS_FAILURES, ServiceUnavailableError, HeadMovedError)
+_WAITED_FOR: tuple[type[Exception], ...] = (*REDIS_FAILURES, ServiceUnavailableError, HeadMovedError)
 FIRST_WAIT_S, LONGEST_WAIT_S = 0.1, 5.0
 
 

@@ -6,7 +6,7 @@ import sys
 
 import typer
 
-from techdeck_tasks.cli import audit, database, demo, keys, pipelines, stack, worker
+from techdeck_tasks.cli import audit, breakers, database, demo, keys, letters, pipelines, stack, worker
 from techdeck_tasks.cli.console import complain
 from techdeck_tasks.cli.exits import Exit, exit_of
 from techdeck_tasks.devservices import DevServiceError
@@ -25,6 +25,9 @@ app.command("up")(stack.up)
 app.command("run")(pipelines.run)
 app.command("status")(pipelines.status)
 app.add_typer(audit.app, name="audit")
+app.add_typer(breakers.app, name="breaker")
+app.add_typer(letters.dead, name="dead")
+app.add_typer(letters.interventions, name="interventions")
 app.add_typer(keys.app, name="keys")
 app.add_typer(database.app, name="db")
 app.add_typer(worker.app, name="worker")

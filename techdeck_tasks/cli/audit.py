@@ -11,7 +11,7 @@ from rich.table import Table
 from techdeck_tasks.audit.reader import AuditFilter
 from techdeck_tasks.cli.console import out, print_json
 from techdeck_tasks.cli.exits import Exit
-from techdeck_tasks.cli.pipelines import JsonOption
+from techdeck_tasks.cli.options import JsonOption
 from techdeck_tasks.cli.tables import show_audit
 from techdeck_tasks.runtime import create_app, runtime_of
 

@@ -14,6 +14,7 @@ from sqlalchemy import text
 
 from techdeck_tasks.cli.console import err, out, print_json
 from techdeck_tasks.cli.exits import Exit
+from techdeck_tasks.cli.options import JsonOption
 from techdeck_tasks.cli.tables import STYLES, show_run
 from techdeck_tasks.errors import PipelineExecutionError, ServiceUnavailableError
 from techdeck_tasks.pipeline.definition import PipelineDefinition, load_definition
@@ -25,8 +26,6 @@ from techdeck_tasks.storage.database import transaction
 POLL_S = 0.15
 PATIENCE_S = 10.0
 """So long a run may wait for a worker before the user is told what may be wrong."""
-
-JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON on standard output and nothing else.")]
 
 
 def run(

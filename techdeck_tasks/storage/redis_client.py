@@ -155,7 +155,7 @@ def _connect_sentinel(address: _Address, bounds: dict[str, Any]) -> Redis:
         for key in ("username", "password")
         if f"sentinel_{key}" in address.options
     }
-    sentinel = Sentinel(  # type: ignore[no-untyped-call]  # redis-py leaves it unannotated
+    sentinel = Sentinel(
         list(address.nodes),
         sentinel_kwargs={"retry": None, **bounds, **address.tls, **logins},
         retry=None,
@@ -164,17 +164,14 @@ def _connect_sentinel(address: _Address, bounds: dict[str, Any]) -> Redis:
         **address.tls,
         **address.credentials,
     )
-    client: Redis = sentinel.master_for(name)  # type: ignore[no-untyped-call]  # as above
+    client: Redis = sentinel.master_for(name)
     return client
 
 
 def _connect_cluster(address: _Address, bounds: dict[str, Any]) -> RedisCluster:
     try:
         return RedisCluster(
-            startup_nodes=[
-                ClusterNode(host, port)  # type: ignore[no-untyped-call]  # redis-py leaves it unannotated
-                for host, port in address.nodes
-            ],
+            startup_nodes=[ClusterNode(host, port) for host, port in address.nodes],
             # One attempt: a MOVED is followed, an outage is reported.
             retry=Retry(NoBackoff(), 1),
             **bounds,

@@ -19,8 +19,8 @@ OUTAGE: tuple[type[Exception], ...] = (
 """What Celery raises when broker or result store are away: wrapped or, from the result store, bare."""
 
 
-class BrokerUnavailableError(ServiceUnavailableError, OperationalError):  # type: ignore[misc]  # kombu ships no types
-    """A task could not be sent: the broker or the result store is away. Nothing was queued, as far as is known.
+class BrokerUnavailableError(ServiceUnavailableError, OperationalError):
+    """A task could not be sent: the broker or the result store is away.
 
     Also Celery's `OperationalError`, so that code written for `celery.Task` goes on catching it.
     """

@@ -1,7 +1,7 @@
 """Reading Redis queues, for workers that must survive what others put there.
 
-kombu parses an item before anybody has bookkept it. What is no JSON, or no message, raises in the middle of the
-worker's event loop and ends the worker; and the item is gone.
+kombu parses an item before anybody has bookkept it. What is no JSON, or no message, raises in the middle of
+the worker's event loop and ends the worker; and the item is gone.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ MalformedHandler = Callable[[bytes, str], None]
 def tolerant(transport: type[redis.Transport], on_malformed: MalformedHandler) -> type[redis.Transport]:
     """Return `transport` (Redis, Sentinel), reading on after an item that is no message."""
 
-    class TolerantChannel(transport.Channel):  # type: ignore[misc]  # kombu ships no types
+    class TolerantChannel(transport.Channel):  # type: ignore[misc, name-defined]  # kombu ships no types
         """Remembers what was popped until it is delivered."""
 
         popped: Any = None
@@ -49,7 +49,7 @@ def tolerant(transport: type[redis.Transport], on_malformed: MalformedHandler) -
                 on_malformed(self.popped[1], type(error).__name__)
                 return True
 
-    class TolerantTransport(transport):  # type: ignore[misc]  # kombu ships no types
+    class TolerantTransport(transport):  # type: ignore[misc, valid-type]  # as above
         """Its channels are tolerant."""
 
         Channel = TolerantChannel

@@ -1,4 +1,4 @@
-"""The scheduled tasks of the audit worker. Plain Celery tasks: an error of the audit must not audit itself."""
+"""The audit worker's scheduled tasks. Plain Celery tasks: an error of the audit must not audit itself."""
 
 from __future__ import annotations
 

@@ -47,7 +47,9 @@ def test_a_delay_stays_within_its_bounds(
     assert MIN_DELAY_S <= delay_s <= max(policy.cap_s, policy.retry_after_cap_s)
 
 
-@given(policy=policies, attempt=st.integers(0, 1000), elapsed_s=st.floats(0, 1e6), rng=seeds, verdict=verdicts)
+@given(
+    policy=policies, attempt=st.integers(0, 1000), elapsed_s=st.floats(0, 1e6), rng=seeds, verdict=verdicts
+)
 def test_a_decision_spends_no_budget_twice_and_never_exceeds_the_longest_countdown(
     policy: RetryPolicy, attempt: int, elapsed_s: float, rng: random.Random, verdict: Verdict
 ) -> None:
@@ -64,9 +66,7 @@ def test_a_decision_spends_no_budget_twice_and_never_exceeds_the_longest_countdo
         assert decision.reason in set(Refusal)
 
 
-@given(
-    delay_s=st.floats(0.2, 100), base=st.floats(1, 4), attempt=st.integers(0, 8), rng=seeds
-)
+@given(delay_s=st.floats(0.2, 100), base=st.floats(1, 4), attempt=st.integers(0, 8), rng=seeds)
 def test_the_specifications_jitter_is_a_quarter_either_way(
     delay_s: float, base: float, attempt: int, rng: random.Random
 ) -> None:

@@ -49,9 +49,7 @@ IDS = st.sampled_from(["a", "b", "c"])
 EPOCHS = st.sampled_from([0, 0, 0, -1])
 """How far from the present epoch; mostly not at all."""
 OPERATIONS = st.one_of(
-    st.tuples(
-        st.just("sync"), EPOCHS, st.integers(0, 2), st.integers(0, 2), st.sampled_from([0, 1, 1000])
-    ),
+    st.tuples(st.just("sync"), EPOCHS, st.integers(0, 2), st.integers(0, 2), st.sampled_from([0, 1, 1000])),
     st.tuples(st.just("fail"), EPOCHS, st.integers(0, 2), st.integers(0, 6)),
     st.tuples(st.just("lease"), IDS),
     st.tuples(st.just("lease"), IDS),

@@ -13,9 +13,11 @@ import inspect
 import os
 import random
 import uuid
+from datetime import timedelta
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar, cast
 
 from techdeck_tasks.errors import CircuitBreakerError, is_control_flow
+from techdeck_tasks.redaction import sanitize_message
 from techdeck_tasks.resilience.breaker.core import BreakerCore
 from techdeck_tasks.resilience.breaker.permit import Kind, Permit
 from techdeck_tasks.resilience.breaker.state import Grant, ProbeOutcome, Reply, State
@@ -59,6 +61,7 @@ class BreakerCalls(BreakerCore):
         # The system's source: forked children must not draw the same numbers.
         self._rng = rng or random.SystemRandom()
         self._slow_call_s = self.config.slow_call_s
+        self._safe_name = sanitize_message(name)
 
     # -- letting through -------------------------------------------------------------------------------
 
@@ -186,12 +189,23 @@ class BreakerCalls(BreakerCore):
             # Those who wait come back one by one and not together.
             wait_s = max(self._rng.uniform(0.0, wait_s), reply.wait_ms / 1000)
         state = "without Redis" if reply is None else reply.effective.value
+        now = self._clock.now()
+        # Built from its parts, which are safe by their making: redacting each anew would cost more than all
+        # the rest, and rejections come in thousands.
         return CircuitBreakerError(
-            f"circuit breaker {self.name} is {state}; the call was not made",
-            service_name=self.name,
-            failure_count=0 if reply is None else reply.failures,
-            threshold=self.config.failure_threshold,
-            retry_after=wait_s,
+            {
+                "error_id": str(uuid.uuid4()),
+                "error_code": CircuitBreakerError.code,
+                "message": f"circuit breaker {self._safe_name} is {state}; the call was not made",
+                "details": {
+                    "service_name": self._safe_name,
+                    "failure_count": 0 if reply is None else reply.failures,
+                    "threshold": self.config.failure_threshold,
+                    "retry_after": (now + timedelta(seconds=wait_s)).isoformat(),
+                },
+                "recoverable": CircuitBreakerError.default_recoverable,
+                "timestamp": now.isoformat(),
+            }
         )
 
     # -- settling: what permits call -------------------------------------------------------------------

@@ -1,0 +1,131 @@
+"""The canonical encoding of audit records: one record, one spelling."""
+
+from __future__ import annotations
+
+import dataclasses
+import uuid
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from techdeck_tasks.audit.canonical import COLUMN_NAMES, AuditRecord, decode, encode
+from techdeck_tasks.audit.event import new_event_id
+from techdeck_tasks.errors import ValidationError
+
+OPTIONAL = (
+    "outcome",
+    "error_id",
+    "error_code",
+    "task_name",
+    "task_id",
+    "attempt",
+    "pipeline_id",
+    "stage",
+    "user_index",
+    "subject_index",
+)
+
+texts = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"), max_size=300)
+int32s = st.integers(-(1 << 31), (1 << 31) - 1)
+blobs = st.binary(max_size=400)
+# Up to the year 9999.
+event_ids = st.integers(0, 253_402_300_799_999).map(lambda ms: new_event_id(ms * 1_000_000))
+
+records = st.builds(
+    AuditRecord,
+    event_id=event_ids,
+    tenant=texts,
+    producer_id=st.uuids(),
+    producer_seq=st.integers(1, (1 << 63) - 1),
+    event_type=texts,
+    severity=texts,
+    service=texts,
+    operation=texts,
+    retention_days=int32s,
+    hipaa_related=st.booleans(),
+    hipaa_notify=st.booleans(),
+    key_id=st.uuids(),
+    sealed_document=blobs,
+    outcome=st.none() | texts,
+    error_id=st.none() | texts,
+    error_code=st.none() | texts,
+    task_name=st.none() | texts,
+    task_id=st.none() | texts,
+    attempt=st.none() | int32s,
+    pipeline_id=st.none() | texts,
+    stage=st.none() | texts,
+    user_index=st.none() | blobs,
+    subject_index=st.none() | blobs,
+)
+
+
+@given(records)
+def test_a_record_survives_its_canonical_bytes(record: AuditRecord) -> None:
+    assert decode(encode(record)) == record
+
+
+@given(records, st.data())
+def test_a_changed_byte_gives_no_record_or_another_one(record: AuditRecord, data: st.DataObject) -> None:
+    encoded = bytearray(encode(record))
+    position = data.draw(st.integers(0, len(encoded) - 1))
+    encoded[position] ^= data.draw(st.integers(1, 255))
+    assert _decoded(bytes(encoded)) != record
+
+
+@given(records, st.data())
+def test_whatever_decodes_is_the_one_spelling_of_its_record(record: AuditRecord, data: st.DataObject) -> None:
+    encoded = bytearray(encode(record))
+    for _ in range(data.draw(st.integers(1, 4))):
+        start = data.draw(st.integers(0, len(encoded)))
+        end = data.draw(st.integers(start, min(len(encoded), start + 8)))
+        encoded[start:end] = data.draw(st.binary(max_size=8))
+    changed = bytes(encoded)
+    decoded = _decoded(changed)
+    assert decoded is None or encode(decoded) == changed
+
+
+@given(st.binary(max_size=200))
+def test_foreign_bytes_are_refused_and_nothing_else_happens(data: bytes) -> None:
+    assert _decoded(data) is None
+    assert _decoded(b"TDAR\x01" + data) is None
+
+
+@given(records, st.data())
+def test_a_truncated_or_extended_record_is_refused(record: AuditRecord, data: st.DataObject) -> None:
+    encoded = encode(record)
+    cut = data.draw(st.integers(0, len(encoded) - 1))
+    assert _decoded(encoded[:cut]) is None
+    assert _decoded(encoded + data.draw(st.binary(min_size=1, max_size=9))) is None
+
+
+@given(records, records)
+def test_two_records_never_share_their_bytes(one: AuditRecord, other: AuditRecord) -> None:
+    assert (encode(one) == encode(other)) == (one == other)
+
+
+@pytest.mark.parametrize("name", OPTIONAL)
+@given(record=records)
+def test_absent_and_empty_are_different(name: str, record: AuditRecord) -> None:
+    empty: Any = {"attempt": 0}.get(name, b"" if name.endswith("_index") else "")
+    absent = dataclasses.replace(record, **{name: None})
+    present = dataclasses.replace(record, **{name: empty})
+    assert encode(absent) != encode(present)
+    assert decode(encode(absent)) == absent
+    assert decode(encode(present)) == present
+
+
+@given(records, st.sampled_from(COLUMN_NAMES), st.sampled_from(COLUMN_NAMES))
+def test_a_value_cannot_move_to_another_column(record: AuditRecord, one: str, other: str) -> None:
+    first, second = getattr(record, one), getattr(record, other)
+    if type(first) is type(second) and not isinstance(first, uuid.UUID) and first != second:
+        swapped = dataclasses.replace(record, **{one: second, other: first})
+        assert encode(swapped) != encode(record)
+
+
+def _decoded(data: bytes) -> AuditRecord | None:
+    try:
+        return decode(data)
+    except ValidationError:
+        return None
