@@ -14,6 +14,7 @@ import logging
 import time
 import uuid
 from collections.abc import Callable
+from importlib import import_module
 from importlib.util import find_spec
 from typing import Any, Protocol
 
@@ -38,9 +39,13 @@ class Boom(Exception):  # noqa: N818 - short, for it is everywhere
 
 
 class Contender(Protocol):
-    name: str
-    round_trips: frozenset[str] | None
-    """Which commands come from the client; None: all, it uses no scripts."""
+    @property
+    def name(self) -> str:
+        """The distribution's name."""
+
+    @property
+    def round_trips(self) -> frozenset[str] | None:
+        """Which commands come from the client; None: all, it uses no scripts."""
 
     def start(self, *, threshold: int, open_s: float) -> None:
         """Make a new, closed breaker."""
@@ -88,9 +93,7 @@ class Pybreaker:
     round_trips = None
 
     def __init__(self, url: str) -> None:
-        import pybreaker  # noqa: PLC0415 - a peer, measured only where it is installed
-
-        self._module: Any = pybreaker
+        self._module: Any = import_module("pybreaker")
         self._client = redis.Redis.from_url(url)
 
     def start(self, *, threshold: int, open_s: float) -> None:
@@ -125,9 +128,7 @@ class Purgatory:
     round_trips = None
 
     def __init__(self, url: str) -> None:
-        import purgatory  # noqa: PLC0415 - a peer, measured only where it is installed
-
-        self._module: Any = purgatory
+        self._module: Any = import_module("purgatory")
         self._url = url
         self._loop = asyncio.new_event_loop()
         self._work = self._module.AsyncRedisUnitOfWork(url)
@@ -166,11 +167,8 @@ class Interlock:
     round_trips = frozenset({"eval", "evalsha", "hgetall"})
 
     def __init__(self, url: str) -> None:
-        import interlock  # noqa: PLC0415 - a peer, measured only where it is installed
-        from interlock.integrations.redis import RedisStorage  # noqa: PLC0415 - as above
-
-        self._module: Any = interlock
-        self._storage: Any = RedisStorage
+        self._module: Any = import_module("interlock")
+        self._storage: Any = import_module("interlock.integrations.redis").RedisStorage
         self._client = redis.Redis.from_url(url)
         self._breaker: Any = None
 
@@ -253,9 +251,14 @@ class Meter:
         return counted
 
 
-def closed(contender: Contender, meter: Meter, *, fail: bool) -> tuple[float, float]:
+def closed_success(contender: Contender, meter: Meter) -> tuple[float, float]:
     contender.start(threshold=NEVER, open_s=LONG_S)
-    return meter.measure(contender, lambda: _expect(contender.run(CALLS, fail=fail), 0), CALLS)
+    return meter.measure(contender, lambda: _expect(contender.run(CALLS, fail=False), 0), CALLS)
+
+
+def closed_failure(contender: Contender, meter: Meter) -> tuple[float, float]:
+    contender.start(threshold=NEVER, open_s=LONG_S)
+    return meter.measure(contender, lambda: _expect(contender.run(CALLS, fail=True), 0), CALLS)
 
 
 def open_reject(contender: Contender, meter: Meter) -> tuple[float, float]:
@@ -290,6 +293,9 @@ def _expect(found: int, wanted: int) -> None:
         raise AssertionError(f"{found} of {wanted} calls were rejected")
 
 
+SCENARIOS = (closed_success, closed_failure, open_reject, probe)
+
+
 def main() -> None:
     """Print a row for each contender: round trips and time of a call."""
     logging.getLogger("techdeck_tasks").setLevel(logging.ERROR)
@@ -312,14 +318,9 @@ def compare(url: str) -> None:
             continue
         contender = make(url)
         costs = []
-        for scenario in (
-            lambda: closed(contender, meter, fail=False),  # noqa: B023 - run at once
-            lambda: closed(contender, meter, fail=True),  # noqa: B023 - run at once
-            lambda: open_reject(contender, meter),  # noqa: B023 - run at once
-            lambda: probe(contender, meter),  # noqa: B023 - run at once
-        ):
+        for scenario in SCENARIOS:
             try:
-                trips, micros = scenario()
+                trips, micros = scenario(contender, meter)
                 costs.append(f"{trips:8.3f} rt {micros:8.2f} us")
             except Exception as failure:  # noqa: BLE001 - a peer that fails is a result
                 costs.append(f"{type(failure).__name__}")

@@ -148,6 +148,11 @@ def _schedule() -> dict[str, Any]:
                 "schedule": timedelta(hours=1),
                 "options": {"queue": AUDIT_QUEUE, "expires": 3600},
             },
+            "audit-breakers": {
+                "task": "techdeck.audit.breakers",
+                "schedule": timedelta(seconds=15),
+                "options": {"queue": AUDIT_QUEUE, "expires": 60},
+            },
             "audit-verify": {
                 "task": "techdeck.audit.verify",
                 "schedule": timedelta(days=1),

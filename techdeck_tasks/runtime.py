@@ -62,6 +62,7 @@ from techdeck_tasks.tasks.letters import LetterKind, LetterStore
 from techdeck_tasks.tasks.messaging import MaskingAMQP, register_serializer
 from techdeck_tasks.tasks.quarantine import Quarantine
 from techdeck_tasks.tasks.services import bind_services
+from techdeck_tasks.tasks.transitions import record_transitions
 
 STREAM_SOCKET_TIMEOUT_S = 5.0
 """Longer than the audit worker's blocking read."""
@@ -210,6 +211,11 @@ class Runtime:
         """Tasks that wait for a person."""
         return LetterStore(self.redis, self.cipher, self.clock, LetterKind.INTERVENTION)
 
+    def record_breakers(self) -> int:
+        """Put the breakers' transitions since the last call on record."""
+        days = self.settings.error_log_retention_days
+        return record_transitions(self.breakers, self.audit, self.redis, days)
+
     # -- tasks and pipelines -----------------------------------------------------------------------
 
     @cached_property
@@ -277,7 +283,12 @@ def create_app(settings: Settings | None = None, role: Role = Role.CLIENT) -> Ce
     app = Celery("techdeck")
     runtime = install(app, settings)
     if role is Role.AUDIT:
-        upkeep.register(app, upkeep=runtime.keep_audit_up, verify=runtime.verify_audit)
+        upkeep.register(
+            app,
+            upkeep=runtime.keep_audit_up,
+            verify=runtime.verify_audit,
+            record_breakers=runtime.record_breakers,
+        )
         app.steps["worker"].add(drain_step(runtime.audit_drain))
         app.conf.task_default_queue = AUDIT_QUEUE
     else:

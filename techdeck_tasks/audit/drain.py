@@ -10,7 +10,7 @@ from sqlalchemy.exc import DataError, IntegrityError
 
 from techdeck_tasks.audit.sealing import SealedEvent
 from techdeck_tasks.audit.stream import AuditStream, Delivery
-from techdeck_tasks.audit.writer import AuditWriter, HeadMovedError
+from techdeck_tasks.audit.writer import AuditWriter
 from techdeck_tasks.errors import ServiceUnavailableError, ValidationError
 from techdeck_tasks.storage.redis_client import REDIS_FAILURES
 
@@ -21,7 +21,7 @@ CLAIM_EVERY = 16
 """So many reads apart a busy worker looks for what dead ones left; an idle one looks each time."""
 
 BLOCK_MS = 500
-_WAITED_FOR: tuple[type[Exception], ...] = (*REDIS_FAILURES, ServiceUnavailableError, HeadMovedError)
+_WAITED_FOR: tuple[type[Exception], ...] = (*REDIS_FAILURES, ServiceUnavailableError)
 FIRST_WAIT_S, LONGEST_WAIT_S = 0.1, 5.0
 
 

@@ -23,6 +23,7 @@ class EventType(StrEnum):
     COMPLIANCE_NOTICE = "compliance_notice"
     AUDIT_READ = "audit_read"
     OPERATOR_ACTION = "operator_action"
+    BREAKER_TRANSITION = "breaker_transition"
     GAP = "gap"
     """Events that could not be kept; the document counts them."""
 

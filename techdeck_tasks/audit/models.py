@@ -78,7 +78,7 @@ class AuditEventId(Base):
 
 
 class AuditWriterHead(Base):
-    """The end of each writer's chain; advanced by compare-and-set in the transaction that adds the rows."""
+    """The end of each writer's chain; advanced, under its lock, in the transaction that adds the rows."""
 
     __tablename__ = "audit_writer_head"
 

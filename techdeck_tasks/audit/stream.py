@@ -83,7 +83,10 @@ class Entry:
         """
         record = decode(self.record)
         recipient = self.recipient_id.decode("ascii", "replace")
-        if not recipient.isprintable() or not 0 < len(self.recipient_id) <= MAX_KEY_ID_BYTES:
+        if (
+            not (recipient.isascii() and recipient.isprintable())
+            or not 0 < len(self.recipient_id) <= MAX_KEY_ID_BYTES
+        ):
             raise ValidationError("audit entry names no recipient key", field="recipient_id")
         if not 0 < len(self.sealed_key) <= MAX_SEALED_KEY_BYTES:
             raise ValidationError("audit entry carries no data key", field="sealed_key")

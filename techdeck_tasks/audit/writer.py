@@ -35,9 +35,6 @@ MAX_CLOCK_SKEW = timedelta(days=1)
 MAX_AGE = timedelta(days=366)
 """An event older than this cannot have waited in a spool; its id is forged or its producer's clock is off."""
 
-MAX_REPETITIONS = 5
-"""Of one batch, when other processes advance the same chain in between."""
-
 _ROW_COLUMNS = (
     "occurred_at",
     "recorded_at",
@@ -74,20 +71,19 @@ _KNOWN_DIGESTS = text("""
     WHERE (occurred_at, event_id) IN (
         SELECT * FROM unnest(CAST(:occurred AS timestamptz[]), CAST(:ids AS uuid[])))
 """)
-_READ_HEAD = text("SELECT writer_seq, row_hash FROM audit_writer_head WHERE writer_id = :writer_id")
+# Locked until the commit: another process under this writer id waits, and goes on from the new head.
+_LOCK_HEAD = text("""
+    SELECT writer_seq, row_hash FROM audit_writer_head WHERE writer_id = :writer_id FOR UPDATE
+""")
 _ADVANCE_HEAD = text("""
     UPDATE audit_writer_head SET writer_seq = :seq, row_hash = :row_hash, updated_at = :now
-    WHERE writer_id = :writer_id AND writer_seq = :expected
+    WHERE writer_id = :writer_id
 """)
 _ENSURE_PARTITION = text("SELECT techdeck_audit_ensure_partition(CAST(:month AS date))")
 
 
 _Digested = tuple[SealedEvent, bytes]
 """An event and its content digest."""
-
-
-class HeadMovedError(Exception):
-    """Another process advanced the chain of this writer id in between; the batch was rolled back."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,8 +106,8 @@ class AuditWriter:
 
     Args:
         engine: the database; each batch is one transaction.
-        writer_id: names the chain. Two processes under one id stay correct (one of them repeats its batch),
-            at a cost: give every audit worker its own.
+        writer_id: names the chain. Two processes under one id stay correct, but wait for each other: give
+            every audit worker its own.
         clock: tells `recorded_at`.
     """
 
@@ -128,7 +124,6 @@ class AuditWriter:
         Raises:
             ServiceUnavailableError: PostgreSQL is away; nothing of the batch may be taken as written. To
                 write it again is safe.
-            HeadMovedError: the chain was advanced by another process, again and again.
             DBAPIError: PostgreSQL refuses something in the batch; nothing of it was written.
         """
         now = self._clock.now()
@@ -138,19 +133,13 @@ class AuditWriter:
                 timely.append(event)
             else:
                 refused.append((event, "its time is more than a year back or a day ahead of this clock"))
-        for _ in range(MAX_REPETITIONS):
-            try:
-                return self._write_once(timely, refused, now)
-            except HeadMovedError:
-                continue
-            except DBAPIError:
-                # What is remembered may have been dropped since: a partition by retention, say.
-                self._partitions.clear()
-                self._known_keys.clear()
-                raise
-        raise HeadMovedError(
-            f"writer id {self._writer_id!r} is in use by another audit worker; give it its own"
-        )
+        try:
+            return self._write(timely, refused, now)
+        except DBAPIError:
+            # What is remembered may have been dropped since: a partition by retention, say.
+            self._partitions.clear()
+            self._known_keys.clear()
+            raise
 
     def prepare_partitions(self, months_ahead: int = 2) -> None:
         """Make the partitions of this month and the next ones, so that no insert has to."""
@@ -160,7 +149,7 @@ class AuditWriter:
                 years, month = divmod(now.month - 1 + ahead, 12)
                 connection.execute(_ENSURE_PARTITION, {"month": date(now.year + years, month + 1, 1)})
 
-    def _write_once(
+    def _write(
         self, events: Sequence[SealedEvent], refused: Sequence[tuple[SealedEvent, str]], now: datetime
     ) -> WriteResult:
         if not events:
@@ -210,8 +199,7 @@ class AuditWriter:
             connection.execute(insert(AuditDataKey).values(rows).on_conflict_do_nothing())
 
     def _append(self, connection: Connection, events: Iterable[_Digested], now: datetime) -> None:
-        head = self._head(connection, now)
-        expected = head.seq
+        head = self._lock_head(connection, now)
         with bulk_copy(connection, _COPY) as copy:
             copy.set_types(_COPY_TYPES)
             for event, digest in events:
@@ -220,30 +208,20 @@ class AuditWriter:
                 previous, head = head, head.next(digest, now)
                 place = (digest, head.writer_id, head.seq, previous.row_hash, head.row_hash)
                 copy.write_row((record.occurred_at, now, *values, *place))
-        advanced = connection.execute(
-            _ADVANCE_HEAD,
-            {
-                "writer_id": self._writer_id,
-                "seq": head.seq,
-                "row_hash": head.row_hash,
-                "now": now,
-                "expected": expected,
-            },
-        )
-        if advanced.rowcount != 1:
-            raise HeadMovedError(self._writer_id)
+        advanced = {"writer_id": head.writer_id, "seq": head.seq, "row_hash": head.row_hash, "now": now}
+        connection.execute(_ADVANCE_HEAD, advanced)
 
-    def _head(self, connection: Connection, now: datetime) -> Head:
-        row = connection.execute(_READ_HEAD, {"writer_id": self._writer_id}).one_or_none()
-        if row is not None:
-            return Head(self._writer_id, row.writer_seq, bytes(row.row_hash))
-        head = Head.genesis(self._writer_id)
-        connection.execute(
-            insert(AuditWriterHead)
-            .values(writer_id=head.writer_id, writer_seq=0, row_hash=head.row_hash, updated_at=now)
-            .on_conflict_do_nothing()
-        )
-        return head
+    def _lock_head(self, connection: Connection, now: datetime) -> Head:
+        row = connection.execute(_LOCK_HEAD, {"writer_id": self._writer_id}).one_or_none()
+        if row is None:
+            first = Head.genesis(self._writer_id)
+            connection.execute(
+                insert(AuditWriterHead)
+                .values(writer_id=first.writer_id, writer_seq=0, row_hash=first.row_hash, updated_at=now)
+                .on_conflict_do_nothing()
+            )
+            row = connection.execute(_LOCK_HEAD, {"writer_id": self._writer_id}).one()
+        return Head(self._writer_id, row.writer_seq, bytes(row.row_hash))
 
 
 def _claim_ids(

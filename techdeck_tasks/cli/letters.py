@@ -45,7 +45,8 @@ def _commands(
         runtime = runtime_of(create_app())
         letter = store_of(runtime).get(letter_id)
         record_action(runtime, "letters", f"{group.info.name}.show", owner, letter_id=letter.letter_id)
-        print_json({**letter.summary(), "args": list(letter.args), "kwargs": dict(letter.kwargs)})
+        called = {name: letter.signature.get(name) for name in ("args", "kwargs")}
+        print_json({**letter.summary(), **called})
 
     @group.command(sending, help=f"{verb} Asks the task's breaker first; the action is recorded.")
     def send(

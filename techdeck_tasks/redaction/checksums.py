@@ -1,5 +1,7 @@
 """Check digits of identifiers. Each function takes the identifier without separators and never raises."""
 
+# ruff: noqa: PLR2004 - lengths, weights and ranges are those of the standard that each function names
+
 from __future__ import annotations
 
 _VERHOEFF_PRODUCT = (

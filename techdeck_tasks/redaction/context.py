@@ -5,10 +5,11 @@ from __future__ import annotations
 import dataclasses
 import itertools
 import math
-import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from typing import Any, Final
 
+from techdeck_tasks.redaction.keys import is_sensitive_key
 from techdeck_tasks.redaction.rule import REDACTED
 from techdeck_tasks.redaction.sanitizer import redact_within, sanitize_message
 
@@ -30,28 +31,6 @@ MAX_INTEGER_BITS: Final = 256
 TRUNCATED: Final = "[TRUNCATED]"
 CYCLE: Final = "[CYCLE]"
 UNPRINTABLE: Final = "[UNPRINTABLE]"
-
-# The specification's list and what really leaks. Compared with the key's letters and digits only, so that
-# `api_key`, `apiKey`, `API-KEY` and `x-api-key` are one.
-_SENSITIVE_KEY = re.compile(
-    r"""password|passwd|passphrase|passcode|pwd|(?:^|db|user|my|smtp|admin)pass$|secret|credential
-      | (?<!max)(?<!num)(?<!prompt)(?<!total)(?<!completion)token(?!iz|type|count|limit|bucket|url|s?used)
-      | (?:api|private|access|account|encryption|decryption|signing|master|shared|service|client|ssh|session|auth|sas)key
-      | authorization|^auth$|basicauth|cookie|session(?:id|key)|^jwt|userdata|privatekey|certificate|connectionstring|^dsn$
-      | signature$|^sig$|^otp$|^pin$|cvv|cvc
-      | ^ssn$|socialsecurity|patientname|(?:first|last|full|middle|maiden|given|family)name|^surname|dateofbirth|birthdate|^dob$
-      | ^mrn$|medicalrecord|healthplan|memberid|subscriberid|beneficiary|e?mailaddress|^e?mail$|phone|^fax|^mobile$
-      | streetaddress|homeaddress|^address(?:line)?[12]?$|^zip(?:code)?$|postalcode|passportn|driver?slicen|creditcard|cardnumber|^iban$
-      | ipaddress$|^vin$|serialn|biometric|fingerprint$|accountn(?:umber|o)|licen[cs]en(?:umber|o)|nationalid|taxid
-    """,
-    re.VERBOSE,
-)
-_NOT_ALPHANUMERIC = re.compile(r"[^a-z0-9]+")
-
-
-def is_sensitive_key(key: str) -> bool:
-    """Tell whether a value under this key is hidden without looking at it."""
-    return _SENSITIVE_KEY.search(_NOT_ALPHANUMERIC.sub("", key[:256].lower())) is not None
 
 
 def sanitize_context(value: Any) -> Any:
@@ -81,7 +60,7 @@ class _Walk:
         self._inside: set[int] = set()
         self._nodes = 0
 
-    def visit(self, value: Any, depth: int) -> Any:
+    def visit(self, value: Any, depth: int) -> Any:  # noqa: PLR0911 - one return per kind of value
         self._nodes += 1
         if self._nodes > MAX_NODES:
             return TRUNCATED
@@ -97,7 +76,7 @@ class _Walk:
             return {"type": type(value).__qualname__, "message": sanitize_message(_describe(value))}
         return self._container(value, depth)
 
-    def _container(self, value: Any, depth: int) -> Any:
+    def _container(self, value: Any, depth: int) -> Any:  # noqa: PLR0911 - one return per kind of value
         if depth >= MAX_DEPTH:
             return TRUNCATED
         if id(value) in self._inside:
@@ -112,7 +91,7 @@ class _Walk:
                     for field in dataclasses.fields(value)
                 ]
                 return self._mapping(fields, len(fields), depth)
-            if isinstance(value, Sequence | Set):
+            if isinstance(value, Sequence | AbstractSet):
                 return self._items(list(_first(value)), len(value), depth)
         except Exception:  # noqa: BLE001 - a container that fails while it is read is described instead
             return _string(_describe(value))
@@ -169,8 +148,8 @@ def _number(value: float) -> int | float | str:
 
 
 def _string(value: str) -> str:
-    # str() of a subclass may be overridden; join copies the characters themselves.
-    return redact_within("".join((value, "")), MAX_STRING_CHARS)
+    # A subclass may override anything; this copies the characters themselves.
+    return redact_within(str.__str__(value), MAX_STRING_CHARS)
 
 
 def _decode(value: bytes | bytearray | memoryview) -> str:

@@ -10,19 +10,21 @@ import re
 from collections.abc import Iterator
 
 from techdeck_tasks.redaction import shapes
+from techdeck_tasks.redaction.quoting import end_before, end_of_quote, end_on_line
 from techdeck_tasks.redaction.rule import REDACTED, Rule, Span, Subject
 from techdeck_tasks.redaction.vocabulary import ANY_WORD, Sensitivity, find_words, prefix_of, sensitivity_of
 
 _QUOTE = r"""\\{0,8}+["'`]|%2[27]|&quot;|&\#0?3[49];|\\{1,4}u002[27]"""
-_FILLER = r"""(?:[ \t]{1,4}(?:provided|given|supplied|is|was|are|value|used|with|id|string|of|received|found|specified
-    |named|set\ to|equal\ to|has\ value|sent|presented|ending\ in))"""
+_FILLER = r"""(?:[ \t]{1,4}(?:provided|given|supplied|is|was|are|value|used|with|id|string|of|received|found
+    |specified|named|set\ to|equal\ to|has\ value|sent|presented|ending\ in))"""
 
 _JOINT = re.compile(
     rf"""(?P<tail>(?:(?!{ANY_WORD})[a-z0-9_-]){{0,40}}+)
     (?P<close>(?:{_QUOTE})?+) \]?+
     (?:
         # name="token" value="..."
-        (?P<attribute> \s{{0,8}},?\s{{0,8}} (?:{_QUOTE})? (?:value|val|default|content|data) (?:{_QUOTE})? \s{{0,2}}[:=]{{1,2}} )
+        (?P<attribute> \s{{0,8}},?\s{{0,8}} (?:{_QUOTE})? (?:value|val|default|content|data) (?:{_QUOTE})?
+            \s{{0,2}}[:=]{{1,2}} )
         # token = ..., token: str = ..., "token" => ..., token%3D...
       | (?:[ \t]{{0,8}}:?[ \t]{{0,4}}(?:string|str|bytes|secretstr|optional\[str\]))? [ \t]{{0,16}}+
         (?P<operator> =>|:=|\?\?=|\|\|[:=]|[.+!]={{1,2}}|={{1,3}}|:(?![:/])|->|%3[ad] )
@@ -35,7 +37,8 @@ _JOINT = re.compile(
       | (?P<gap> {_FILLER}{{0,3}}[ \t]{{0,4}}[:=]?(?=[ \t"'`(\\]) )
     )
     (?P<space>\s{{0,32}}+)
-    (?: (?:[a-z_][\w.]{{0,30}}\((?=[bru]?["']))? (?P<bracket>[\[(]\s{{0,4}})? [bruf]{{0,2}} (?P<quote>{_QUOTE}) )?+
+    (?: (?:[a-z_][\w.]{{0,30}}\((?=[bru]?["']))? (?P<bracket>[\[(]\s{{0,4}})?
+        [bruf]{{0,2}} (?P<quote>{_QUOTE}) )?+
     """,
     re.VERBOSE,
 )
@@ -49,16 +52,16 @@ _BARE = re.compile(
 )
 _URLENCODED = re.compile(r"(?:[^\s\"'<>%&]|%(?!2[267c]|7d|0a))++", re.IGNORECASE)
 _TEMPLATE = re.compile(r"\$?\{\{?[^{}\n]{0,80}\}\}?|\$\([^()\n]{0,80}\)|<[^<>\n]{0,80}>|%\(\w{1,40}\)s")
-_NEWLINE = re.compile(r"[\r\n]")
 _CODE = re.compile(
     r"""[A-Za-z_]\w{0,60}(?:\.[A-Za-z_]\w{0,60}){0,6}[(\[]
-      | (?:self|cls|os|settings|config|cfg|conf|request|req|env|args|kwargs|options|app|ctx|context)\.[A-Za-z_]""",
+      | (?:self|cls|os|settings|config|cfg|conf|request|req|env|args|kwargs|options|app|ctx|context)
+        \.[A-Za-z_]""",
     re.VERBOSE,
 )
 _LABEL_INSIDE = re.compile(ANY_WORD)
 _NAME = re.compile(r"[A-Za-z][A-Za-z_.-]*")
 _ASSIGNED_LIKE_PASSWORD = re.compile(r"(?=.*[A-Za-z])(?=.*[0-9!@#$%^&*+]).{6,}", re.DOTALL)
-_JUDGED_CHARS = 512
+_JUDGED_CHARS = 128
 _SMALL_NUMBER = 6
 
 
@@ -66,68 +69,49 @@ def find_labelled(subject: Subject) -> Iterator[Span]:
     """Yield the span of each value that its name calls secret."""
     text, folded, done = subject.text, subject.folded, 0
     for start, word in find_words(folded):
-        if start < done:
+        joint = _JOINT.match(folded, start + len(word)) if start >= done else None
+        if joint is None:
             continue
-        joint = _JOINT.match(folded, start + len(word))
-        span = _read_value(text, joint) if joint else None
-        if joint is None or span is None:
+        # Reading no more than is judged keeps text full of labels linear.
+        near = min(len(text), joint.end() + _JUDGED_CHARS)
+        span = _read_value(text, joint, near)
+        if span is None:
             continue
-        level = sensitivity_of(text, folded, start, word, joint["tail"])
         value = text[span[0] : span[1]]
+        level = sensitivity_of(text, folded, start, word, joint["tail"])
         if (
-            level
-            and value
-            and not shapes.is_trivial(value)
-            and _Candidate(text, start, word, joint, value).is_secret(level)
+            not level
+            or shapes.is_trivial(value)
+            or not _Candidate(text, start, word, joint, value).is_secret(level)
         ):
-            done = span[1]
-            yield span
+            continue
+        if span[1] >= near - 1:
+            span = _read_value(text, joint, len(text)) or span
+        done = span[1]
+        yield span
 
 
-def _read_value(text: str, joint: re.Match[str]) -> Span | None:
-    """Return where the value after a joint starts and ends, or None where there is none."""
+def _read_value(text: str, joint: re.Match[str], limit: int) -> Span | None:  # noqa: PLR0911 - one per notation
+    """Return where the value after a joint starts and ends, before `limit`, or None where there is none."""
     start, quote = joint.end(), joint["quote"]
-    if start >= len(text) or text.startswith(REDACTED, start):
+    if start >= limit or text.startswith(REDACTED, start):
         return None
     if "\n" in joint["space"] and not (quote or joint["tag"] or joint["block"]):
         return None
     if joint["tag"]:
-        end = text.find("<", start)
-        return start, start + len(text[start : end if end >= 0 else len(text)].rstrip())
+        return start, end_before(text, start, "<", limit)
     if quote and joint["bracket"]:
-        closing = "]" if "[" in joint["bracket"] else ")"
-        return start - len(quote), _line_end(text, start, closing)
+        return start - len(quote), end_on_line(text, start, "]" if "[" in joint["bracket"] else ")", limit)
     if quote:
-        return start, _quoted_end(text, start, text[joint.start("quote") : joint.end("quote")])
+        return start, end_of_quote(text, start, text[joint.start("quote") : joint.end("quote")], limit)
     if text[start] in "[(" and joint["operator"]:
         return None
-    if template := _TEMPLATE.match(text, start):
+    if template := _TEMPLATE.match(text, start, limit):
         start = template.end()
     encoded = (joint["operator"] or "").startswith("%")
-    bare = (_URLENCODED if encoded else _BARE).match(text, start)
+    bare = (_URLENCODED if encoded else _BARE).match(text, start, limit)
     end = start + len(bare[0].rstrip(".,:;!?")) if bare else start
     return (start, end) if end > start else None
-
-
-def _line_end(text: str, start: int, closing: str) -> int:
-    """Return where `closing` stands on the line, else where the line ends."""
-    newline = _NEWLINE.search(text, start)
-    limit = newline.start() if newline else len(text)
-    end = text.find(closing, start, limit)
-    return limit if end < 0 else end
-
-
-def _quoted_end(text: str, start: int, quote: str) -> int:
-    """Return where a quoted value ends: at the same, unescaped quote, else where the line ends."""
-    newline = _NEWLINE.search(text, start)
-    limit = newline.start() if newline else len(text)
-    at = text.find(quote, start, limit)
-    while at >= 0:
-        before = text[max(start, at - 16) : at]
-        if len(quote) > 1 or (len(before) - len(before.rstrip("\\"))) % 2 == 0:
-            return at
-        at = text.find(quote, at + 1, limit)
-    return limit
 
 
 class _Candidate:
@@ -137,16 +121,14 @@ class _Candidate:
 
     def __init__(self, text: str, start: int, word: str, joint: re.Match[str], value: str) -> None:
         self.text, self.start, self.word, self.joint = text, start, word, joint
-        self.value = value[:_JUDGED_CHARS]
+        self.value = value
         self.prefix = prefix_of(joint.string, start)
 
-    def is_secret(self, level: Sensitivity) -> bool:
+    def is_secret(self, level: Sensitivity) -> bool:  # noqa: PLR0911 - one return per notation
         """Decide whether the value must go, under a name of this level."""
         joint, value = self.joint, self.value
         if level is Sensitivity.RANDOM:
-            return not joint["tag"] and (
-                shapes.looks_random(value) or (shapes.is_hex(value) and len(value) >= 32)
-            )  # noqa: PLR2004
+            return not joint["tag"] and (shapes.looks_random(value) or shapes.is_hash(value))
         if joint["comma"]:
             if self.prefix.startswith("--"):
                 return not value.startswith("-")
@@ -184,7 +166,7 @@ class _Candidate:
         ends = not rest or rest[0] in "\r\n,;}\"'\\" or (rest[0] == "." and not rest[1:].isalnum())
         return ends and not shapes.is_state(value)
 
-    def _is_secret_in_prose(self, level: Sensitivity) -> bool:
+    def _is_secret_in_prose(self, level: Sensitivity) -> bool:  # noqa: PLR0911 - a list of cases
         """Judge a value that only a space, or words as in "API key provided: ...", joins to its name."""
         value, gap = self.value, self.joint["gap"].strip()
         if self.prefix.startswith("-") and not self.joint["close"]:
@@ -215,7 +197,7 @@ def _is_identifier(value: str) -> bool:
 
 LABELLED = Rule(
     name="labelled-value",
-    reason="A value named password, token, secret, key or the like, in any notation that joins name and value.",
+    reason="A value named password, token, secret, key or the like, in any notation.",
     find=find_labelled,
     leaks=(
         "password=«hunter2»",

@@ -7,7 +7,8 @@ import traceback
 from collections.abc import Mapping, MutableMapping
 from typing import Any, Final
 
-from techdeck_tasks.redaction.context import UNPRINTABLE, is_sensitive_key, sanitize_context
+from techdeck_tasks.redaction.context import UNPRINTABLE, sanitize_context
+from techdeck_tasks.redaction.keys import is_sensitive_key
 from techdeck_tasks.redaction.rule import REDACTED
 from techdeck_tasks.redaction.sanitizer import redact
 

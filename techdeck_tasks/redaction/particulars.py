@@ -1,96 +1,117 @@
 """Particulars of a person that only their label gives away: record numbers, dates, names, addresses.
 
-45 CFR 164.514(b)(2)(i)(A) to (C) and (H) to (M). A label and what joins it to its value, then a value of the
+45 CFR 164.514(b)(2)(i)(A) to (C) and (H) to (M). A label, what joins it to its value, then a value of the
 label's kind. Years, log timestamps and dates without such a label are operational and stay.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
 
 from techdeck_tasks.redaction.rule import Rule, anchored, matching
-from techdeck_tasks.redaction.shapes import is_hex, is_prose, is_state, is_trivial, is_uuid
+from techdeck_tasks.redaction.shapes import is_hash, is_prose, is_state, is_trivial, is_uuid
 
-_QUOTE = r"(?:\\{0,8}[\"'`])?"
+_QUOTE = r"""(?:\\{0,8}["'`])?"""
 # What stands between a label and its value: "number is", ": ", "=", "['", " no. #".
-_JOINT = rf"""{_QUOTE}\]?(?:[ _-]?(?:number|num|no\.?|nr\.?|code|identifier|value|\#)(?![a-z]))?{_QUOTE}\]?\s{{0,4}}
-    (?:(?:is|was|are|of|for|on|at|:=|[:=\#]|=>|\()\s{{0,4}}){{0,2}}{_QUOTE}\s{{0,2}}"""
+_JOINT = rf"""{_QUOTE}\]? (?:[ _-]?(?:number|num|no\.?|nr\.?|code|identifier|value|\#)(?![a-z]))?
+    {_QUOTE}\]? \s{{0,4}}
+    (?:(?:is|was|are|of|for|on|at|:=|[:=\#]|=>|\()\s{{0,4}}){{0,2}} {_QUOTE}\s{{0,2}}"""
+_FIELD_JOINT = rf"{_QUOTE}\]? \s{{0,4}} (?:[:=]|=>|\bis\b) \s{{0,4}} {_QUOTE}"
 
 _NUMBERED = r"""(?:
     mrn | med(?:ical)?[ _-]?rec(?:ord)? | mbi | hicn | ohip | medicare | medicaid
-  | (?:patient|member|subscriber|beneficiary|enrollee|insured|policy|policy[ _-]?holder|claim|chart|encounter|insurance|health[ _-]?(?:plan|insurance|card))
+  | (?:patient|member|subscriber|beneficiary|enrollee|insured|policy|policy[ _-]?holder|claim|chart|encounter
+      |insurance|health[ _-]?(?:plan|insurance|card))
     [ _-]?(?:id|plan|account|card|beneficiary|number|num|no\.?|\#|identifier)(?:[ _-]?(?:id|beneficiary))?
-  | (?:bank[ _-]?|checking[ _-]?|savings[ _-]?|billing[ _-]?|patient[ _-]?)?acc(?:oun)?t(?:[ _-]?id)? | iban | routing | sort[ _-]?code | swift | bsb
-  | certificate | licen[cs]e(?:[ _-]?plate)? | driv(?:er|ing)'?s?[ _-]?licen[cs]e | dl | dvla | plate | registration
-  | passport | travel[ _-]?document | national[ _-]?(?:id|insurance) | voter[ _-]?id | identity[ _-]?card | id[ _-]?card | residence[ _-]?permit
-  | vin | vehicle(?:[ _-]?(?:id|identification|registration|serial))? | serial | device[ _-]?(?:id|serial) | imei | imsi | meid | iccid | udi | pacemaker | implant
-  | npi | dea | upin | ssn | social[ _-]?security | itin | ein | tax(?:payer)?[ _-]?(?:id|file)? | nhs | nino | paye(?:[ ]temp(?:orary)?)? | utr | aadhaa?r | pan | abn | acn | tfn
-  | nric | cpf | cnpj | pesel | bsn | personnummer | curp | steuer-?id | codice[ _-]?fiscale | nif | nie | rrn | cnic | nin
-  | (?:credit|debit|payment)?[ _-]?card | cc | ccn | pan | cvv | phone | telephone | tel | mobile | cell | fax | pager | whatsapp | sms | biometric | fingerprint
-)"""
-
-_MONTH = r"(?:jan(?:uary)?|feb(?:ruary)?|mar(?:ch)?|apr(?:il)?|may|june?|july?|aug(?:ust)?|sept?(?:ember)?|oct(?:ober)?|nov(?:ember)?|dec(?:ember)?)"
-_DATE = rf"""(?:
-    \d{{1,4}}[-/.]\d{{1,2}}[-/.]\d{{1,4}}(?:[t ]\d\d:\d\d(?::\d\d(?:\.\d{{1,9}})?)?[ ]?(?:z|[+-]\d\d:?\d\d)?)?
-  | \d{{1,2}}(?:st|nd|rd|th)?[ ./-]{{0,2}}(?:of[ ])?{_MONTH}(?:[ ,./-]{{1,2}}\d{{2,4}})?
-  | {_MONTH}[ .-]{{1,2}}\d{{1,2}}(?:st|nd|rd|th)?(?:,?[ -]\d{{2,4}})? | {_MONTH}[ ,/-]{{1,2}}\d{{4}}
-  | (?:19|20)\d{{6}} | \d{{1,2}}[-/]\d{{2,4}} | (?:18|19|20)\d\d )(?![\w])"""
-_DATED = r"""(?:
-    dob | d\.o\.b\.? | date[ _-]?of[ _-]?(?:birth|death|service|admission|discharge|visit|diagnosis|procedure|surgery|onset|injury|exam)
-  | birth[ _-]?da(?:te|y) | born(?:[ ]on)? | bday
-  | (?:admi(?:t(?:ted)?|ssion)|discharged?|death|died|deceased|service|encounter|visit|appointment|surgery|procedure|exam|treatment|diagnos(?:is|ed)|treated|seen|immuni[sz]ation|vaccination)
-    (?:[ _-]?(?:date|day|on|dt))? (?:[ _-]?(?:time|at))?
-  | dos | dod | today
-)"""
-
-
+  | (?:(?:bank|checking|savings|billing|patient)[ _-]?)?acc(?:oun)?t(?:[ _-]?id)? | iban | routing
+  | sort[ _-]?code | swift | certificate | (?:driv(?:er|ing)'?s?[ _-]?)?licen[cs]e(?:[ _-]?plate)? | dvla
+  | plate | passport | travel[ _-]?document | national[ _-]?(?:id|insurance) | voter[ _-]?id
+  | (?:identity|id)[ _-]?card
+  | vin | vehicle(?:[ _-]?(?:id|identification|registration|serial))? | serial | device[ _-]?(?:id|serial)
+  | imei | imsi | meid | iccid | udi | implant | pacemaker | npi | dea | upin
+  | ssn | social[ _-]?security | itin | ein | tax(?:payer)?[ _-]?(?:id|file)? | nhs | nino
+  | paye(?:[ ]temp(?:orary)?)? | utr | aadhaa?r | pan | abn | acn | tfn | nric | cpf | cnpj | pesel | bsn
+  | curp | nif | nie | rrn | cnic | nin
+  | (?:(?:credit|debit)[ _-]?)?card | ccn | (?:tele)?phone | tel | mobile | cell | fax | pager
+  | whatsapp | sms | fingerprint
+)(?![a-z])"""
+# The words that those labels begin with, alone or in names without separators.
+_NUMBER_WORDS = (
+    "aadhaar", "aadhar", "abn", "account", "accountid", "accountno", "accountnumber", "acct", "acn",
+    "bank", "beneficiary", "beneficiaryid", "billing", "bsn", "card", "cardnumber", "ccn", "cell",
+    "certificate", "chart", "checking", "claim", "claimid", "cnic", "cnpj", "cpf", "credit", "creditcard",
+    "curp", "dea", "debit", "device", "deviceid", "driver", "drivers", "driving", "dvla", "ein",
+    "encounter", "enrollee", "fax", "fingerprint", "health", "healthplan", "hicn", "iban", "iccid", "id",
+    "identity", "imei", "implant", "imsi", "insurance", "insured", "itin", "licence", "license", "mbi",
+    "med", "medicaid", "medical", "medicare", "meid", "member", "memberid", "mobile", "mrn", "national",
+    "nationalid", "nhs", "nie", "nif", "nin", "nino", "npi", "nric", "ohip", "pacemaker", "pager", "pan",
+    "passport", "passportnumber", "patient", "patientid", "paye", "pesel", "phone", "phonenumber", "plate",
+    "policy", "policyid", "policynumber", "routing", "rrn", "savings", "serial", "serialnumber", "sms",
+    "social", "sort", "ssn", "subscriber", "subscriberid", "swift", "tax", "taxid", "taxpayer", "tel",
+    "telephone", "tfn", "travel", "udi", "upin", "utr", "vehicle", "vin", "voter", "whatsapp",
+)  # fmt: skip
+_NUMBER = r"""(?: (?:[a-z]{2,5}(?=[ ]\d))? [ ]? \(?\+? (?=[\w-]{0,8}\d) [a-z0-9][\w./-]{2,40}(?<=\w)
+    (?:[ -]{1,2}[a-z]{0,4}\d[\w/-]{0,20}){0,5}+ )"""
 _MEASURE = re.compile(
     r"v?\d+(?:\.\d+)+|\d{4}-\d\d-\d\d.*|0x.*|\d+(?:ms|s|kb|mb|gb|%)", re.IGNORECASE | re.DOTALL
+)
+_LEAST_DIGITS = 3
+
+_DATED = r"""(?:
+    dob | d\.o\.b\.? | dos | dod | bday | today | born(?:[ ]on)? | birth[ _-]?da(?:te|y)
+  | date[ _-]?of[ _-]?(?:birth|death|service|admission|discharge|visit|diagnosis|procedure|surgery|onset
+      |injury|exam)
+  | (?:admi(?:t(?:ted)?|ssion)|discharged?|death|died|deceased|service|encounter|visit|appointment|surgery
+      |procedure|exam|treatment|treated|diagnos(?:is|ed)|seen|immuni[sz]ation|vaccination)
+    (?:[ _-]?(?:date|day|on|dt))? (?:[ _-]?(?:time|at))?
+)"""
+_DATE_WORDS = (
+    "admission", "admissiondate", "admit", "admitted", "appointment", "bday", "birth", "birthdate",
+    "birthday", "born", "date", "dateofbirth", "death", "deathdate", "deceased", "diagnosed", "diagnosis",
+    "died", "discharge", "discharged", "dischargedate", "dob", "dod", "dos", "encounter", "exam",
+    "immunisation", "immunization", "procedure", "seen", "service", "surgery", "today", "treated",
+    "treatment", "vaccination", "visit",
+)  # fmt: skip
+_MONTH = r"""(?:jan(?:uary)?|feb(?:ruary)?|mar(?:ch)?|apr(?:il)?|may|june?|july?|aug(?:ust)?|sept?(?:ember)?
+    |oct(?:ober)?|nov(?:ember)?|dec(?:ember)?)"""
+_DATE = rf"""(?:
+    \d{{1,4}}[-/.]\d{{1,2}}[-/.]\d{{1,4}}
+    (?:[t ]\d\d:\d\d(?::\d\d(?:\.\d{{1,9}})?)?[ ]?(?:z|[+-]\d\d:?\d\d)?)?
+  | \d{{1,2}}(?:st|nd|rd|th)?[ ./-]{{0,2}}(?:of[ ])?{_MONTH}(?:[ ,./-]{{1,2}}\d{{2,4}})?
+  | {_MONTH}[ .-]{{1,2}}\d{{1,2}}(?:st|nd|rd|th)?(?:,?[ -]\d{{2,4}})? | {_MONTH}[ ,/-]{{1,2}}\d{{4}}
+  | (?:19|20)\d{{6}} | \d{{1,2}}[-/]\d{{2,4}} | (?:18|19|20)\d\d
+)(?!\w)"""
+
+_NAME_OWNERS = (
+    "beneficiary|client|customer|doctor|employee|family|first|full|given|guarantor|guardian|insured|last|legal"
+    "|maiden|member|middle|patient|physician|preferred|provider|subscriber|next[ _-]?of[ _-]?kin|sur"
+)
+_NAME_WORDS = (
+    "familyname", "firstname", "fullname", "givenname", "lastname", "legalname", "maidenname", "membername",
+    "middlename", "name", "patientname", "surname",
+)  # fmt: skip
+_NAME_PART = (
+    r"""[^\W\d_][^\s"`,;:=<>()\[\]{}\\']{0,40}+(?:'(?=[^\W\d_]{2})[^\s"`,;:=<>()\[\]{}\\']{0,40}+)?"""
 )
 
 
 def _is_number(value: str) -> bool:
     digits = sum(map(str.isdigit, value))
-    if digits < 3 or digits * 3 < len(value.replace(" ", "")) or _MEASURE.fullmatch(value):  # noqa: PLR2004
+    if digits < _LEAST_DIGITS or digits * 3 < len(value.replace(" ", "")) or _MEASURE.fullmatch(value):
         return False
-    return not is_uuid(value) and not (is_hex(value) and len(value) >= 32)
+    return not (is_uuid(value) or is_hash(value))
 
 
 def _is_name(value: str) -> bool:
-    return not (is_trivial(value) or is_prose(value) or is_state(value.split()[0]))
-
-
-# Words that the labels begin with, alone or as part of a name without separators.
-_NUMBER_WORDS = (
-    "mrn", "med", "medical", "medicare", "medicaid", "mbi", "hicn", "patient", "patientid", "member", "memberid", "subscriber",
-    "subscriberid", "beneficiary", "beneficiaryid", "enrollee", "insured", "insurance", "policy", "policyid", "policynumber",
-    "claim", "claimid", "chart", "health", "healthplan", "account", "accountnumber", "accountno", "acct", "bank", "billing",
-    "checking", "savings", "iban", "routing", "sort", "swift", "certificate", "licence", "license", "driver", "drivers",
-    "driving", "dvla", "plate", "passport", "passportnumber", "travel", "national", "nationalid", "voter", "identity",
-    "vin", "vehicle", "serial", "serialnumber", "device", "deviceid", "imei", "imsi", "meid", "iccid", "udi", "implant",
-    "pacemaker", "npi", "dea", "upin", "ssn", "social", "itin", "ein", "tax", "taxid", "nhs", "nino", "paye", "utr", "aadhaar",
-    "aadhar", "pan", "abn", "acn", "tfn", "nric", "cpf", "cnpj", "pesel", "bsn", "curp", "nif", "nie", "rrn", "cnic", "nin",
-    "card", "credit", "debit", "cardnumber", "creditcard", "ccn", "phone", "phonenumber", "telephone", "tel", "mobile",
-    "cell", "fax", "pager", "whatsapp", "sms", "fingerprint",
-)  # fmt: skip
-_DATE_WORDS = (
-    "dob", "date", "dateofbirth", "birth", "birthdate", "birthday", "born", "bday", "admit", "admitted", "admission", "discharge",
-    "discharged", "death", "died", "deceased", "service", "encounter", "visit", "appointment", "surgery", "procedure",
-    "exam", "treatment", "treated", "diagnosis", "diagnosed", "seen", "immunization", "immunisation", "vaccination",
-    "dos", "dod", "today", "admissiondate", "dischargedate", "deathdate",
-)  # fmt: skip
-_NAME_WORDS = ("name", "holder", "surname", "patientname", "membername", "firstname", "lastname", "fullname", "middlename", "maidenname", "givenname", "familyname", "legalname")  # fmt: skip
+    return not (is_trivial(value) or is_prose(value) or is_state(value.split(maxsplit=1)[0]))
 
 
 PARTICULAR_RULES: tuple[Rule, ...] = (
     Rule(
         name="labelled-number",
-        reason="Record, plan, account, certificate, licence, vehicle and device numbers, 164.514(b)(2)(i)(H) to (M).",
+        reason="Record, plan, account, licence, vehicle and device numbers, 164.514(b)(2)(i)(H) to (M).",
         find=anchored(
-            _NUMBER_WORDS,
-            rf"(?:(?<![a-z0-9]) {_NUMBERED}(?![a-z]) {_JOINT} (?P<secret> (?:[a-z]{{2,5}}(?=[ ]\d))? [ ]? \(?\+?(?=[\w-]{{0,8}}\d)[a-z0-9][\w./-]{{2,40}}(?<=\w) (?:[ -]{{1,2}}[a-z]{{0,4}}\d[\w/-]{{0,20}}){{0,5}}+ ))",
-            _is_number,
+            _NUMBER_WORDS, rf"(?<![a-z0-9]) {_NUMBERED} {_JOINT} (?P<secret>{_NUMBER})", _is_number
         ),
         words=_NUMBER_WORDS,
         digits=3,
@@ -108,24 +129,28 @@ PARTICULAR_RULES: tuple[Rule, ...] = (
             "patient id missing",
             "serial 5",
             "certificate verify failed (_ssl.c:1007)",
+            "can't serialize 3.14, see RFC 2231",
         ),
     ),
     Rule(
         name="stated-number",
         reason="In prose people say what a number is: 'the number is ...'.",
         find=matching(
-            r"(?i:\b(?:number|licen[cs]e|document|passport|id[ ]card)[ ](?:is|was)[ ]:? (?P<secret>(?:[a-z]{2,5}[ ])?[a-z]{0,3}\d[\w./-]{3,30}(?:[ -][a-z]{0,4}\d[\w/-]{0,12}){0,4}+))",
+            r"""(?i: \b(?:number|licen[cs]e|document|passport|id[ ]card)[ ](?:is|was)[ ]:?
+            (?P<secret> (?:[a-z]{2,5}[ ])?[a-z]{0,3}\d[\w./-]{3,30}(?<=\w)
+                (?:[ -][a-z]{0,4}\d[\w/-]{0,12}){0,4}+ ) )""",
             _is_number,
         ),
-        digits=3,
         words=("number", "license", "licence", "document", "passport", "card"),
+        digits=3,
         leaks=("The number is «11A 12345».",),
         benign=("the number is 5", "line number is 120"),
     ),
     Rule(
         name="labelled-date",
         reason="Dates of birth, admission, discharge, service and death, 164.514(b)(2)(i)(C).",
-        find=anchored(_DATE_WORDS, rf"(?<![a-z0-9]) {_DATED} {_JOINT} (?P<secret>{_DATE})"),
+        find=anchored(("d.o.b", *_DATE_WORDS), rf"(?<![a-z0-9]) {_DATED} {_JOINT} (?P<secret>{_DATE})"),
+        hints=("d.o.b",),
         words=_DATE_WORDS,
         digits=1,
         leaks=(
@@ -146,22 +171,27 @@ PARTICULAR_RULES: tuple[Rule, ...] = (
         name="labelled-name",
         reason="Names of patients, 164.514(b)(2)(i)(A), where a field is plainly called so.",
         find=matching(
-            rf"""(?i:(?<![a-z0-9]) (?: (?:patient|member|subscriber|beneficiary|insured|guarantor|guardian|next[ _-]?of[ _-]?kin|physician|doctor|provider|customer|client|employee
-                |first|last|full|middle|maiden|given|family|sur|legal|preferred|mother'?s[ _-]maiden) [ _-]? name | surname | (?:contact|account)[ _-]holder )
-            {_QUOTE}\]? \s{{0,4}} (?:[:=]|=>|\bis\b) \s{{0,4}} (?P<quote>{_QUOTE}) )
-            (?P<secret> [^\W\d_][^\s"'`,;:=<>()\[\]{{}}\\]{{0,40}}+ (?:[ ](?:[^\W\d_]\.|(?![a-z]{{1,20}}\b(?<!van)(?<!de)(?<!von))[^\W\d_][^\s"'`,;:=<>()\[\]{{}}\\]{{0,40}})){{0,4}}+ )""",
+            rf"""(?i:(?<![a-z0-9]) (?:{_NAME_OWNERS})[ _-]?name {_FIELD_JOINT})
+            (?P<secret> {_NAME_PART}
+                (?:[ ](?: [^\W\d_]\. | (?:van|de|der|von|al)\b | (?![a-z]){_NAME_PART} )){{0,4}}+ )""",
             _is_name,
         ),
         words=_NAME_WORDS,
-        leaks=("patient name: «Mia Kay» admitted", "{'first_name': '«Mia»', 'age': 4}"),
+        leaks=(
+            "patient name: «Mia Kay» admitted",
+            "{'first_name': '«Mia»', 'age': 4}",
+            '"last_name": "«O\'Neil»"',
+        ),
         benign=("hostname: db", "full_name: field required", "last_name=None", "filename: x"),
     ),
     Rule(
         name="labelled-address",
-        reason="Geographic subdivisions smaller than a state, 164.514(b)(2)(i)(B), where a field is plainly called so.",
+        reason="Geographic subdivisions smaller than a state, 164.514(b)(2)(i)(B).",
         find=matching(
-            rf"""(?i:(?<![a-z0-9]) (?: (?: (?:street|home|postal|mailing|residential|billing|shipping|patient)[ _-]?address | address(?:[ _-]?line)?[ _-]?[12]? ) {_QUOTE}\]?
-                \s{{0,4}}(?:[:=]|=>|\bis\b)\s{{0,4}}{_QUOTE} (?P<secret>\d{{1,6}}[a-z]?[ ][^\n"'`;{{}}<>\\]{{3,80}}+) ))""",
+            rf"""(?i:(?<![a-z0-9])
+            (?: (?:street|home|postal|mailing|residential|billing|shipping|patient)[ _-]?address
+              | address(?:[ _-]?line)?[ _-]?[12]? )
+            {_FIELD_JOINT} (?P<secret> \d{{1,6}}[a-z]?[ ][^\n"'`;{{}}<>\\]{{3,80}}+ ))""",
         ),
         words=("address", "homeaddress", "streetaddress"),
         digits=1,
@@ -172,9 +202,10 @@ PARTICULAR_RULES: tuple[Rule, ...] = (
         name="labelled-postcode",
         reason="Postal codes, 164.514(b)(2)(i)(B).",
         find=matching(
-            rf"(?i:(?<![a-z0-9]) (?:zip(?:[ _-]?code)?|post(?:al)?[ _-]?code) {_QUOTE}\]? \s{{0,4}}(?:[:=]|=>|\bis\b)\s{{0,4}}{_QUOTE} (?P<secret>\d{{5}}(?:-\d{{4}})?|[a-z]{{1,2}}\d[a-z\d]?[ ]?\d[a-z]{{2}})(?!\w))",
+            rf"""(?i:(?<![a-z0-9]) (?:zip(?:[ _-]?code)?|post(?:al)?[ _-]?code) {_FIELD_JOINT}
+            (?P<secret> \d{{5}}(?:-\d{{4}})? | [a-z]{{1,2}}\d[a-z\d]?[ ]?\d[a-z]{{2}} ) (?!\w) )""",
         ),
-        words=("zip", "zipcode", "post", "postal", "postcode", "postalcode"),
+        words=("post", "postal", "postalcode", "postcode", "zip", "zipcode"),
         digits=1,
         leaks=("zip: «02139-1234»", '"postal_code": "«SW1A 1AA»"'),
         benign=("zip: 3 files", "post: 200"),

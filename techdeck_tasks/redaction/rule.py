@@ -18,7 +18,7 @@ _SIX_DIGITS = re.compile(r"\d(?:\D{0,2}\d){5}")
 _THREE_DIGITS = re.compile(r"\d\D?\d\D?\d")
 _TIMESTAMP = re.compile(r"\d{4}-\d\d-\d\d[T ]\d\d:\d\d:\d\d[\d.,]{0,10}")
 _DIGIT = re.compile(r"\d")
-_LETTERS_ONLY = {code: " " for code in range(128) if not chr(code).isalpha()}
+_LETTERS_ONLY = bytes(code if chr(code).isalpha() else ord(" ") for code in range(128)) + b" " * 128
 
 
 class Subject:
@@ -34,12 +34,12 @@ class Subject:
             # A few characters grow when lowered (U+0130); such a character stays as it is.
             folded = "".join(low if len(low := char.lower()) == 1 else char for char in text)
         self.folded = folded
-        self.words = frozenset(folded.translate(_LETTERS_ONLY).split())
+        self.words = frozenset(folded.encode("ascii", "replace").translate(_LETTERS_ONLY).split())
         self.digits = _count_digits(text)
 
 
 def _count_digits(text: str) -> int:
-    """Tell how many digits stand close together: 0, 1, 3, or 6 and more. Those of a log's timestamps count as 1."""
+    """Tell how many digits stand close together: 0, 1, 3, or 6 and more; those of a timestamp count as 1."""
     if not _DIGIT.search(text):
         return 0
     text = _TIMESTAMP.sub("", text)

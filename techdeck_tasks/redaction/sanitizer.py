@@ -33,10 +33,10 @@ class _Index:
         rules = [rule for rule in RULES if rule.digits <= digits]
         self.always = [rule.find for rule in rules if not rule.hints and not rule.words]
         self.by_hint = [(hint, rule.find) for rule in rules for hint in rule.hints]
-        self.by_word: dict[str, list[Finder]] = {}
+        self.by_word: dict[bytes, list[Finder]] = {}
         for rule in rules:
             for word in rule.words:
-                self.by_word.setdefault(word, []).append(rule.find)
+                self.by_word.setdefault(word.encode(), []).append(rule.find)
         self.words = frozenset(self.by_word)
 
     def finders(self, subject: Subject) -> list[Finder]:

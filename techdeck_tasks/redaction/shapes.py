@@ -1,4 +1,6 @@
-"""What a value looks like: random, trivial, prose, code. Pure functions on short strings."""
+"""What a value looks like: random, trivial, prose, operational. Pure functions on short strings."""
+
+# ruff: noqa: PLR2004 - thresholds are what this file is about
 
 from __future__ import annotations
 
@@ -21,25 +23,36 @@ _TRIVIAL = re.compile(
 
 _WORD = re.compile(r"[A-Za-z][a-z]*(?:'[a-z]+)?|[A-Z]+")
 # What validators say, and what sentences are held together by.
-_VERDICTS = frozenset(
-    """allowed blank cannot characters denied empty expected expired field found incorrect invalid least match missing
-    must null provided recognized required revoked should unsupported valid wrong""".split()
-)
-_FUNCTION_WORDS = frozenset(
-    "a an and are as be but by for from has have in is it its not of on or that the this to was with".split()
-)
+_VERDICTS = frozenset((
+    "allowed", "blank", "cannot", "characters", "denied", "empty", "expected", "expired", "field", "found",
+    "incorrect", "invalid", "least", "match", "missing", "must", "null", "provided", "recognized",
+    "required", "revoked", "should", "unsupported", "valid", "wrong",
+))  # fmt: skip
+_FUNCTION_WORDS = frozenset((
+    "a", "an", "and", "are", "as", "be", "but", "by", "for", "from", "has", "have", "in", "is", "it",
+    "its", "not", "of", "on", "or", "that", "the", "this", "to", "was", "with",
+))  # fmt: skip
 # A single word after a label that tells its state rather than its value.
-_STATES = frozenset(
-    """absent accepted added and are authentication as authorization auth bad because blank but bucket cannot change changed
-    check column configured contains decode decoded denied deleted differs disabled does empty endpoint error
-    exchange exists flag expected expiration expired expires expiry failed failure field flow for format found
-    generation generated given grant has have header hidden ignored in incorrect instead invalid is issued issuer length limit
-    limited lookup malformed manager mismatch mismatched missing must name need needs no not null of on only option or parameter parse
-    parsing policy present protected provided provider received refresh refreshed rejected required requires reset
-    response returned revoked rotated rotation service set settings short signature storage store string takes
-    the to too type type. unavailable unexpected unknown unset unsupported updated used validation value verification weak correct ok ready here safe secure stored
-    verified version was were will with without wrong""".split()
-)
+_STATES = frozenset((
+    "absent", "accepted", "added", "and", "are", "as", "auth", "authentication", "authorization", "bad",
+    "because", "blank", "bucket", "but", "cannot", "change", "changed", "check", "column", "configured",
+    "contains", "correct", "decode", "decoded", "deleted", "denied", "differs", "disabled", "does",
+    "empty", "endpoint", "error", "exchange", "exists", "expected", "expiration", "expired", "expires",
+    "expiry", "failed", "failure", "field", "flag", "flow", "for", "format", "found", "generated",
+    "generation", "given", "grant", "has", "have", "header", "here", "hidden", "ignored", "in",
+    "incorrect", "instead", "invalid", "is", "issued", "issuer", "length", "limit", "limited", "lookup",
+    "malformed", "manager", "mismatch", "mismatched", "missing", "must", "name", "need", "needs", "no",
+    "not", "null", "of", "ok", "on", "only", "option", "or", "parameter", "parse", "parsing", "policy",
+    "present", "protected", "provided", "provider", "ready", "received", "refresh", "refreshed",
+    "rejected", "required", "requires", "reset", "response", "returned", "revoked", "rotated", "rotation",
+    "safe", "secure", "service", "set", "settings", "short", "signature", "storage", "store", "stored",
+    "string", "takes", "the", "to", "too", "type", "unavailable", "unexpected", "unknown", "unset",
+    "unsupported", "updated", "used", "validation", "value", "verification", "verified", "version", "was",
+    "weak", "were", "will", "with", "without", "wrong",
+))  # fmt: skip
+
+_JUDGED_CHARS = 64
+_HASH_DIGITS = 32
 
 _UUID = re.compile(r"[0-9a-fA-F]{8}(?:-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}")
 _HEX = re.compile(r"(?:0x)?(?:[0-9a-f]+|[0-9A-F]+)")
@@ -52,15 +65,16 @@ _SEGMENT = re.compile(r"[A-Za-z0-9]+")
 _OPERATIONAL = re.compile(
     r"""(?:
         v?\d+(?:\.\d+)+(?:[-+.]?(?:a|b|rc|dev|post|alpha|beta|final|ga|snapshot|py|cp)[\w.]*)?   # 1.2.3rc1
-      | \d{4}-\d\d-\d\d(?:[T ][\d:.,]+(?:Z|[+-][\d:]+)?)?          # a day, a timestamp
-      | [a-z]{2,12}[-_.]?\d{1,4}(?:[-_.](?:[a-z]{1,12}|\d{1,4})){0,4}   # sha256, utf-16-le, worker-1, row_17
-      | \d+(?:\.\d+)?\s?(?:ms|s|m|h|d|us|ns|kb|mb|gb|kib|mib|gib|b|k|px|st|nd|rd|th|%)            # 30s, 64kb
-      | [\d.]+e[+-]?\d+                                             # a float
-      | 0x[0-9a-f]{1,16}                                            # an address in memory
-      | [a-z][a-z0-9+.-]{1,20}://\S*                               # URLs have their own rules
-      | (?:[a-z]:)?[\\/.~](?:[\w.@+ -]*[\\/])*[\w.@+ -]*                # paths
-      | [\w-]+(?:\.[\w-]+)*\.(?:py|so|js|ts|go|java|json|ya?ml|toml|ini|cfg|txt|csv|parquet|log|pem|key|crt|html?|xml|sql|sh)(?::\d+)?
-      | [\w-]+(?:\.[\w-]+)*:\d{1,5}                                 # host:port
+      | \d{4}-\d\d-\d\d(?:[T ][\d:.,]+(?:Z|[+-][\d:]+)?)?                 # a day, a timestamp
+      | [a-z]{2,12}[-_.]?\d{1,4}(?:[-_.](?:[a-z]{1,12}|\d{1,4})){0,4}       # sha256, utf-16-le, row_17
+      | \d+(?:\.\d+)?\s?(?:ms|s|m|h|d|us|ns|b|k|kb|mb|gb|kib|mib|gib|px|st|nd|rd|th|%)   # 30s, 64kb
+      | [\d.]+e[+-]?\d+                                                   # a float
+      | 0x[0-9a-f]{1,16}                                                  # an address in memory
+      | [a-z][a-z0-9+.-]{1,20}://\S*                                      # URLs have their own rules
+      | (?:[a-z]:)?[\\/.~](?:[\w.@+ -]*[\\/])*[\w.@+ -]*                  # a path
+      | [\w-]+(?:\.[\w-]+)*\.(?:cfg|crt|csv|go|html?|ini|java|js|json|key|log|parquet|pem|py|sh|so|sql|toml|ts
+          |txt|xml|ya?ml)(?::\d+)?                                        # a file
+      | [\w-]+(?:\.[\w-]+)*:\d{1,5}                                       # host:port
     )""",
     re.VERBOSE | re.IGNORECASE,
 )
@@ -100,6 +114,11 @@ def is_hex(value: str) -> bool:
     return _HEX.fullmatch(value) is not None
 
 
+def is_hash(value: str) -> bool:
+    """Tell whether `value` has the form of a digest: 32 or more hexadecimal digits."""
+    return len(value) >= _HASH_DIGITS and is_hex(value)
+
+
 def is_operational(value: str) -> bool:
     """Tell whether `value` is a version, timestamp, path, file, host, size or numbered name."""
     return _OPERATIONAL.fullmatch(value) is not None
@@ -111,14 +130,14 @@ def looks_assigned(value: str) -> bool:
     True for eight or more characters that mix letters and digits (or cases) as names and prose do not.
     UUIDs and hashes count.
     """
-    value = value[:512].rstrip(".,:;!?)")
+    value = value[:_JUDGED_CHARS].rstrip(".,:;!?)")
     if len(value) < 8 or " " in value or is_operational(value):
         return False
     letters_digits = len(_LETTER_DIGIT.findall(value))
     if letters_digits:
         return letters_digits >= 2 or len(value) >= 14 or re.search(r"[^\w.-]", value) is not None
     if _DIGIT.search(value):
-        digits = sum(char.isdigit() for char in value)
+        digits = sum(map(str.isdigit, value))
         return digits >= 10 or re.search(r"[^\w.:,/ -]", value) is not None
     if _LICENCE.fullmatch(value):
         return True
@@ -143,7 +162,7 @@ def _random_segment(segment: str) -> bool:
             return False
         # Few digits: short words in CamelCase are dense as well, but begin with a single capital.
         capitals = [len(run) for run in runs if "A" <= run[0] <= "Z"]
-        return digits >= 2 or sum(length > 1 for length in capitals) * 4 >= len(capitals)  # noqa: PLR2004
+        return digits >= 2 or sum(length > 1 for length in capitals) * 4 >= len(capitals)
     return (
         len(segment) >= 22
         and digits >= 3

@@ -18,7 +18,8 @@ _HARMLESS = re.compile(
 )
 _LOWER_WORD = re.compile(r"['\"]?[a-z_-]{1,16}['\"]?")
 _STRING_LITERAL = re.compile(r"(?<!\w)'((?:[^']|'')*+)'")
-_END_OF_LINE = r"(?=\s*(?:\Z|[\r\n]|\\n|[\"']\)?\s*\Z))"
+# What follows the bracket that closes PostgreSQL's data; a line break alone may be inside a value.
+_END_OF_DATA = r"(?=\s*(?:\Z|[\r\n]|\\n|[\"']\)?\s*\Z|\[sql|context:|hint:|\(background))"
 
 
 def _is_data(value: str) -> bool:
@@ -77,11 +78,16 @@ STRUCTURE_RULES: tuple[Rule, ...] = (
         name="postgresql-row",
         reason="PostgreSQL's DETAIL prints the whole row that violated a constraint.",
         find=between(
-            r"failing\ row\ contains\ \((?![^()\n]{1,200}\)\ =\ \()|failing\ row\ contains\ \([^()\n]{1,200}\)\ =\ \(|duplicate\ key\ value\ is\ \(",
-            rf"\)\.?{_END_OF_LINE}|[\r\n]|\\n",
+            r"""failing\ row\ contains\ \((?![^()\n]{1,200}\)\ =\ \()
+            | failing\ row\ contains\ \([^()\n]{1,200}\)\ =\ \(
+            | duplicate\ key\ value\ is\ \(""",
+            rf"\)\.?{_END_OF_DATA}",
         ),
         words=("failing", "duplicate"),
-        leaks=("DETAIL:  Failing row contains («17, Mia K, 1979-12-02, null»).",),
+        leaks=(
+            "DETAIL:  Failing row contains («17, Mia K, 1979-12-02, null»).",
+            "DETAIL:  Failing row contains («17, first\nsecond line»).\nCONTEXT:  COPY",
+        ),
         benign=("DETAIL:  Failing row contains (1, null).", "the row contains (at most) one value"),
     ),
     Rule(
@@ -89,7 +95,7 @@ STRUCTURE_RULES: tuple[Rule, ...] = (
         reason="PostgreSQL's DETAIL prints the values of the key that collided or is missing.",
         find=between(
             r"\bkey\ \([^=\n]{1,200}\)=\(",
-            rf"\)(?=,?\ (?:already|is\ not|is\ still|conflicts|is\ duplicated|cannot))|\)\.?{_END_OF_LINE}|[\r\n]|\\n",
+            rf"""\)(?=,?\ (?:already|is\ not|is\ still|conflicts|is\ duplicated|cannot)) | \)\.?{_END_OF_DATA}""",
         ),
         hints=(")=(",),
         leaks=("DETAIL:  Key (lower(email))=(«mia@clinic.test») already exists.",),
@@ -97,10 +103,11 @@ STRUCTURE_RULES: tuple[Rule, ...] = (
     ),
     Rule(
         name="database-duplicate",
-        reason="MySQL and MongoDB print the value that is there already; COPY and the statement log print their input.",
+        reason="MySQL and MongoDB print the value that is there already, COPY and statement logs their input.",
         find=between(
-            r"duplicate\ entry\ '|dup\ key:\ \{|\bcopy\ \w{1,60},\ line\ \d{1,9},\ column\ \w{1,60}:\ \"|\bparameters:\ (?=\$1\ =)"
-            r"|incorrect\ [a-z]{2,12}\ value:\ '",
+            r"""duplicate\ entry\ ' | dup\ key:\ \{ | incorrect\ [a-z]{2,12}\ value:\ '
+            | \bparameters:\ (?=\$1\ =)
+            | \bcopy\ \w{1,60},\ line\ \d{1,9},\ column\ \w{1,60}:\ \"""",
             r"'\ for\ (?:key|column)|[\"}](?=\s*(?:\Z|[\r\n]|[\"',.)]))|[\r\n]|\\n",
         ),
         words=("duplicate", "dup", "copy", "parameters", "incorrect"),
@@ -116,7 +123,7 @@ STRUCTURE_RULES: tuple[Rule, ...] = (
         find=between(r"\[parameters:\ ", r"(?<=[)\]}])\](?!\w)"),
         words=("parameters",),
         leaks=(
-            "[SQL: INSERT INTO t VALUES (?)]\n[parameters: «('Mia', 'x')»]\n(Background on this error at: ...)",
+            "[SQL: INSERT INTO t VALUES (?)]\n[parameters: «('Mia', 'x')»]\n(Background: ...)",
             "[parameters: «{'name': 'Mia', 'note': 'trunca»",
         ),
         benign=("[parameters: (1, None)]",),

@@ -17,6 +17,7 @@ _BASE64_REST = re.compile(r"[A-Za-z0-9/+_-]*={0,2}")
 # What no token looks like: words in any case, hashes, UUIDs, numbers.
 _WORDS = re.compile(r"[a-z_.=-]*+|[A-Z]?[a-z]+(?:[._-][A-Za-z]?[a-z]+)*+")
 _WORDS_AND_NUMBERS = re.compile(r"[A-Za-z]{1,3}(?:[-_.](?:[A-Z]?[a-z]{2,}+\d{0,4}|\d{1,4}|[a-z]{1,3}))++")
+_SHORTEST_WORD = 3
 _HASH = re.compile(r"(?i:[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12})|[0-9a-f]+|[0-9A-F]+|[\d.-]+")
 
 
@@ -53,16 +54,17 @@ def _token_end(text: str, part: re.Match[str]) -> int:
 
 def _is_base64(value: str) -> bool:
     """Tell whether a run with slashes is base64 and no path, whose parts are words."""
-    joined = "".join(
-        part for part in re.split(r"[/+=]", value) if not _WORDS.fullmatch(part) or len(part) <= 2
-    )  # noqa: PLR2004
+    if value.startswith("/") or not ("/" in value or "+" in value):
+        return False
+    parts = re.split(r"[/+=]", value)
+    joined = "".join(part for part in parts if len(part) < _SHORTEST_WORD or not _WORDS.fullmatch(part))
     return len(joined) * 10 >= len(value) * 8 and (looks_random(joined) or looks_random(joined[:40]))
 
 
 TOKEN_RULES: tuple[Rule, ...] = (
     Rule(
         name="token",
-        reason="Vendors prefix their tokens; other credentials are strings that no programmer would choose as a name.",
+        reason="Vendors prefix their tokens; other credentials are strings that nobody chooses as a name.",
         find=find_tokens,
         leaks=(
             "bad credential «xoxb-1111111111-222222222222-aBcDeFgH»",

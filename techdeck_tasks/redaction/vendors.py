@@ -1,7 +1,7 @@
 """Tokens that vendors mark with a prefix, so that leaks can be found without a label.
 
-A row is data: service, prefixes, alphabet of the rest and its least length. The lengths are lenient on purpose:
-vendors lengthen their tokens, and a prefix followed by twenty random characters is never a word.
+A row is data: service, prefixes, alphabet of the rest and its least length. The lengths are lenient on
+purpose: vendors lengthen their tokens, and a prefix followed by twenty random characters is never a word.
 """
 
 from __future__ import annotations

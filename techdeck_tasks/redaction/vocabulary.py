@@ -1,4 +1,4 @@
-"""What a name says about its value: the words that make `db_password`, `X-Api-Key` or `clientSecret` sensitive."""
+"""What a name says about its value: the words that make `db_password` or `X-Api-Key` sensitive."""
 
 from __future__ import annotations
 
@@ -126,7 +126,9 @@ def prefix_of(folded: str, start: int) -> str:
     return before[len(before.rstrip(_NAME_CHARS)) :]
 
 
-def sensitivity_of(text: str, folded: str, start: int, word: str, tail: str) -> Sensitivity:
+def sensitivity_of(  # noqa: PLR0911 - one return per reason
+    text: str, folded: str, start: int, word: str, tail: str
+) -> Sensitivity:
     """Judge a name by its sensitive word and what stands around it.
 
     Args:

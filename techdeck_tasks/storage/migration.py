@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from importlib import resources
 
 from alembic import command
@@ -13,6 +14,10 @@ from sqlalchemy import Engine
 from techdeck_tasks.storage.database import transaction
 
 
+# alembic keeps the environment it runs in global to the process.
+_ENVIRONMENT = threading.Lock()
+
+
 def _config() -> Config:
     config = Config()
     config.set_main_option("script_location", str(resources.files("techdeck_tasks") / "migrations"))
@@ -22,13 +27,13 @@ def _config() -> Config:
 def upgrade(engine: Engine) -> str:
     """Apply the migrations that are missing, in one transaction; return the revision reached.
 
-    Safe to run by several processes at once: one applies them, the others wait.
+    Safe to run by several threads and processes at once: one applies them, the others wait.
 
     Raises:
         ServiceUnavailableError: PostgreSQL is away; nothing was changed.
     """
     config = _config()
-    with transaction(engine) as connection:
+    with _ENVIRONMENT, transaction(engine) as connection:
         config.attributes["connection"] = connection
         command.upgrade(config, "head")
         return str(MigrationContext.configure(connection).get_current_revision())

@@ -36,6 +36,7 @@ STARTED_HEADER = "td_started_at"
 """Message header with the moment the first attempt failed, in seconds since 1970; retries carry it on."""
 
 _RUNNING = "td_running"
+_TOLD = "td_told"
 _NOT_SENT = "the broker was away"
 
 
@@ -90,7 +91,10 @@ class TechDeckTask(Task):  # type: ignore[misc]  # celery ships no types
         """Take note that `attempt` (from 0) failed and another follows in `delay_s` seconds."""
 
     def on_given_up(self, error: TechDeckError, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> None:
-        """Take note that the task failed for good; also called, in the worker's main process, when its child was killed."""
+        """Take note that the task failed for good.
+
+        Where its child was killed this runs in the worker's main process, beside its event loop.
+        """
 
     # -- one attempt --------------------------------------------------------------------------------
 
@@ -129,7 +133,7 @@ class TechDeckTask(Task):  # type: ignore[misc]  # celery ships no types
             result = self.run(*args, **kwargs)
         except Exception as error:
             if is_control_flow(error):
-                # Celery logs it with what it was raised from, which may hold what it does not; this hides that.
+                # Celery logs what it was raised from, too, which may hold data; this hides that.
                 error.__cause__ = None
                 raise
             failure = error
@@ -213,7 +217,9 @@ class TechDeckTask(Task):  # type: ignore[misc]  # celery ships no types
         # Headers are readable and writable for whoever reaches the broker.
         return float(started) if isinstance(started, (int, float)) else self.services.clock.now().timestamp()
 
-    def _end_attempt(self, error: Exception, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Exception:
+    def _end_attempt(
+        self, error: Exception, args: tuple[Any, ...], kwargs: Mapping[str, Any]
+    ) -> BaseException:
         services, request = self.services, self.request
         context = self.full_context(args, kwargs, request)
         classification = classify(error, context)
@@ -230,6 +236,7 @@ class TechDeckTask(Task):  # type: ignore[misc]  # celery ships no types
         except AuditUnavailableError as unaudited:
             # What cannot be recorded must neither go on nor end as if it were.
             final = unaudited
+        setattr(request, _TOLD, True)
         self.tell_given_up(as_techdeck_error(final, context), args, kwargs)
         return disclosable(final)
 
@@ -240,8 +247,8 @@ class TechDeckTask(Task):  # type: ignore[misc]  # celery ships no types
         delay_s: float,
         args: tuple[Any, ...],
         kwargs: Mapping[str, Any],
-    ) -> Exception | None:
-        """Send the next attempt; return what to raise, or None where it can be neither sent nor given back."""
+    ) -> BaseException | None:
+        """Send the next attempt; return what to raise: None where it can neither be sent nor given back."""
         services, request = self.services, self.request
         self.tell_retry_scheduled(as_techdeck_error(error), request.retries, delay_s, args, kwargs)
         successor = self.successor(request, delay_s)
@@ -252,7 +259,8 @@ class TechDeckTask(Task):  # type: ignore[misc]  # celery ships no types
                 if not self.acks_late:
                     return None
                 # Back to the queue: the attempt is made once more when the broker is back.
-                return Reject(type(outage).__name__, requeue=True)
+                back: BaseException = Reject(type(outage).__name__, requeue=True)
+                return back
         services.listeners.on_event(
             RetryScheduled(
                 service=self.service_name,
@@ -263,7 +271,10 @@ class TechDeckTask(Task):  # type: ignore[misc]  # celery ships no types
                 occurred_at=services.clock.now(),
             )
         )
-        return Retry(exc=disclosable(error), when=delay_s, is_eager=request.is_eager, sig=successor)
+        retry: BaseException = Retry(
+            exc=disclosable(error), when=delay_s, is_eager=request.is_eager, sig=successor
+        )
+        return retry
 
     def _final_error(
         self, error: Exception, context: Mapping[str, Any], decision: RetryDecision
@@ -290,6 +301,19 @@ class TechDeckTask(Task):  # type: ignore[misc]  # celery ships no types
         super().on_bound(app)
         if cls.retry_policy is not None:
             refuse_long_countdowns(cls.name, cls.retry_policy, app)
+
+    def on_failure(
+        self, exc: Exception, task_id: str, args: tuple[Any, ...], kwargs: Mapping[str, Any], einfo: Any
+    ) -> None:
+        """Audit what failed after the body had returned: a result or the next task that could not be sent."""
+        super().on_failure(exc, task_id, args, kwargs, einfo)
+        request = self.request
+        if request.id != task_id or request.get(_TOLD):
+            return
+        setattr(request, _TOLD, True)
+        context = self.full_context(args, kwargs, request)
+        self.services.handler.handle(exc, context, outcome=Outcome.FAILED)
+        self.tell_given_up(as_techdeck_error(exc, context), args, kwargs)
 
     def start_strategy(self, app: Celery, consumer: Any, **kwargs: Any) -> Any:
         """Make the worker's handler of this task's messages; the settings are complete only now.
@@ -343,4 +367,5 @@ def _shielded(hook: Callable[..., None], *args: Any) -> None:
     try:
         hook(*args)
     except Exception as trouble:  # noqa: BLE001 - the application's own code; the error is handled and goes on
-        logger.error("%s of a task failed with %s", hook.__name__, type(trouble).__name__)  # noqa: TRY400 - its text may hold data
+        # Not its text and its traceback: they may hold data.
+        logger.error("%s failed with %s", hook.__qualname__, type(trouble).__name__)  # noqa: TRY400

@@ -6,14 +6,14 @@ where there are too many: a store that fills up with failures must not take the 
 
 from __future__ import annotations
 
-import json
 import uuid
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from datetime import datetime, timedelta
 from enum import StrEnum
-from typing import Any, cast
+from typing import Any, Self, cast
 
+from kombu.utils import json
 from redis import Redis
 
 from techdeck_tasks.clock import Clock
@@ -40,7 +40,7 @@ class Letter:
     """A task as it was when it ended.
 
     Attributes:
-        args: what it was called with; sealed wherever it is stored.
+        signature: Celery's signature of it, JSON-safe: arguments, queue, links and the rest of its chain.
         error: the last error, as `TechDeckError.to_dict`.
         attempts: how many were made.
         breaker: the breaker that a replay asks first; None: it asks none.
@@ -50,9 +50,7 @@ class Letter:
     kind: LetterKind
     task_name: str
     task_id: str
-    args: Sequence[Any] = field(repr=False)
-    kwargs: Mapping[str, Any] = field(repr=False)
-    queue: str | None
+    signature: Mapping[str, Any] = field(repr=False)
     service: str
     error: Mapping[str, Any]
     attempts: int
@@ -62,7 +60,7 @@ class Letter:
     letter_id: str = field(default_factory=lambda: str(uuid.uuid4()))
 
     @classmethod
-    def of(cls, error: TechDeckError, **facts: Any) -> Letter:
+    def of(cls, error: TechDeckError, **facts: Any) -> Self:
         """Return the letter of a task that ended with `error`."""
         return cls(error=error.to_dict(), **facts)
 

@@ -1,7 +1,7 @@
 """Messages and results that only key holders can read, and headers that tell nothing.
 
-The serializer encrypts the whole body: arguments, keyword arguments, callbacks, chord and chain headers. Celery
-also writes readable copies of arguments into headers and events; those are masked at the source.
+The serializer encrypts the whole body: arguments, keyword arguments, callbacks, chord and chain headers.
+Celery also writes readable copies of arguments into headers and events; those are masked at the source.
 """
 
 from __future__ import annotations
@@ -56,8 +56,8 @@ class MaskingAMQP(AMQP):  # type: ignore[misc]  # celery ships no types
 def mask_event(fields: Mapping[str, Any]) -> dict[str, Any]:
     """Return a task event's fields as monitors may see them; events cross the broker in the clear.
 
-    Arguments and results are masked. Of an error its type is left, of one of this package the code and the id,
-    and of a traceback its places: what was said may quote data that no pattern knows.
+    Arguments and results are masked. Of an error its type is left, of one of this package the code and the
+    id, and of a traceback its places: what was said may quote data that no pattern knows.
     """
     shown = dict(fields)
     for name in _MASKED & shown.keys():

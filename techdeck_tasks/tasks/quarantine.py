@@ -17,8 +17,9 @@ from kombu.transport.redis import Transport as RedisTransport
 from techdeck_tasks.clock import Clock
 from techdeck_tasks.errors import EncryptionError
 from techdeck_tasks.keyring import Cipher
+from techdeck_tasks.tasks.headers import malformed_header
 from techdeck_tasks.tasks.services import services_of
-from techdeck_tasks.tasks.transport import tolerant
+from techdeck_tasks.tasks.transport import is_outage, tolerant
 
 logger = logging.getLogger(__name__)
 
@@ -74,7 +75,9 @@ class QuarantiningConsumer(Consumer):  # type: ignore[misc]  # celery ships no t
         connection = self.app.connection_for_read(heartbeat=heartbeat)
         transport = connection.get_transport_cls()
         if issubclass(transport, RedisTransport):
-            connection.transport_cls = tolerant(transport, self._on_malformed_item)
+            # Not `transport_cls`: what is shown of the connection is made of its name.
+            reading = tolerant(transport, self._on_malformed_item)
+            connection.create_transport = lambda: reading(client=connection)
         return self.ensure_connected(connection)
 
     def on_decode_error(self, message: Any, exc: Exception) -> None:
@@ -105,11 +108,17 @@ class QuarantiningConsumer(Consumer):  # type: ignore[misc]  # celery ships no t
         handle = super().create_task_handler(*args, **kwargs)
 
         def on_task_received(message: Any) -> None:
+            bad = malformed_header(message.headers)
+            if bad is not None:
+                # Found later, it would keep one of the worker's processes reserved for ever.
+                self._set_aside(message, f"malformed header {bad!r}")
+                return
             try:
                 handle(message)
-            except (MemoryError, *self.connection_errors):
-                raise
-            except Exception as error:  # noqa: BLE001 - headers are anybody's who reaches the broker
+            except Exception as error:
+                if isinstance(error, MemoryError) or is_outage(error, self.connection_errors):
+                    raise
+                # Headers are anybody's who reaches the broker.
                 self._set_aside(message, f"malformed message: {type(error).__name__}")
 
         return on_task_received

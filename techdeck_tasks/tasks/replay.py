@@ -5,6 +5,7 @@ from __future__ import annotations
 import uuid
 
 from celery import Celery
+from celery.canvas import Signature
 
 from techdeck_tasks.errors import CircuitBreakerError
 from techdeck_tasks.resilience.breaker import BreakerRegistry, State
@@ -15,7 +16,7 @@ from techdeck_tasks.tasks.letters import LetterKind, LetterStore
 def replay(app: Celery, store: LetterStore, letter_id: str, breakers: BreakerRegistry | None) -> str:
     """Send the task of a letter again and remove the letter; return the task's id.
 
-    A dead letter becomes a new task; an intervention goes on as the task it was, whose caller still waits.
+    A dead letter becomes a new task, which the rest of its chain follows; an intervention goes on as the task it was, whose caller still waits.
 
     Args:
         app: knows the task, or at least the broker.
@@ -33,16 +34,16 @@ def replay(app: Celery, store: LetterStore, letter_id: str, breakers: BreakerReg
         _ask(breakers, letter.breaker)
     # Taken first: of two operators who replay it at once, one sends it.
     letter = store.take(letter.letter_id)
-    task_id = letter.task_id if letter.kind is LetterKind.INTERVENTION else str(uuid.uuid4())
+    task = Signature.from_dict(dict(letter.signature), app=app)
+    waits = letter.kind is LetterKind.INTERVENTION
+    task_id = letter.task_id if waits else str(uuid.uuid4())
+    task.set(task_id=task_id, retries=0, countdown=None, eta=None, expires=None, headers=None)
+    if not waits:
+        # Its group and chord were told that it failed; its own successors still have to run.
+        task.set(root_id=None, parent_id=None, group_id=None, chord=None)
     try:
         with outages_told(letter.task_name):
-            app.send_task(
-                letter.task_name,
-                args=letter.args,
-                kwargs=dict(letter.kwargs),
-                task_id=task_id,
-                **({"queue": letter.queue} if letter.queue else {}),
-            )
+            task.apply_async()
     except BaseException:
         store.add(letter)
         raise

@@ -1,4 +1,4 @@
-"""A task as the worker's main process sees it: where killed children are noticed and monitors are answered."""
+"""A task as the worker's main process sees it: there killed children are noticed and monitors answered."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def _executor() -> ThreadPoolExecutor:
 
 
 class TechDeckRequest(Request):  # type: ignore[misc]  # celery ships no types
-    """Retries and audits what no hook in the child can: time limits, signals, lost memory. Once an attempt."""
+    """Retries and audits what no hook in the child can: hard limits, signals, memory; once an attempt."""
 
     _audited = False
 
@@ -57,10 +57,11 @@ class TechDeckRequest(Request):  # type: ignore[misc]  # celery ships no types
             # The child's own hooks have audited it, or nothing failed: the message goes to another worker.
             super().on_failure(exc_info, send_failed_event=send_failed_event, return_ok=return_ok)
             return
-        # Celery would end the whole worker on a MemoryError and, with late acknowledgement, the next one, too.
-        exc_info = (
-            self._worker_lost_info(error) if isinstance(error, MemoryError) else _disclosed(error, exc_info)
-        )
+        if isinstance(error, MemoryError):
+            # Celery would end the whole worker and, with late acknowledgement, the next one, too.
+            exc_info = self._worker_lost_info(error)
+        elif (shown := disclosable(error)) is not error:
+            exc_info = _info_of(shown)
         told = self._told(error)
         delay_s = self._retry(told, exc_info) if isinstance(error, _RETRIED) else None
         if delay_s is None:
@@ -73,8 +74,8 @@ class TechDeckRequest(Request):  # type: ignore[misc]  # celery ships no types
         if not isinstance(error, _ENDS):
             return as_techdeck_error(error)
         return LostError(
-            f"the process that ran {self.name} ended ({type(error).__name__}): killed, out of memory, over its "
-            "hard time limit, or revoked",
+            f"the process that ran {self.name} ended ({type(error).__name__}): killed, out of memory, "
+            "over its hard time limit, or revoked",
             operation=self.name,
             original_error=error,
         )
@@ -154,11 +155,8 @@ def _bare(exc_info: Any) -> BaseException:
     return cast("BaseException", error.exc if isinstance(error, ExceptionWithTraceback) else error)
 
 
-def _disclosed(error: BaseException, exc_info: Any) -> Any:
-    shown = disclosable(error)
-    if shown is error:
-        return exc_info
+def _info_of(error: BaseException) -> Any:
     try:
-        raise shown from None
-    except BaseException:  # noqa: BLE001 - raised the line before, to be given a traceback
+        raise error  # noqa: TRY301 - to be given a traceback
+    except BaseException:  # noqa: BLE001 - the one raised the line before
         return ExceptionInfo()

@@ -16,6 +16,11 @@ MalformedHandler = Callable[[bytes, str], None]
 """Is given the item as it was in the list, and the name of what parsing it raised."""
 
 
+def is_outage(error: BaseException, connection_errors: tuple[type[BaseException], ...]) -> bool:
+    """Whether `error` is of the connection: kombu counts each KeyError among these, a malformed message's, too."""
+    return isinstance(error, connection_errors) and not isinstance(error, KeyError)
+
+
 def tolerant(transport: type[redis.Transport], on_malformed: MalformedHandler) -> type[redis.Transport]:
     """Return `transport` (Redis, Sentinel), reading on after an item that is no message."""
 
@@ -41,10 +46,8 @@ def tolerant(transport: type[redis.Transport], on_malformed: MalformedHandler) -
             self.popped = None
             try:
                 return super()._brpop_read(**options)
-            except (Empty, *self.connection_errors):
-                raise
             except Exception as error:
-                if not self.popped:
+                if not self.popped or isinstance(error, Empty) or is_outage(error, self.connection_errors):
                     raise
                 on_malformed(self.popped[1], type(error).__name__)
                 return True

@@ -26,8 +26,8 @@ def refuse_long_countdowns(task_name: str, policy: RetryPolicy, app: Celery) -> 
     if timeout_s is not None and policy.longest_countdown_s > timeout_s:
         raise SettingsError(
             f"task {task_name}: its retry policy may wait {policy.longest_countdown_s:g} s, longer than the "
-            f"broker's visibility_timeout of {timeout_s:g} s, after which Redis runs the task twice; lower cap_s, "
-            "retry_after_cap_s or budget_s, or raise TECHDECK_VISIBILITY_TIMEOUT_SECONDS"
+            f"broker's visibility_timeout of {timeout_s:g} s, after which Redis runs the task twice; lower "
+            "cap_s, retry_after_cap_s or budget_s, or raise TECHDECK_VISIBILITY_TIMEOUT_SECONDS"
         )
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 import uuid
-from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import pytest
@@ -35,7 +34,7 @@ CONFIGS = st.builds(
     open_cap_s=st.sampled_from([0.004, 1.0]),
     window_s=st.sampled_from([0.01, 1.0]),
     probes=st.integers(1, 2),
-    lease_s=st.sampled_from([0.002, 1.0]),
+    lease_s=st.sampled_from([0.004, 1.0]),
     drain_s=st.sampled_from([0.0, 0.005]),
     drain_per_s=st.sampled_from([1, 3, 1000]),
     budget=st.builds(
@@ -48,21 +47,32 @@ CONFIGS = st.builds(
 IDS = st.sampled_from(["a", "b", "c"])
 EPOCHS = st.sampled_from([0, 0, 0, -1])
 """How far from the present epoch; mostly not at all."""
+INTERVENTIONS = st.one_of(
+    st.tuples(
+        st.just("override"),
+        st.sampled_from([State.FORCED_OPEN, State.DISABLED, State.SHADOW]),
+        st.sampled_from([0, 1, 1, 1000]),
+    ),
+    st.tuples(st.just("clear")),
+    st.tuples(st.just("clear")),
+    st.tuples(st.just("hold"), st.sampled_from([0, 1, 500])),
+    st.tuples(st.just("reset")),
+)
 OPERATIONS = st.one_of(
     st.tuples(st.just("sync"), EPOCHS, st.integers(0, 2), st.integers(0, 2), st.sampled_from([0, 1, 1000])),
     st.tuples(st.just("fail"), EPOCHS, st.integers(0, 2), st.integers(0, 6)),
     st.tuples(st.just("lease"), IDS),
     st.tuples(st.just("lease"), IDS),
     st.tuples(st.just("settle"), EPOCHS, IDS, st.sampled_from(ProbeOutcome), st.integers(0, 6)),
-    st.tuples(
-        st.just("override"),
-        st.sampled_from([State.FORCED_OPEN, State.DISABLED, State.SHADOW]),
-        st.sampled_from([0, 1, 1000]),
-    ),
-    st.tuples(st.just("clear")),
-    st.tuples(st.just("hold"), st.sampled_from([0, 1, 500])),
-    st.tuples(st.just("reset")),
+    INTERVENTIONS,
     st.tuples(st.just("wait")),
+    # Random steps alone seldom get as far as a second probe.
+    st.tuples(st.just("half-open")),
+    st.tuples(st.just("half-open")),
+    st.tuples(st.just("probe succeeds"), IDS),
+    st.tuples(st.just("probe succeeds"), IDS),
+    st.tuples(st.just("probe reports an old epoch"), IDS),
+    st.tuples(st.just("old success")),
 )
 
 
@@ -71,7 +81,9 @@ def client(redis_url: str) -> Redis:
     return connect_redis(Settings(redis_url=redis_url, redis_timeout_seconds=2))
 
 
-def run(store: BreakerStore, config: BreakerConfig, name: str, epoch: int, step: tuple[object, ...]) -> Reply:
+def run(  # noqa: PLR0911 - one for each operation
+    store: BreakerStore, config: BreakerConfig, name: str, epoch: int, step: tuple[object, ...]
+) -> Reply:
     match step:
         case ("sync", int(off), int(ok), int(slow), int(age)):
             return store.sync(name, config, Batch(epoch + off, ok, slow, age))
@@ -95,7 +107,7 @@ def run(store: BreakerStore, config: BreakerConfig, name: str, epoch: int, step:
 
 
 @settings(
-    max_examples=150,
+    max_examples=400,
     deadline=None,
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
 )
@@ -107,17 +119,38 @@ def test_every_reply_of_the_scripts_is_the_machines(
     now = 0
     scripts, machine = RedisBreakerStore(client), MemoryBreakerStore(lambda: now)
     epoch = 0
+
+    def compare(*step: object) -> Reply:
+        nonlocal now, epoch
+        theirs = run(scripts, config, name, epoch, step)
+        now = theirs.now_ms
+        assert run(machine, config, name, epoch, step) == theirs, step
+        epoch = theirs.epoch
+        return theirs
+
     for step in steps:
         if step == ("wait",):
             end = time.monotonic() + 0.003
             while time.monotonic() < end:
                 client.ping()
-            continue
-        theirs = run(scripts, config, name, epoch, step)
-        now = theirs.now_ms
-        ours = run(machine, config, name, epoch, step)
-        assert ours == replace(theirs), step
-        epoch = theirs.epoch
+        elif step == ("half-open",):
+            for _ in range(config.failure_threshold):
+                reply = compare("fail", 0, 0, 0)
+            end = time.monotonic() + 0.01
+            while reply.open_left_ms and time.monotonic() < end:
+                reply = compare("sync", 0, 0, 0, 0)
+            compare("lease", "a")
+        elif step[0] == "probe succeeds":
+            compare("lease", step[1])
+            compare("settle", 0, step[1], ProbeOutcome.OK, 0)
+        elif step[0] == "probe reports an old epoch":
+            compare("lease", step[1])
+            compare("settle", -1, step[1], ProbeOutcome.OK, 0)
+        elif step == ("old success",):
+            compare("fail", 0, 0, 0)
+            compare("sync", 0, 1, 0, 1000)
+        else:
+            compare(*step)
     recorded = [event for key, _, event in machine.transitions({}, 64) if key == name]
     if recorded:
         scripts.remember(name, now)

@@ -14,10 +14,13 @@ from techdeck_tasks.resilience.breaker.memory_store import MemoryBreakerStore
 from techdeck_tasks.resilience.breaker.state import NOTHING, Batch, Grant, ProbeOutcome, Reply
 
 NAME = "svc"
+LEASE_MS = 2000
+LONGEST_OPEN_MS = 8000
 
 
 @dataclass
 class Lease:
+    id: str
     epoch: int
     deadline: int
 
@@ -48,13 +51,12 @@ class BreakerInvariants(RuleBasedStateMachine):
         )
         self.now = 1_700_000_000_000
         self.store = MemoryBreakerStore(lambda: self.now)
-        self.leases: dict[str, Lease] = {}
+        self.leases: list[Lease] = []
         self.permits: list[int] = [0]
         self.probe_successes: dict[int, int] = {}
-        self.row = 0
+        self.open_until = 0
         self.override: tuple[State, int] | None = None
         self.reply = self.store.sync(NAME, self.config, NOTHING)
-        self.serial = 0
 
     # -- what happens ------------------------------------------------------------------------------
 
@@ -63,72 +65,93 @@ class BreakerInvariants(RuleBasedStateMachine):
         self.now += ms
         self.see(self.store.sync(NAME, self.config, NOTHING), "none")
 
-    @rule()
-    def a_call_asks(self) -> None:
-        self.serial += 1
-        permit_id = f"call-{self.serial}"
+    @rule(permit_id=st.sampled_from("abcde"))
+    def a_call_asks(self, permit_id: str) -> None:
         before = self.reply
         reply = self.store.lease(NAME, self.config, permit_id)
         self.see(reply, "lease")
-        if reply.override is not None and reply.override.state is State.DISABLED:
+        override = None if reply.override is None else reply.override.state
+        if override is State.DISABLED:
             assert reply.grant is Grant.PASS
-        elif reply.override is not None and reply.override.state is State.FORCED_OPEN:
+        elif override is State.FORCED_OPEN:
             assert reply.grant is Grant.DENIED
         elif reply.state is State.OPEN:
             assert reply.grant is Grant.DENIED
             assert reply.wait_ms == reply.open_left_ms > 0
         elif reply.state is State.HALF_OPEN:
-            live = self.live(reply.epoch)
-            assert (reply.grant is Grant.PROBE) == (live < self.config.probes)
+            holds = any(lease.id == permit_id for lease in self.live(reply.epoch))
+            free = len(self.live(reply.epoch)) < self.config.probes
+            assert (reply.grant is Grant.PROBE) == (holds or free)
             if reply.grant is Grant.DENIED:
-                # A dead prober delays the next by at most its lease.
-                assert 0 < reply.wait_ms <= self.config.lease_s * 1000
+                assert 0 < reply.wait_ms <= LEASE_MS, "a dead prober delays the next by at most its lease"
+            elif holds:
+                for lease in self.live(reply.epoch):
+                    if lease.id == permit_id:
+                        lease.deadline = self.now + LEASE_MS
             else:
-                self.leases[permit_id] = Lease(reply.epoch, self.now + 2000)
+                self.leases.append(Lease(permit_id, reply.epoch, self.now + LEASE_MS))
         else:
             assert reply.grant is Grant.PASS or before.drain_left_ms > 0
             if reply.grant is Grant.PASS:
                 self.permits.append(reply.epoch)
 
+    @rule()
+    def it_trips_and_becomes_due(self) -> None:
+        for _ in range(self.config.failure_threshold):
+            self.a_call_failed(self.reply.epoch, 0)
+        self.now += self.reply.open_left_ms
+        self.see(self.store.sync(NAME, self.config, NOTHING), "none")
+        self.a_call_asks("a")
+
     @rule(data=st.data(), age=st.sampled_from([0, 5_000]))
     def a_closed_call_succeeds(self, data: st.DataObject, age: int) -> None:
-        epoch = data.draw(st.sampled_from(self.permits))
+        epoch = data.draw(st.sampled_from([self.reply.epoch, *self.permits]))
         before = self.reply
         reply = self.store.sync(NAME, self.config, Batch(epoch, 1, 0, age))
         self.see(reply, "success")
-        if epoch != before.epoch and not self.expired_override():
+        if epoch != before.epoch:
             assert not reply.counted
 
     @rule(data=st.data(), cost=st.sampled_from([0, 5]))
     def a_closed_call_fails(self, data: st.DataObject, cost: int) -> None:
-        epoch = data.draw(st.sampled_from(self.permits))
+        self.a_call_failed(data.draw(st.sampled_from([self.reply.epoch, *self.permits])), cost)
+
+    def a_call_failed(self, epoch: int, cost: int) -> None:
         before = self.reply
         reply = self.store.fail(NAME, self.config, NOTHING, epoch=epoch, cost=cost)
-        if not reply.transitions and not reply.counted and before.epoch == reply.epoch:
-            assert reply.failures == before.failures or self.config.counting is Counting.RATE
         if epoch != before.epoch:
             assert not reply.counted, "a result of another epoch changes nothing"
+        if not reply.counted:
+            assert reply.state is before.state
+            assert reply.failures == before.failures or self.config.counting is Counting.RATE
         self.see(reply, "failure")
 
-    @rule(data=st.data(), outcome=st.sampled_from(list(ProbeOutcome)), again=st.booleans())
-    def a_probe_reports(self, data: st.DataObject, outcome: ProbeOutcome, again: bool) -> None:
-        if not self.leases:
-            return
-        permit_id = data.draw(st.sampled_from(sorted(self.leases)))
-        lease = self.leases[permit_id]
+    @rule(data=st.data(), outcome=st.sampled_from(list(ProbeOutcome)))
+    def a_probe_reports(self, data: st.DataObject, outcome: ProbeOutcome) -> None:
+        if self.leases:
+            self.settle(data.draw(st.sampled_from(self.leases)), outcome)
+
+    @rule()
+    def every_live_probe_succeeds(self) -> None:
+        for lease in self.live(self.reply.epoch):
+            self.settle(lease, ProbeOutcome.OK)
+
+    def settle(self, lease: Lease, outcome: ProbeOutcome) -> None:
         before = self.reply
         reply = self.store.settle(
-            NAME, self.config, epoch=lease.epoch, permit_id=permit_id, outcome=outcome, cost=0
+            NAME, self.config, epoch=lease.epoch, permit_id=lease.id, outcome=outcome, cost=0
         )
         live = (
             before.state is State.HALF_OPEN
             and before.epoch == lease.epoch
-            and lease.deadline > self.now
-            and not self.expired_override()
+            and any(other.id == lease.id for other in self.live(lease.epoch))
+            and not expired(reply)
         )
-        assert reply.counted == live, "a result counts while its epoch lasts and its lease is live"
+        assert reply.counted == live, "a result counts while its epoch lasts and its lease is live, once"
         if live and outcome is ProbeOutcome.OK:
             self.probe_successes[lease.epoch] = self.probe_successes.get(lease.epoch, 0) + 1
+        if live and outcome in {ProbeOutcome.FAILED, ProbeOutcome.SLOW}:
+            assert reply.state is State.OPEN
         if outcome is ProbeOutcome.IGNORED:
             assert (reply.state, reply.failures, reply.probe_successes) == (
                 before.state,
@@ -136,40 +159,30 @@ class BreakerInvariants(RuleBasedStateMachine):
                 before.probe_successes,
             ), "an ignored result frees the lease and changes nothing else"
         self.see(reply, "settle")
-        if not again:
-            lease.deadline = 0
-        elif live:
-            # Reported twice: the second changes nothing.
-            lease.deadline = 0
-            second = self.store.settle(
-                NAME, self.config, epoch=lease.epoch, permit_id=permit_id, outcome=outcome, cost=0
-            )
-            assert not second.counted
-            self.see(second, "none")
+        for other in self.live(lease.epoch):
+            # The same call may have asked again and holds its lease under the same id.
+            if other.id == lease.id:
+                other.deadline = 0
 
     @rule(
-        state=st.sampled_from([State.FORCED_OPEN, State.DISABLED, State.SHADOW]),
-        ttl_ms=st.sampled_from([0, 1500]),
+        action=st.sampled_from(["forced-open", "disabled", "shadow", "clear", "reset", "hold"]),
+        ms=st.sampled_from([0, 1, 1500]),
     )
-    def an_operator_overrides(self, state: State, ttl_ms: int) -> None:
-        reply = self.store.override(NAME, self.config, state, ttl_ms=ttl_ms, owner="ann", reason="why")
-        self.override = (state, self.now + ttl_ms if ttl_ms else 0)
-        self.see(reply, "override")
-
-    @rule()
-    def an_operator_clears(self) -> None:
-        self.override = None
-        self.see(self.store.clear(NAME, self.config, owner="ann", reason="done"), "override")
-
-    @rule(ms=st.sampled_from([1, 500, 60_000]))
-    def the_other_side_asks_for_a_pause(self, ms: int) -> None:
-        self.see(self.store.hold(NAME, self.config, hold_ms=ms, reason="429"), "hold")
-
-    @rule()
-    def an_operator_resets(self) -> None:
-        self.see(self.store.reset(NAME, self.config, owner="ann", reason="fixed"), "reset")
-        assert self.reply.state is State.CLOSED
-        assert self.reply.failures == 0
+    def somebody_intervenes(self, action: str, ms: int) -> None:
+        if action == "clear":
+            self.override = None
+            self.see(self.store.clear(NAME, self.config, owner="ann", reason="done"), "override")
+        elif action == "reset":
+            self.see(self.store.reset(NAME, self.config, owner="ann", reason="fixed"), "reset")
+            assert self.reply.state is State.CLOSED
+            assert self.reply.failures == 0
+        elif action == "hold":
+            self.see(self.store.hold(NAME, self.config, hold_ms=ms, reason="429"), "hold")
+        else:
+            state = State(action)
+            reply = self.store.override(NAME, self.config, state, ttl_ms=ms, owner="ann", reason="why")
+            self.override = (state, self.now + ms if ms else 0)
+            self.see(reply, "override")
 
     # -- what always holds -------------------------------------------------------------------------
 
@@ -179,13 +192,18 @@ class BreakerInvariants(RuleBasedStateMachine):
         assert epochs == sorted(set(epochs)), "epochs grow"
         assert reply.epoch == epochs[-1], "one transition for each change of epoch"
         for event in reply.transitions:
-            assert event.epoch >= event.at_ms - 0, "an epoch is at least its moment"
-            if (event.old, event.new) == ("half-open", "closed") and cause == "settle":
-                assert self.probe_successes.get(before.epoch, 0) >= self.config.success_threshold
-            if event.old in {"open", "half-open"} and event.new == "closed":
-                assert cause in {"settle", "reset", "override"}, "nothing else closes it"
-            if event.new == "half-open" and event.old == "open":
-                assert cause in {"lease", "override"}
+            assert event.epoch >= event.at_ms, "a lost counter starts above its past"
+        changed = (before.state, reply.state)
+        if changed == (State.HALF_OPEN, State.CLOSED) and cause != "reset":
+            assert cause == "settle"
+            assert self.probe_successes[before.epoch] >= self.config.success_threshold
+        if changed == (State.OPEN, State.HALF_OPEN):
+            assert cause == "lease"
+            assert self.now >= self.open_until, "it stays open until its deadline"
+        if changed == (State.OPEN, State.CLOSED):
+            assert cause == "reset", "nothing else closes an open one"
+        if changed == (State.CLOSED, State.HALF_OPEN):
+            raise AssertionError(cause)
         if reply.override is None:
             if self.override is not None:
                 assert 0 < self.override[1] <= self.now, "an override survives all but its end"
@@ -196,19 +214,17 @@ class BreakerInvariants(RuleBasedStateMachine):
         if reply.state is State.CLOSED and self.config.counting is Counting.CONSECUTIVE:
             assert reply.failures < self.config.failure_threshold, "it trips at the threshold"
         if reply.state is State.OPEN:
-            assert reply.open_left_ms <= 8000
+            assert reply.open_left_ms <= LONGEST_OPEN_MS
+            self.open_until = self.now + reply.open_left_ms
 
-    def expired_override(self) -> bool:
-        return bool(self.reply.transitions) and self.reply.transitions[0].reason == "override expired"
-
-    def live(self, epoch: int) -> int:
-        return sum(lease.epoch == epoch and lease.deadline > self.now for lease in self.leases.values())
+    def live(self, epoch: int) -> list[Lease]:
+        return [lease for lease in self.leases if lease.epoch == epoch and lease.deadline > self.now]
 
     @invariant()
     def live_probes_never_exceed_the_permits(self) -> None:
         if hasattr(self, "leases"):
-            for epoch in {lease.epoch for lease in self.leases.values()}:
-                assert self.live(epoch) <= self.config.probes
+            for epoch in {lease.epoch for lease in self.leases}:
+                assert len(self.live(epoch)) <= self.config.probes
 
     @invariant()
     def memory_is_bounded(self) -> None:
@@ -219,5 +235,9 @@ class BreakerInvariants(RuleBasedStateMachine):
             assert len(machine.leases) <= self.config.probes
 
 
-BreakerInvariants.TestCase.settings = settings(max_examples=120, stateful_step_count=40, deadline=None)
+def expired(reply: Reply) -> bool:
+    return any(event.reason == "override expired" for event in reply.transitions)
+
+
+BreakerInvariants.TestCase.settings = settings(max_examples=150, stateful_step_count=50, deadline=None)
 TestBreakerInvariants = BreakerInvariants.TestCase

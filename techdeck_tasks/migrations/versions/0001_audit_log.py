@@ -23,7 +23,7 @@ BEGIN
 END $$;
 """
 
-# A head moves forward only; its compare-and-set is the writer's.
+# A head moves forward only.
 _REFUSE_BACKWARD = """
 CREATE FUNCTION techdeck_audit_refuse_backward() RETURNS trigger LANGUAGE plpgsql AS $$
 BEGIN
@@ -48,7 +48,9 @@ BEGIN
     FOREACH parent IN ARRAY ARRAY['audit_event', 'audit_event_id'] LOOP
         child := parent || '_p' || to_char(first_day, 'YYYYMM');
         CONTINUE WHEN to_regclass(child) IS NOT NULL;
-        PERFORM pg_advisory_xact_lock(hashtext(child));
+        -- The lock that ATTACH takes. An advisory lock would not do: after it, the catalogue's cache still
+        -- says that there is no such table.
+        EXECUTE format('LOCK TABLE %I IN SHARE UPDATE EXCLUSIVE MODE', parent);
         CONTINUE WHEN to_regclass(child) IS NOT NULL;
         EXECUTE format('CREATE TABLE %I (LIKE %I INCLUDING ALL)', child, parent);
         EXECUTE format('ALTER TABLE %I ATTACH PARTITION %I FOR VALUES FROM (%L) TO (%L)', parent, child,

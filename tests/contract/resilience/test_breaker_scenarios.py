@@ -23,7 +23,7 @@ Until = Callable[..., None]
 NEVER_AGAIN_S = 600.0
 
 
-class Boom(Exception):
+class Boom(Exception):  # noqa: N818 - short, for it is everywhere
     """The other side failed."""
 
 
@@ -166,8 +166,9 @@ def test_an_ignored_exception_frees_the_lease_and_neither_closes_nor_opens(make:
     open_it(breaker)
     probe_when_due(breaker, until)
     for _ in range(3):
-        with pytest.raises(KeyError), breaker.acquire() as permit:
-            assert permit.kind is Kind.PROBE
+        permit = breaker.acquire()
+        assert permit.kind is Kind.PROBE
+        with pytest.raises(KeyError), permit:
             raise KeyError
     assert state(breaker) == "half-open"
     breaker.acquire().success()
@@ -246,8 +247,10 @@ def test_as_many_probes_run_at_once_as_are_permitted(make: Make, until: Until) -
     assert len(granted) == 3
 
 
-def test_a_probe_that_never_reports_delays_recovery_by_no_more_than_its_lease(make: Make, until: Until) -> None:
-    config = BreakerConfig(open_s=0.02, lease_s=0.1, success_threshold=1, snapshot_s=0.01)
+def test_a_probe_that_never_reports_delays_recovery_by_no_more_than_its_lease(
+    make: Make, until: Until
+) -> None:
+    config = BreakerConfig(open_s=0.02, lease_s=0.3, success_threshold=1, snapshot_s=0.01)
     breaker = make(config)
     open_it(breaker)
     probe_when_due(breaker, until)
@@ -256,7 +259,7 @@ def test_a_probe_that_never_reports_delays_recovery_by_no_more_than_its_lease(ma
     other = make(config)
     assert not other.can_execute()
     until(other.can_execute, 2.0)
-    assert 0.09 <= time.monotonic() - leased < 1.0
+    assert 0.29 <= time.monotonic() - leased < 1.5
     lost.failure()
     assert state(other) == "half-open", "a result after the lease's end counts for nothing"
     other.record_success()
@@ -416,7 +419,7 @@ def test_a_cancelled_async_probe_frees_its_lease(make: Make, until: Until) -> No
 
     async def scenario() -> None:
         task = asyncio.create_task(hang())
-        while not (status := await asyncio.to_thread(breaker.get_status))["state"] == "half-open":
+        while (status := await asyncio.to_thread(breaker.get_status))["state"] != "half-open":
             assert status["state"] == "open"
         await asyncio.sleep(0)
         task.cancel()

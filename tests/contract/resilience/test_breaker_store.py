@@ -114,7 +114,9 @@ def test_slow_calls_trip_it_though_they_succeed(make: Make) -> None:
 
 def test_a_slow_probe_does_not_close_it(make: Make, until: Until) -> None:
     breaker = make(
-        BreakerConfig(counting=Counting.RATE, minimum_calls=5, slow_call_s=1, open_s=0.02, success_threshold=1)
+        BreakerConfig(
+            counting=Counting.RATE, minimum_calls=5, slow_call_s=1, open_s=0.02, success_threshold=1
+        )
     )
     half_open(breaker, until)
     breaker.acquire().success(1.5)
@@ -252,12 +254,12 @@ def test_of_two_retry_afters_the_longer_one_holds(make: Make) -> None:
 
 
 def test_after_closing_calls_are_paced_and_then_free(make: Make, until: Until) -> None:
-    config = BreakerConfig(open_s=0.02, drain_s=0.3, drain_per_s=10, snapshot_s=0)
+    config = BreakerConfig(open_s=0.02, drain_s=0.8, drain_per_s=10, snapshot_s=0)
     breaker = make(config)
     close_it(breaker, until)
     others = [make(config) for _ in range(4)]
     admitted = sum(others[number % 4].can_execute() for number in range(40))
-    assert 10 <= admitted <= 12, "a second's worth at once, from all processes together"
+    assert 10 <= admitted <= 15, "a second's worth at once, from all processes together"
     with pytest.raises(CircuitBreakerError) as caught:
         others[0].acquire()
     assert caught.value.retry_at is not None
@@ -314,12 +316,12 @@ def test_a_failure_without_a_retry_costs_nothing(make: Make) -> None:
 
 
 def test_a_renewed_lease_lives_on(make: Make, until: Until) -> None:
-    config = BreakerConfig(open_s=0.02, lease_s=0.15, success_threshold=1)
+    config = BreakerConfig(open_s=0.02, lease_s=0.5, success_threshold=1)
     breaker = make(config)
     half_open(breaker, until)
     probe = breaker.acquire("task-1:0")
     start = time.monotonic()
-    while time.monotonic() - start < 0.4:
+    while time.monotonic() - start < 0.7:
         assert probe.renew()
         assert not make(config).can_execute()
     probe.success()

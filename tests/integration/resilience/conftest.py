@@ -13,6 +13,8 @@ from pathlib import Path
 
 import pytest
 import redis
+from redis.backoff import NoBackoff
+from redis.retry import Retry
 
 from techdeck_tasks.devservices.binaries import redis_binary
 from techdeck_tasks.devservices.ports import free_port
@@ -64,7 +66,7 @@ class PrivateRedis:
             raise
 
     def answers(self) -> bool:
-        client = redis.Redis(port=self.port, password=PASSWORD, socket_timeout=1, retry=None)
+        client = redis.Redis(port=self.port, password=PASSWORD, socket_timeout=1, retry=Retry(NoBackoff(), 0))
         with suppress(redis.RedisError), client:
             return bool(client.ping())
         return False

@@ -91,17 +91,18 @@ def test_an_override_stays_in_force_while_redis_is_away_until_its_end(server: Se
 def test_an_operator_is_told_that_redis_is_away(server: Server) -> None:
     breaker = breaker_on(server)
     server.kill()
-    for decide in (
-        lambda: breaker.force(State.DISABLED, owner="ann", reason="x"),
-        lambda: breaker.clear_override(owner="ann", reason="x"),
-        breaker.manual_reset,
-    ):
-        with pytest.raises(ServiceUnavailableError, match="not changed"):
-            decide()
+    with pytest.raises(ServiceUnavailableError, match="not changed"):
+        breaker.force(State.DISABLED, owner="ann", reason="x")
+    with pytest.raises(ServiceUnavailableError, match="not changed"):
+        breaker.clear_override(owner="ann", reason="x")
+    with pytest.raises(ServiceUnavailableError, match="not changed"):
+        breaker.manual_reset()
 
 
 @pytest.mark.parametrize(("policy", "admitted"), [(AwayPolicy.ALLOW, True), (AwayPolicy.DENY, False)])
-def test_the_policy_decides_while_redis_is_away(server: Server, policy: AwayPolicy, *, admitted: bool) -> None:
+def test_the_policy_decides_while_redis_is_away(
+    server: Server, policy: AwayPolicy, *, admitted: bool
+) -> None:
     breaker = breaker_on(server, BreakerConfig(open_s=0.2, away=policy, snapshot_s=0.02))
     server.kill()
     for _ in range(10):
@@ -150,7 +151,9 @@ def test_scripts_that_redis_forgot_are_sent_again(server: Server) -> None:
     assert breaker.get_status()["source"] == "redis"
 
 
-def test_after_flushall_it_starts_closed_and_old_results_count_for_nothing(server: Server, until: Until) -> None:
+def test_after_flushall_it_starts_closed_and_old_results_count_for_nothing(
+    server: Server, until: Until
+) -> None:
     breaker = breaker_on(server, BreakerConfig(open_s=0.02, lease_s=60, open_refresh_s=0.01))
     open_it(breaker)
     until(breaker.can_execute)

@@ -59,9 +59,7 @@ def test_the_breaker_runs_behind_sentinel(new_server: NewServer, until: Until, t
         f"sentinel monitor lab 127.0.0.1 {master.port} 1\nsentinel auth-pass lab {PASSWORD}\n"
     )
     sentinel = new_server(str(configuration), "--sentinel")
-    url = (
-        f"redis+sentinel://:{PASSWORD}@127.0.0.1:{sentinel.port}/lab/0?sentinel_password={PASSWORD}"
-    )
+    url = f"redis+sentinel://:{PASSWORD}@127.0.0.1:{sentinel.port}/lab/0?sentinel_password={PASSWORD}"
     drive_round(connect_redis(Settings(redis_url=url, redis_timeout_seconds=2)), until)
 
 

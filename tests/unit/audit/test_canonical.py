@@ -39,7 +39,9 @@ RECORD = AuditRecord(
 
 def test_the_bytes_of_a_record_stay_what_they_are_for_ever() -> None:
     # A change here makes every row ever written fail its verification.
-    assert hashlib.sha256(encode(RECORD)).hexdigest() == ("PIN")
+    assert hashlib.sha256(encode(RECORD)).hexdigest() == (
+        "46ae2c265190c168e4c9057cf74423660cb217101447e158cbf322c4c3c2e599"
+    )
 
 
 def test_a_record_begins_with_magic_version_and_number_of_columns() -> None:
@@ -47,7 +49,7 @@ def test_a_record_begins_with_magic_version_and_number_of_columns() -> None:
 
 
 def test_unicode_is_kept_as_it_is_and_never_normalised() -> None:
-    composed, decomposed = "é", "é"
+    composed, decomposed = "\u00e9", "e\u0301"
     one, other = (dataclasses.replace(RECORD, service=name) for name in (composed, decomposed))
     assert encode(one) != encode(other)
     assert decode(encode(other)).service == decomposed
@@ -73,16 +75,11 @@ def _without_head(record: AuditRecord) -> bytes:
             b"TDAR\x01\x11" + _without_head(RECORD) + _column(14, 1, b"x"), id="columns out of order"
         ),
         pytest.param(b"TDAR\x01\x11" + _without_head(RECORD) + _column(22, 1, b"x"), id="another type"),
-        pytest.param(b"TDAR\x01\x0f" + _without_head(RECORD)[:-6], id="a missing column"),
         pytest.param(b"TDAR\x01\x0f" + _without_head(RECORD), id="too few counted"),
         pytest.param(b"TDAR\x01\x11" + _without_head(RECORD), id="too many counted"),
     ],
 )
 def test_any_other_spelling_is_refused(spelling: bytes) -> None:
-    if spelling[:6] == b"TDAR\x01\x0f" and len(spelling) == len(encode(RECORD)) - 6:
-        # The last column is optional: leaving it out is another record, not another spelling.
-        assert decode(spelling) == dataclasses.replace(RECORD, stage=None)
-        return
     with pytest.raises(ValidationError, match="not canonical"):
         decode(spelling)
 
@@ -91,7 +88,7 @@ def test_any_other_spelling_is_refused(spelling: bytes) -> None:
     "changes",
     [
         {"event_id": uuid.UUID(int=5)},
-        {"event_id": uuid.UUID(int=(1 << 128) - 1, version=7)},
+        {"event_id": uuid.UUID(int=((1 << 48) - 1) << 80 | 7 << 76 | 2 << 62)},
         {"producer_seq": 0},
         {"producer_seq": -1},
         {"service": "nul\0"},

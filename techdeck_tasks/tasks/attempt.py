@@ -1,0 +1,283 @@
+"""One attempt of a task, from the breaker's permit to whatever it comes to.
+
+    run -> the body's result                                                success
+        -> _shut: the breaker is open                                       park | fallback | fail
+        -> _failed: classify, tell the breaker, decide                      retry, or
+             -> _end: fallback | wait for a person | fail for good          audited each time, before it happens
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any, Final, NoReturn
+
+from celery.exceptions import Reject, Retry
+
+from techdeck_tasks.audit.event import AuditUnavailableError
+from techdeck_tasks.errors import (
+    CircuitBreakerError,
+    Classification,
+    FallbackFailedError,
+    RetryExhaustedError,
+    TechDeckError,
+    as_techdeck_error,
+    classify,
+    is_control_flow,
+)
+from techdeck_tasks.events import ExecutionSucceeded, Outcome, RetryScheduled
+from techdeck_tasks.resilience.backoff import Refusal, RetryDecision
+from techdeck_tasks.resilience.fallback import mark_fallback, may_stand_in
+from techdeck_tasks.tasks.broker import OUTAGE
+from techdeck_tasks.tasks.disclosure import disclosable
+from techdeck_tasks.tasks.guard import Shut, breaker_of, report_failure
+from techdeck_tasks.tasks.letters import LetterKind
+from techdeck_tasks.tasks.standin import primary_error, replace_with
+
+if TYPE_CHECKING:
+    from techdeck_tasks.resilience.breaker import Permit
+    from techdeck_tasks.tasks.base import TechDeckTask
+
+logger = logging.getLogger(__name__)
+
+PARKED_HEADER: Final = "td_parked"
+"""Message header that counts how often this attempt met an open breaker."""
+
+TOLD: Final = "td_told"
+"""Set on a request whose end was audited here."""
+
+ASK_A_PERSON: Final = "request_user_intervention"
+
+_NOT_SENT = "the broker was away"
+_SHORTEST_PARKING_S = 0.1
+_PARKING_SPREAD = 0.25
+
+
+class Attempt:
+    """One attempt of `task`, inside a worker or eager.
+
+    Args:
+        task: the running task; its request says which attempt it is.
+        args: its arguments.
+        kwargs: its keyword arguments.
+    """
+
+    def __init__(self, task: TechDeckTask, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        self._task = task
+        self._args = args
+        self._kwargs = kwargs
+        self._request = task.request
+        self._services = task.services
+        self._breaker = breaker_of(self._services.breakers, task.breaker, task.service_name)
+        self._permit: Permit | None = None
+
+    def run(self) -> Any:
+        """Return the body's result, or that of a fallback; raise what the attempt came to."""
+        clock = self._services.clock
+        try:
+            if self._breaker is not None:
+                self._permit = self._breaker.acquire(f"{self._request.id}:{self._request.retries}")
+            began = clock.monotonic()
+            result = self._task.run(*self._args, **self._kwargs)
+        except Exception as error:
+            if is_control_flow(error):
+                self._release()
+                # Celery logs what it was raised from, too, which may hold data; this hides that.
+                error.__cause__ = None
+                raise
+            failure = error
+        except BaseException:
+            self._release()
+            raise
+        else:
+            duration_s = clock.monotonic() - began
+            if self._permit is not None:
+                self._permit.success(duration_s)
+            return self._succeeded(result, duration_s)
+        # Outside of the handler: what is raised inside it would carry the original as its context.
+        try:
+            if self._breaker is not None and self._permit is None and isinstance(failure, CircuitBreakerError):
+                return self._shut(failure)
+            return self._failed(failure)
+        finally:
+            del failure
+
+    def _succeeded(self, result: Any, duration_s: float) -> Any:
+        primary = primary_error(self._request, self._services)
+        self._services.listeners.on_event(
+            ExecutionSucceeded(
+                service=self._task.service_name,
+                operation=self._task.name,
+                duration_s=duration_s,
+                attempt=self._request.retries,
+                occurred_at=self._services.clock.now(),
+                fallback=primary is not None,
+            )
+        )
+        return result if primary is None else mark_fallback(result, primary)
+
+    def _release(self) -> None:
+        if self._permit is not None:
+            self._permit.release()
+
+    # -- an open breaker ----------------------------------------------------------------------------
+
+    def _shut(self, error: CircuitBreakerError) -> Any:
+        context = self._context()
+        if self._task.when_open == Shut.PARK and not self._request.is_eager:
+            self._park(error, context)
+        return self._audited(self._end, error, context)
+
+    def _park(self, error: CircuitBreakerError, context: Mapping[str, Any]) -> None:
+        """Send the attempt again for when the breaker may let one through, and raise; return if it is too late.
+
+        No attempt is spent; the policy's time budget goes on.
+        """
+        services, task, request = self._services, self._task, self._request
+        now = services.clock.now()
+        policy = task.effective_policy
+        wait_s = max((error.retry_at - now).total_seconds() if error.retry_at else 0.0, _SHORTEST_PARKING_S)
+        # Spread, and only towards later: those who parked together must not come back together.
+        wait_s = min(wait_s * (1 + services.rng.uniform(0.0, _PARKING_SPREAD)), policy.retry_after_cap_s)
+        if policy.budget_s is not None and task.elapsed_s(request) + wait_s > policy.budget_s:
+            return
+        parked = int((request.headers or {}).get(PARKED_HEADER) or 0)
+        if parked == 0:
+            # Once an attempt: a long outage must not fill the log with one row for each look at the breaker.
+            self._audited(services.handler.handle, error, context, outcome=Outcome.PARKED)
+        waiting = task.successor(request, wait_s, retries=request.retries, headers={PARKED_HEADER: parked + 1})
+        self._send(waiting, error, wait_s)
+
+    # -- a failure ----------------------------------------------------------------------------------
+
+    def _failed(self, error: Exception) -> Any:
+        context = self._context()
+        found = classify(error, context)
+        decision = self._decide(error, found, context)
+        return self._audited(self._go_on, error, found, context, decision)
+
+    def _decide(self, error: Exception, found: Classification, context: Mapping[str, Any]) -> RetryDecision:
+        decision = self._task.decide(error, found, context, self._request)
+        if self._breaker is None or self._permit is None:
+            return decision
+        paid = report_failure(self._breaker, self._permit, error, found, wants_retry=decision.retry)
+        if found.retry_at is not None and self._task.breaker is not True:
+            # Asked of this task, and meant for all that use the breaker it was given by name.
+            self._breaker.open_for(found.retry_at - self._services.clock.now())
+        if decision.retry and not paid:
+            return RetryDecision(retry=False, delay_s=0.0, reason=Refusal.RETRY_BUDGET_EMPTY.value)
+        return decision
+
+    def _go_on(
+        self, error: Exception, found: Classification, context: Mapping[str, Any], decision: RetryDecision
+    ) -> Any:
+        if decision.retry:
+            self._services.handler.handle(error, context, outcome=Outcome.RETRY)
+            self._retry(error, found, decision.delay_s)
+            decision = replace(decision, retry=False, reason=_NOT_SENT)
+        return self._end(self._final(error, context, decision), context)
+
+    def _retry(self, error: Exception, found: Classification, delay_s: float) -> None:
+        """Send the next attempt, and raise; return where it can neither be sent nor given back."""
+        task, request, services = self._task, self._request, self._services
+        task.tell_retry_scheduled(as_techdeck_error(error), request.retries, delay_s, self._args, self._kwargs)
+        services.listeners.on_event(
+            RetryScheduled(
+                service=task.service_name,
+                operation=task.name,
+                error_code=found.error_code,
+                attempt=request.retries,
+                delay_s=delay_s,
+                occurred_at=services.clock.now(),
+            )
+        )
+        self._send(task.successor(request, delay_s), error, delay_s)
+
+    def _send(self, successor: Any, error: Exception, delay_s: float) -> None:
+        if not self._request.is_eager:
+            try:
+                successor.apply_async()
+            except OUTAGE as outage:
+                if not self._task.acks_late:
+                    return
+                away = type(outage).__name__
+            else:
+                away = None
+            if away is not None:
+                # Back to the queue: the attempt is made once more when the broker is back.
+                raise Reject(away, requeue=True)
+        raise Retry(exc=disclosable(error), when=delay_s, is_eager=self._request.is_eager, sig=successor)
+
+    def _final(self, error: Exception, context: Mapping[str, Any], decision: RetryDecision) -> Exception:
+        attempts = self._request.retries + 1
+        if decision.reason == Refusal.NOT_RETRYABLE or attempts == 1:
+            return error
+        return RetryExhaustedError(
+            f"{self._task.name} failed after {attempts} attempts ({decision.reason})",
+            operation_name=self._task.name,
+            last_error=as_techdeck_error(error, context),
+            attempts=attempts,
+        )
+
+    # -- the end ------------------------------------------------------------------------------------
+
+    def _end(self, error: Exception, context: Mapping[str, Any]) -> Any:
+        services, task = self._services, self._task
+        primary = primary_error(self._request, services)
+        if primary is not None:
+            error = FallbackFailedError(
+                f"{task.name} failed, and so did what it stood in for",
+                primary_error=primary,
+                fallback_error=as_techdeck_error(error, context),
+            )
+        elif task.fallback is not None and may_stand_in(error):
+            services.handler.handle(error, context, outcome=Outcome.FALLBACK)
+            return self._stand_in(error, context)
+        if self._asks_a_person(error):
+            services.handler.handle(error, context, outcome=Outcome.PARKED)
+            self._wait_for_a_person(as_techdeck_error(error, context))
+        services.handler.handle(error, context, outcome=Outcome.FAILED)
+        self._give_up(error, context)
+
+    def _stand_in(self, error: Exception, context: Mapping[str, Any]) -> Any:
+        task, services = self._task, self._services
+        fallback = task.fallback_task
+        if fallback is None:
+            try:
+                return services.fallbacks.run_fallback(str(task.fallback), error, context)
+            except FallbackFailedError as both:
+                failed = both
+            services.handler.handle(failed, context, outcome=Outcome.FAILED)
+            self._give_up(failed, context)
+        shown = as_techdeck_error(error, context)
+        return replace_with(task, fallback, shown, services.cipher, self._args, self._kwargs)
+
+    def _asks_a_person(self, error: Exception) -> bool:
+        mendable = classify(error).recoverable
+        return self._task.recovery == ASK_A_PERSON and mendable and not self._request.is_eager
+
+    def _wait_for_a_person(self, error: TechDeckError) -> NoReturn:
+        self._task.keep_letter(LetterKind.INTERVENTION, error, self._request)
+        raise Retry(exc=error, when=None)
+
+    def _give_up(self, error: Exception, context: Mapping[str, Any]) -> NoReturn:
+        shown = as_techdeck_error(error, context)
+        self._task.tell_given_up(shown, self._args, self._kwargs)
+        raise disclosable(error)
+
+    # -- in common ----------------------------------------------------------------------------------
+
+    def _context(self) -> dict[str, Any]:
+        setattr(self._request, TOLD, True)
+        return self._task.full_context(self._args, self._kwargs, self._request)
+
+    def _audited(self, step: Any, *arguments: Any, **options: Any) -> Any:
+        """Take `step`; where the audit cannot record it, the attempt ends with that instead."""
+        try:
+            return step(*arguments, **options)
+        except AuditUnavailableError as error:
+            unaudited = error
+        # What cannot be recorded must neither go on nor end as if it were.
+        self._give_up(unaudited, {})
+

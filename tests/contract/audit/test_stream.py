@@ -1,0 +1,141 @@
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+import pytest
+import redis
+
+from techdeck_tasks.audit.event import AuditEvent
+from techdeck_tasks.audit.sealing import Sealer
+from techdeck_tasks.audit.stream import GROUP, QUARANTINE, STREAM, AuditStream, Delivery, Entry
+
+
+@pytest.fixture
+def client(redis_url: str) -> Iterator[redis.Redis]:
+    with redis.Redis.from_url(redis_url) as client:
+        client.delete(STREAM, QUARANTINE)
+        yield client
+
+
+@pytest.fixture
+def send(
+    client: redis.Redis, sealer: Sealer, new_event: Callable[..., AuditEvent]
+) -> Callable[[int], list[Entry]]:
+    def send(count: int) -> list[Entry]:
+        entries = [Entry.of(sealer.seal(new_event())) for _ in range(count)]
+        for entry in entries:
+            client.xadd(STREAM, entry.fields())
+        return entries
+
+    return send
+
+
+@pytest.fixture
+def stream(client: redis.Redis) -> AuditStream:
+    stream = AuditStream(client, "one")
+    stream.ensure_group()
+    return stream
+
+
+def _entries(deliveries: list[Delivery]) -> list[Entry]:
+    return [delivery.entry for delivery in deliveries]
+
+
+def _pending(client: redis.Redis) -> int:
+    pending: int = client.xpending(STREAM, GROUP)["pending"]
+    return pending
+
+
+def test_entries_come_in_order_as_many_as_asked_and_once(
+    stream: AuditStream, send: Callable[[int], list[Entry]]
+) -> None:
+    sent = send(5)
+    assert _entries(stream.read(3, None)) == sent[:3]
+    assert _entries(stream.read(3, 10)) == sent[3:]
+    assert stream.read(3, None) == []
+    assert stream.read(3, 5) == []
+
+
+def test_the_group_sees_what_was_sent_before_it_was_made(
+    client: redis.Redis, send: Callable[[int], list[Entry]]
+) -> None:
+    sent = send(2)
+    late = AuditStream(client, "late")
+    for _ in range(2):
+        late.ensure_group()
+    assert _entries(late.read(10, None)) == sent
+
+
+def test_an_acknowledged_entry_leaves_the_stream(
+    stream: AuditStream, client: redis.Redis, send: Callable[[int], list[Entry]]
+) -> None:
+    send(3)
+    read = stream.read(10, None)
+    stream.acknowledge(read[:2])
+    stream.acknowledge([])
+    assert (client.xlen(STREAM), _pending(client)) == (1, 1)
+    assert stream.read_unacknowledged(10) == read[2:]
+
+
+def test_two_consumers_share_the_entries(
+    stream: AuditStream, client: redis.Redis, send: Callable[[int], list[Entry]]
+) -> None:
+    other = AuditStream(client, "two")
+    sent = send(4)
+    assert _entries(stream.read(2, None)) + _entries(other.read(2, None)) == sent
+
+
+def test_a_restart_under_the_same_name_finds_what_it_had(
+    stream: AuditStream, client: redis.Redis, send: Callable[[int], list[Entry]]
+) -> None:
+    sent = send(3)
+    stream.read(2, None)
+    again = AuditStream(client, "one")
+    assert _entries(again.read_unacknowledged(10)) == sent[:2]
+    assert AuditStream(client, "two").read_unacknowledged(10) == []
+
+
+def test_what_a_silent_consumer_holds_is_claimed_by_another(
+    stream: AuditStream, client: redis.Redis, send: Callable[[int], list[Entry]]
+) -> None:
+    sent = send(3)
+    stream.read(3, None)
+    other = AuditStream(client, "two")
+    assert other.claim(10, 60_000) == []
+    assert _entries(other.claim(2, 0)) == sent[:2]
+    assert _entries(other.read_unacknowledged(10)) == sent[:2]
+    assert _entries(stream.read_unacknowledged(10)) == sent[2:]
+
+
+def test_a_quarantined_entry_is_kept_with_its_reason_and_never_delivered_again(
+    stream: AuditStream, client: redis.Redis
+) -> None:
+    client.xadd(STREAM, {"r": b"no record"})
+    (poison,) = stream.read(1, None)
+    stream.quarantine(poison, "no record at all")
+    assert (client.xlen(STREAM), _pending(client)) == (0, 0)
+    ((_, fields),) = client.xrange(QUARANTINE)
+    assert fields == {b"r": b"no record", b"p": b"", b"k": b"", b"reason": b"no record at all"}
+
+
+def test_stream_and_quarantine_lie_in_one_cluster_slot(client: redis.Redis) -> None:
+    def hashed(key: str) -> str:
+        return key[key.index("{") + 1 : key.index("}")] if "{" in key else key
+
+    assert hashed(STREAM) == hashed(QUARANTINE)
+
+
+def test_an_entry_deleted_by_somebody_harms_no_other(
+    stream: AuditStream, client: redis.Redis, send: Callable[[int], list[Entry]]
+) -> None:
+    sent = send(3)
+    read = stream.read(3, None)
+    client.xdel(STREAM, read[0].entry_id)
+    own = stream.read_unacknowledged(10)
+    assert _entries(own) == [Entry(b"", b"", b""), *sent[1:]]
+    assert _entries(AuditStream(client, "two").claim(10, 0)) == sent[1:]
+
+
+def test_fields_that_nobody_knows_are_ignored(stream: AuditStream, client: redis.Redis) -> None:
+    client.xadd(STREAM, {"x": b"y"})
+    assert _entries(stream.read(1, None)) == [Entry(b"", b"", b"")]

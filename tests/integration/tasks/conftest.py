@@ -1,0 +1,241 @@
+"""Real worker processes on a real Redis."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+import redis
+from celery import Celery
+
+from techdeck_tasks.audit.stream import STREAM, Entry
+from techdeck_tasks.devservices import EmbeddedRedis
+from techdeck_tasks.keyring import generate_keys
+from techdeck_tasks.runtime import runtime_of
+from techdeck_tasks.tasks.messaging import register_serializer
+
+HERE = Path(__file__).parent
+sys.path.append(str(HERE))  # workers and tests import the same sample application
+
+import sample_app  # noqa: E402 - found by the line above
+
+DATABASE_NUMBER = 7
+DEADLINE_S = 30.0
+
+
+def wait_until(condition: Callable[[], Any], what: str, deadline_s: float = DEADLINE_S) -> Any:
+    """Return the first true value of `condition`."""
+    end = time.monotonic() + deadline_s
+    while time.monotonic() < end:
+        found = condition()
+        if found:
+            return found
+        time.sleep(0.02)
+    raise AssertionError(f"not within {deadline_s:g} s: {what}")
+
+
+@dataclass
+class WorkerProcess:
+    """A worker and its log."""
+
+    process: subprocess.Popen[bytes]
+    log: Path
+
+    def output(self) -> str:
+        return self.log.read_text(encoding="utf-8", errors="replace")
+
+    def wait_ready(self) -> None:
+        wait_until(self._ready, f"worker ready; its log: {self.log}")
+
+    def _ready(self) -> bool:
+        assert self.process.poll() is None, f"the worker ended: {self.output()[-3000:]}"
+        return " ready." in self.output()
+
+    @property
+    def alive(self) -> bool:
+        return self.process.poll() is None
+
+    def stop(self) -> None:
+        """End it surely, children included."""
+        if self.alive:
+            os.killpg(self.process.pid, signal.SIGKILL)
+        self.process.wait(10)
+
+
+@dataclass
+class Site:
+    """A Redis, keys, and the environment that names both."""
+
+    url: str
+    folder: Path
+    extra: dict[str, str] = field(default_factory=dict)
+    workers: list[WorkerProcess] = field(default_factory=list)
+    server: Any = None
+
+    def __post_init__(self) -> None:
+        if not self.keys_dir.exists():
+            generate_keys(self.keys_dir, self.folder / "reader")
+
+    @property
+    def keys_dir(self) -> Path:
+        return self.folder / "producer"
+
+    @property
+    def environment(self) -> dict[str, str]:
+        return {
+            "TECHDECK_REDIS_URL": self.url,
+            "TECHDECK_KEYS_DIR": str(self.keys_dir),
+            "TECHDECK_READER_KEYS_DIR": str(self.folder / "reader"),
+            "TECHDECK_AUDIT_SPOOL_DIR": str(self.folder / "spool"),
+            "TECHDECK_ENV_FILE": str(self.folder / "none.env"),
+            "TECHDECK_TASK_TIME_LIMIT_SECONDS": "40",
+            "TECHDECK_TASK_SOFT_TIME_LIMIT_SECONDS": "39",
+            "TECHDECK_VISIBILITY_TIMEOUT_SECONDS": "45",
+            "TECHDECK_DEFAULT_RETRY_DELAY_SECONDS": "0.1",
+            "TECHDECK_DEFAULT_RETRY_CAP_SECONDS": "1",
+            "TECHDECK_DEFAULT_RETRY_BUDGET_SECONDS": "30",
+            "TECHDECK_SOFT_SHUTDOWN_TIMEOUT_SECONDS": "0.5",
+            "TECHDECK_CONNECTION_RESET_DELAY_SECONDS": "0",
+            **self.extra,
+        }
+
+    def start_worker(self, name: str = "one", concurrency: int = 2) -> WorkerProcess:
+        log = self.folder / f"worker-{name}-{len(self.workers)}.log"
+        with log.open("wb") as output:
+            process = subprocess.Popen(
+                [
+                    *(sys.executable, "-m", "celery", "-A", "sample_worker", "worker"),
+                    *("-c", str(concurrency), "-n", f"{name}@test", "-l", "INFO"),
+                    *("--without-mingle", "--without-gossip"),
+                ],
+                cwd=self.folder,
+                env={
+                    **os.environ,
+                    **self.environment,
+                    "PYTHONPATH": str(HERE),
+                    "REMAP_SIGTERM": "SIGQUIT",
+                    "PYTHONWARNINGS": "ignore",
+                },
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+            )
+        worker = WorkerProcess(process, log)
+        self.workers.append(worker)
+        return worker
+
+    def stop(self) -> None:
+        for worker in self.workers:
+            worker.stop()
+
+
+@dataclass
+class Sample:
+    """The application as a client process has it, and what it can see."""
+
+    app: Celery
+    site: Site
+
+    @property
+    def redis(self) -> redis.Redis:
+        return runtime_of(self.app).redis
+
+    def task(self, name: str) -> Any:
+        return self.app.tasks[f"sample.{name}"]
+
+    def run(self, name: str, *args: Any, **kwargs: Any) -> Any:
+        return self.task(name).delay(*args, **kwargs).get(timeout=DEADLINE_S)
+
+    def failure(self, name: str, *args: Any, **kwargs: Any) -> tuple[str, BaseException]:
+        result = self.task(name).delay(*args, **kwargs)
+        return result.id, self.failure_of(result)
+
+    def failure_of(self, result: Any) -> BaseException:
+        error = result.get(timeout=DEADLINE_S, propagate=False)
+        assert isinstance(error, BaseException), error
+        return error
+
+    def audited(self, task_id: str) -> list[tuple[int | None, str | None, str | None]]:
+        """Return (attempt, outcome, error code) of each audit event of a task, in order."""
+        entries: Any = self.redis.xrange(STREAM)
+        records = [Entry.from_fields(fields).open().record for _, fields in entries]
+        return [(r.attempt, r.outcome, r.error_code) for r in records if r.task_id == task_id]
+
+    def events(self, operation: str) -> list[tuple[str, dict[str, Any]]]:
+        raw: Any = self.redis.lrange(sample_app.EVENTS, 0, -1)
+        events = [json.loads(item) for item in raw]
+        return [(kind, facts) for kind, facts in events if facts["operation"] == f"sample.{operation}"]
+
+    def hooks(self, task_id: str) -> list[str]:
+        raw: Any = self.redis.lrange(f"{sample_app.HOOKS}:{task_id}", 0, -1)
+        return [item.decode() for item in raw]
+
+
+@contextmanager
+def environment(values: dict[str, str]) -> Iterator[None]:
+    before = dict(os.environ)
+    os.environ.update(values)
+    try:
+        yield
+    finally:
+        os.environ.clear()
+        os.environ.update(before)
+
+
+def make_sample(site: Site) -> Sample:
+    with environment(site.environment):
+        return Sample(sample_app.make_app(), site)
+
+
+@pytest.fixture(scope="session")
+def site(redis_url: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
+    """The shared Redis, a database number of this folder's own, and one worker for all tests."""
+    url = f"{redis_url.rsplit('/', 1)[0]}/{DATABASE_NUMBER}"
+    redis.Redis.from_url(url).flushdb()
+    site = Site(url, tmp_path_factory.mktemp("sample"))
+    try:
+        yield site
+    finally:
+        site.stop()
+
+
+@pytest.fixture(scope="session")
+def worker(site: Site) -> WorkerProcess:
+    worker = site.start_worker()
+    worker.wait_ready()
+    return worker
+
+
+@pytest.fixture(scope="session")
+def _sample(site: Site) -> Sample:
+    return make_sample(site)
+
+
+@pytest.fixture
+def sample(_sample: Sample, worker: WorkerProcess) -> Iterator[Sample]:
+    """A client of the running worker, which must outlive the test."""
+    register_serializer(lambda: runtime_of(_sample.app).cipher)
+    yield _sample
+    assert worker.alive, worker.output()[-3000:]
+
+
+@pytest.fixture
+def own_site(tmp_path: Path) -> Iterator[Site]:
+    """A Redis of the test's own, to be stopped and started."""
+    with EmbeddedRedis(tmp_path / "redis") as server:
+        site = Site(server.url, tmp_path, server=server)
+        try:
+            yield site
+        finally:
+            site.stop()

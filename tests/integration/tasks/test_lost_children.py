@@ -1,0 +1,61 @@
+"""Children that end without a word, seen by a real worker's main process."""
+
+from __future__ import annotations
+
+import time
+
+from conftest import Sample, WorkerProcess, wait_until
+from sample_app import SECRET
+
+
+def test_a_hard_time_limit_is_audited_once_though_celery_tells_it_twice(sample: Sample) -> None:
+    task_id, error = sample.failure("hang")
+    assert "TimeLimitExceeded" in type(error).__name__
+    wait_until(lambda: sample.hooks(task_id), "given up")
+    sample.run("ok")
+    assert sample.audited(task_id) == [(0, "failed", "WORKER_LOST")]
+    assert len(sample.hooks(task_id)) == 1
+
+
+def test_a_killed_child_is_retried_by_count_and_given_up_once(sample: Sample, worker: WorkerProcess) -> None:
+    task_id, error = sample.failure("killed")
+    assert "WorkerLostError" in type(error).__name__
+    wait_until(lambda: len(sample.hooks(task_id)) == 2, "retried and given up")
+    assert sample.audited(task_id) == [(0, "retry", "WORKER_LOST"), (1, "failed", "WORKER_LOST")]
+    # In the main process: there is no child any more.
+    assert sample.hooks(task_id) == [
+        f"retry 0 WORKER_LOST {worker.process.pid}",
+        f"given up WORKER_LOST {worker.process.pid}",
+    ]
+
+
+def test_a_child_that_was_killed_once_ends_well_at_the_second_attempt(sample: Sample) -> None:
+    result = sample.task("killed").delay(times=1)
+    assert result.get(timeout=30) == 1
+    wait_until(lambda: sample.audited(result.id), "audited")
+    assert sample.audited(result.id) == [(0, "retry", "WORKER_LOST")]
+
+
+def test_sys_exit_in_a_task_is_a_lost_child(sample: Sample, worker: WorkerProcess) -> None:
+    task_id, _ = sample.failure("exits")
+    wait_until(lambda: len(sample.audited(task_id)) == 2, "audited")
+    assert sample.audited(task_id) == [(0, "retry", "WORKER_LOST"), (1, "failed", "WORKER_LOST")]
+    assert SECRET not in worker.output()
+
+
+def test_a_slow_hook_after_a_killed_child_does_not_hold_up_other_tasks(sample: Sample) -> None:
+    slow = sample.task("killed").delay(slow_hook_s=3)
+    wait_until(lambda: len(sample.hooks(slow.id)) == 2, "in the slow hook")
+    began = time.monotonic()
+    assert sample.run("ok", "meanwhile") == "meanwhile"
+    assert time.monotonic() - began < 2
+
+
+def test_a_running_task_that_is_revoked_is_audited_once_and_not_retried(sample: Sample) -> None:
+    result = sample.task("nap").delay("revoked")
+    wait_until(lambda: sample.redis.exists("test:starts:revoked"), "started")
+    sample.app.control.revoke(result.id, terminate=True, signal="SIGKILL")
+    wait_until(lambda: sample.hooks(result.id), "given up")
+    assert result.state == "REVOKED"
+    assert sample.audited(result.id) == [(0, "failed", "WORKER_LOST")]
+    assert len(sample.hooks(result.id)) == 1

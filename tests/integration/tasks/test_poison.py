@@ -1,0 +1,144 @@
+"""What anybody who reaches the broker may put into a queue."""
+
+from __future__ import annotations
+
+import base64
+import json
+import pickle
+import uuid
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+from conftest import Sample, WorkerProcess, wait_until
+
+from techdeck_tasks.keyring import Cipher, KeySet
+from techdeck_tasks.runtime import runtime_of
+from techdeck_tasks.tasks.messaging import _AAD, CONTENT_TYPE
+from techdeck_tasks.tasks.quarantine import KEY
+
+CANARY = "canary-9d1f-poison"
+ARGUMENTS = [[CANARY], {}, {"callbacks": None, "errbacks": None, "chain": None, "chord": None}]
+
+
+def _encrypted(sample: Sample, payload: Any) -> bytes:
+    return runtime_of(sample.app).cipher.seal(json.dumps(payload).encode(), _AAD)
+
+
+def _envelope(body: bytes, content_type: str = CONTENT_TYPE, task: str = "sample.ok", **headers: Any) -> Any:
+    task_id = str(uuid.uuid4())
+    return {
+        "body": base64.b64encode(body).decode(),
+        "content-encoding": "binary",
+        "content-type": content_type,
+        "headers": {"lang": "py", "task": task, "id": task_id, "root_id": task_id, "retries": 0, **headers},
+        "properties": {
+            "correlation_id": task_id,
+            "delivery_mode": 2,
+            "delivery_info": {"exchange": "", "routing_key": "sample"},
+            "priority": 0,
+            "body_encoding": "base64",
+            "delivery_tag": str(uuid.uuid4()),
+        },
+    }
+
+
+def _soon() -> str:
+    return (datetime.now(UTC) + timedelta(seconds=0.2)).isoformat()
+
+
+def _changed(envelope: dict[str, Any], **parts: Any) -> bytes:
+    return json.dumps(envelope | parts).encode()
+
+
+def _items(sample: Sample) -> dict[str, bytes]:
+    good = _encrypted(sample, ARGUMENTS)
+    other_key = Cipher(KeySet("other", {"other": b"x" * 32}))
+    tampered = bytearray(good)
+    tampered[-1] ^= 1
+    json_body = json.dumps(ARGUMENTS).encode()
+    return {
+        "another key": _changed(_envelope(other_key.seal(json_body, _AAD))),
+        "a changed byte": _changed(_envelope(bytes(tampered))),
+        "plain JSON": _changed(_envelope(json_body, "application/json")),
+        "pickle": _changed(_envelope(pickle.dumps(ARGUMENTS), "application/x-python-serialize")),
+        "plain JSON under our content type": _changed(_envelope(json_body)),
+        "two elements": _changed(_envelope(_encrypted(sample, ARGUMENTS[:2]))),
+        "no list": _changed(_envelope(_encrypted(sample, 7))),
+        "unknown compression": _changed(_envelope(good, compression="application/x-none")),
+        "an impossible ETA": _changed(_envelope(good, eta=CANARY)),
+        "an ETA that is no text": _changed(_envelope(good, eta={"a": 1})),
+        "no task in the headers": _changed(_envelope(json_body, "application/json"), headers={"id": CANARY}),
+        "headers that are a list": _changed(_envelope(good), headers=[CANARY]),
+        "a task name that is a list": _changed(_envelope(good, task=[CANARY])),
+        "limits that are none": _changed(_envelope(good, timelimit=CANARY)),
+        "limits that are none, later": _changed(_envelope(good, timelimit=CANARY, eta=_soon())),
+        "retries that are no number": _changed(_envelope(good, retries=CANARY)),
+        "stamps that are none": _changed(_envelope(good, stamped_headers=[[CANARY]], stamps=5)),
+        "no properties": _changed({"body": CANARY, "headers": {}}),
+        "not base64": _changed(_envelope(good), body="%" + CANARY),
+        "not JSON": f"{{{CANARY}".encode(),
+        "not UTF-8": b"\xff\xfe" + CANARY.encode(),
+        "a JSON number": b"17",
+        "a JSON list": json.dumps([CANARY]).encode(),
+        "deep JSON": b"[" * 100_000,
+        "nothing": b"",
+    }
+
+
+def test_every_poison_is_quarantined_sealed_and_the_worker_works_on(
+    sample: Sample, worker: WorkerProcess
+) -> None:
+    sample.redis.delete(KEY)
+    quarantine = runtime_of(sample.app).quarantine
+    items = _items(sample)
+    for number, (what, item) in enumerate(items.items(), start=1):
+        sample.redis.lpush("sample", item)
+        wait_until(lambda number=number: len(quarantine.list(100)) == number, f"{what!r} in quarantine")  # type: ignore[misc]
+        assert sample.run("ok", number) == number, what
+    assert all(CANARY.encode() not in sealed for sealed in _raw(sample))
+    kept = [base64.b64decode(message["body"]) for message in quarantine.list(100)]
+    assert sum(CANARY.encode() in body for body in kept) >= 4
+    assert CANARY not in worker.output()
+    assert not sample.redis.hlen("unacked")
+
+
+def test_an_unregistered_task_is_quarantined_and_fails_for_who_waits(
+    sample: Sample, worker: WorkerProcess
+) -> None:
+    sample.redis.delete(KEY)
+    result = sample.app.send_task("sample.unknown", args=[CANARY], queue="sample")
+    assert "NotRegistered" in type(sample.failure_of(result)).__name__
+    [message] = wait_until(lambda: runtime_of(sample.app).quarantine.list(), "quarantined")
+    assert message["reason"] == "unregistered task 'sample.unknown'"
+    assert CANARY not in worker.output()
+
+
+@pytest.mark.parametrize(
+    "payload", [[[], 5, {}], [[], {}, 5], [5, {}, {}], [[], {"x": 1}, None]], ids=["kwargs", "embed", "args", "none"]
+)
+def test_arguments_of_the_wrong_shape_fail_the_task_and_not_the_worker(
+    sample: Sample, worker: WorkerProcess, payload: Any
+) -> None:
+    envelope = _envelope(_encrypted(sample, payload))
+    sample.redis.lpush("sample", json.dumps(envelope))
+    sample.run("ok")
+    assert worker.alive
+    wait_until(
+        lambda: sample.app.AsyncResult(envelope["headers"]["id"]).state == "FAILURE"
+        or runtime_of(sample.app).quarantine.list(1),
+        "failed or quarantined",
+    )
+
+
+def test_the_quarantine_is_bounded_and_lists_the_newest_first(sample: Sample) -> None:
+    quarantine = runtime_of(sample.app).quarantine
+    sample.redis.delete(KEY)
+    for number in range(3):
+        quarantine.add(f"reason {number}", b"body")
+    assert [message["reason"] for message in quarantine.list(2)] == ["reason 2", "reason 1"]
+
+
+def _raw(sample: Sample) -> list[bytes]:
+    raw: Any = sample.redis.lrange(KEY, 0, -1)
+    return list(raw)

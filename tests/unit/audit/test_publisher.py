@@ -1,0 +1,146 @@
+from __future__ import annotations
+
+import os
+import socket
+import time
+from collections.abc import Callable, Iterator, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pytest
+import redis
+from redis.backoff import NoBackoff
+from redis.retry import Retry
+
+from techdeck_tasks.audit.canonical import decode
+from techdeck_tasks.audit.event import AuditEvent, AuditUnavailableError
+from techdeck_tasks.audit.publisher import COOLDOWN_S, StreamPublisher
+from techdeck_tasks.audit.sealing import Sealer
+from techdeck_tasks.audit.spool import Spool
+from techdeck_tasks.audit.stream import Entry
+from techdeck_tasks.devservices.ports import free_port
+
+
+class Clock:
+    def __init__(self) -> None:
+        self.seconds = 100.0
+
+    def now(self) -> datetime:
+        return datetime.now(UTC)
+
+    def monotonic(self) -> float:
+        return self.seconds
+
+    def sleep(self, seconds: float) -> None:
+        self.seconds += seconds
+
+
+@pytest.fixture
+def clock() -> Clock:
+    return Clock()
+
+
+@pytest.fixture
+def spool(tmp_path: Path) -> Spool:
+    return Spool(tmp_path / "spool")
+
+
+@pytest.fixture
+def nobody() -> Iterator[redis.Redis]:
+    """A client of a Redis that is not there."""
+    client = redis.Redis(
+        port=free_port(), socket_timeout=0.25, socket_connect_timeout=0.25, retry=Retry(NoBackoff(), 0)
+    )
+    yield client
+    client.close()
+
+
+@pytest.fixture
+def publisher(nobody: redis.Redis, sealer: Sealer, spool: Spool, clock: Clock) -> StreamPublisher:
+    return StreamPublisher(nobody, sealer, spool, clock)
+
+
+def _spooled(spool: Spool) -> list[Entry]:
+    entries: list[Entry] = []
+
+    def take(payloads: Sequence[bytes]) -> None:
+        entries.extend(map(Entry.from_bytes, payloads))
+
+    spool.drain(take)
+    return entries
+
+
+def test_without_redis_events_wait_sealed_in_the_spool_in_their_order(
+    publisher: StreamPublisher, spool: Spool, new_event: Callable[..., AuditEvent]
+) -> None:
+    events = [new_event(document={"message": "plaintext"}) for _ in range(5)]
+    for event in events:
+        publisher.record(event)
+    entries = _spooled(spool)
+    assert [entry.open().record.event_id for entry in entries] == [event.event_id for event in events]
+    assert not [entry for entry in entries if b"plaintext" in entry.to_bytes()]
+
+
+def test_an_outage_costs_one_attempt_a_cooldown(
+    publisher: StreamPublisher,
+    clock: Clock,
+    new_event: Callable[..., AuditEvent],
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    for _ in range(3):
+        publisher.record(new_event())
+    assert caplog.text.count("audit stream unavailable") == 1
+    clock.sleep(COOLDOWN_S)
+    publisher.record(new_event())
+    assert caplog.text.count("audit stream unavailable") == 2
+
+
+def test_a_redis_that_hangs_costs_a_bounded_time(
+    sealer: Sealer, spool: Spool, clock: Clock, new_event: Callable[..., AuditEvent]
+) -> None:
+    # A peer that never answers: the far end of a pipe of sockets.
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        client = redis.Redis(
+            port=server.getsockname()[1],
+            socket_timeout=0.2,
+            socket_connect_timeout=0.2,
+            retry=Retry(NoBackoff(), 0),
+        )
+        began = time.monotonic()
+        StreamPublisher(client, sealer, spool, clock).record(new_event())
+        assert time.monotonic() - began < 1.5
+        client.close()
+    assert len(_spooled(spool)) == 1
+
+
+def test_an_event_that_nobody_can_keep_is_refused_with_the_remedy(
+    nobody: redis.Redis, sealer: Sealer, tmp_path: Path, clock: Clock, new_event: Callable[..., AuditEvent]
+) -> None:
+    (tmp_path / "file").write_bytes(b"")
+    publisher = StreamPublisher(nobody, sealer, Spool(tmp_path / "file" / "spool"), clock)
+    with pytest.raises(AuditUnavailableError, match="TECHDECK_AUDIT_SPOOL_DIR"):
+        publisher.record(new_event())
+
+
+def test_replaying_without_redis_sends_nothing_keeps_everything_and_raises_nothing(
+    publisher: StreamPublisher, spool: Spool, new_event: Callable[..., AuditEvent]
+) -> None:
+    publisher.record(new_event())
+    assert publisher.replay() == 0
+    assert len(_spooled(spool)) == 1
+
+
+def test_a_forked_child_spools_under_a_number_of_its_own(
+    publisher: StreamPublisher, spool: Spool, new_event: Callable[..., AuditEvent]
+) -> None:
+    publisher.record(new_event())
+    child = os.fork()
+    if child == 0:
+        publisher.record(new_event())
+        os._exit(0)
+    assert os.waitpid(child, 0)[1] == 0
+    publisher.record(new_event())
+    records = [decode(entry.record) for entry in _spooled(spool)]
+    places = sorted((record.producer_id, record.producer_seq) for record in records)
+    assert len(places) == len(set(places)) == 3
+    assert sorted(seq for _, seq in places) == [1, 1, 2]
