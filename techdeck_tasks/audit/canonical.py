@@ -25,6 +25,10 @@ from techdeck_tasks.errors import ValidationError
 MAGIC = b"TDAR"
 VERSION = 1
 MAX_RECORD_BYTES = 1 << 20
+MAX_TEXT_BYTES = 1024
+MAX_INDEX_BYTES = 64
+"""An index of PostgreSQL refuses values beyond a third of a page."""
+
 _HEAD = struct.Struct(">4sBB")
 _COLUMN = struct.Struct(">BBI")
 _LENGTH = struct.Struct(">I")
@@ -88,14 +92,21 @@ def _unpack_bool(raw: bytes) -> bool:
 
 
 def _unpack_text(raw: bytes) -> str:
-    if b"\0" in raw:
-        raise ValueError("PostgreSQL holds no NUL in a text")
+    if len(raw) > MAX_TEXT_BYTES or b"\0" in raw:
+        raise ValueError("too long, or with a NUL")
     return raw.decode("utf-8")
+
+
+def _unpack_index(raw: bytes) -> bytes:
+    if len(raw) > MAX_INDEX_BYTES:
+        raise ValueError("too long")
+    return raw
 
 
 # Each packed value is also what PostgreSQL's binary format sends for the column: see `encode_packed`.
 _TEXT = _Type(1, str.encode, _unpack_text)
 _BYTES = _Type(2, bytes, bytes)
+_INDEX = _Type(2, bytes, _unpack_index)
 _INT = _Type(3, _INT64.pack, lambda raw: _INT64.unpack(raw)[0])
 _SHORT = _Type(4, _INT32.pack, lambda raw: _INT32.unpack(raw)[0])
 _BOOL = _Type(5, lambda value: b"\1" if value else b"\0", _unpack_bool)
@@ -124,8 +135,8 @@ _COLUMNS: tuple[tuple[int, str, _Type], ...] = (
     (19, "attempt", _SHORT),
     (20, "pipeline_id", _TEXT),
     (21, "stage", _TEXT),
-    (22, "user_index", _BYTES),
-    (23, "subject_index", _BYTES),
+    (22, "user_index", _INDEX),
+    (23, "subject_index", _INDEX),
 )
 _BY_ORDINAL = {ordinal: (name, kind) for ordinal, name, kind in _COLUMNS}
 COLUMN_NAMES = tuple(name for _, name, _ in _COLUMNS)

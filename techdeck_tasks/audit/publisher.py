@@ -69,10 +69,9 @@ class StreamPublisher:
 
         What cannot be sent or read now stays for the next time.
         """
-        if self._spool.is_empty():
-            return 0
         try:
-            return self._spool.drain(self._send_spooled, max_files)
+            # Most often there is nothing: a look at the folder is all this may cost an event.
+            return 0 if self._spool.is_empty() else self._spool.drain(self._send_spooled, max_files)
         except (redis.RedisError, RedisClusterException) as error:
             self._pause(error)
         except OSError as error:

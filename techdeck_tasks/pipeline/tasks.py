@@ -33,6 +33,9 @@ class _PipelineServices(Protocol):
 class PipelineTask(TechDeckTask):
     """Base of the task that starts a run."""
 
+    # A run is resumed from its state in PostgreSQL; sending one of its messages again would have no effect.
+    dead_letters = False
+
     abstract = True
 
     @property

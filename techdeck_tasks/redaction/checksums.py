@@ -34,7 +34,7 @@ def luhn(digits: str) -> bool:
 
 def payment_card(digits: str) -> bool:
     """Luhn, and an issuer range that cards are really issued in."""
-    if not 12 <= len(digits) <= 19 or not luhn(digits) or len(set(digits)) < 3:
+    if not 12 <= len(digits) <= 19 or not luhn(digits) or len(set(digits)) < 2:
         return False
     if digits[0] == "1":
         return len(digits) == 15  # UATP
@@ -96,6 +96,8 @@ def vin(value: str) -> bool:
 def verhoeff(digits: str) -> bool:
     """Aadhaar numbers of India."""
     state = 0
+    if not digits.isdecimal():
+        return False
     for place, digit in enumerate(reversed(digits)):
         value = int(digit)
         for _ in range(place % 8):

@@ -33,7 +33,7 @@ COMMAND_RULES: tuple[Rule, ...] = (
             (?P<secret> (?!-)[^\s|;&"']{{3,}}+ )""",
             lambda value: not value.isdigit(),
         ),
-        words=_CLIENTS,
+        words=tuple(filter(str.isalpha, _CLIENTS)),
         leaks=(
             "mysql -h db -u app -p«hunter2» audit",
             "sshpass -p «horse» ssh host",

@@ -19,12 +19,12 @@ _SCHEMES = (
 _AUTHORIZATION = re.compile(
     rf"""(?<![a-z]) (?:proxy-|x-)?authorization (?:{_QUOTE})? \]? \s{{0,8}}
     (?: [:=] | => | %3a | ,(?=\s{{0,4}}\\{{0,8}}b?["']) )
-    [ \t]{{0,8}}+ b?(?P<quote>{_QUOTE})? (?:(?P<scheme>{_SCHEMES})(?:[ \t+]|%20){{1,4}})?""",
+    [ \t]{{0,8}}+ (?:b?(?P<quote>{_QUOTE}))? (?:(?P<scheme>{_SCHEMES})(?:[ \t+]|%20){{1,4}})?""",
     re.VERBOSE,
 )
 _COOKIE = re.compile(
     rf"""(?<![a-z]) (?:set-)?cookies?2? (?:{_QUOTE})? \]? \s{{0,8}} (?: [:=] | => | %3a )
-    [ \t]{{0,8}}+ b?(?P<quote>{_QUOTE})?""",
+    [ \t]{{0,8}}+ (?:b?(?P<quote>{_QUOTE}))?""",
     re.VERBOSE,
 )
 _PARAMETER = re.compile(r"[\w-]{1,40}=")

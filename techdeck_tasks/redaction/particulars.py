@@ -56,6 +56,7 @@ _MEASURE = re.compile(
     r"v?\d+(?:\.\d+)+|\d{4}-\d\d-\d\d.*|0x.*|\d+(?:ms|s|kb|mb|gb|%)", re.IGNORECASE | re.DOTALL
 )
 _LEAST_DIGITS = 3
+_LEAST_DIGITS_WITHOUT_LABEL = 5
 
 _DATED = r"""(?:
     dob | d\.o\.b\.? | dos | dod | bday | today | born(?:[ ]on)? | birth[ _-]?da(?:te|y)
@@ -102,6 +103,10 @@ def _is_number(value: str) -> bool:
     return not (is_uuid(value) or is_hash(value))
 
 
+def _is_long_number(value: str) -> bool:
+    return _is_number(value) and sum(map(str.isdigit, value)) >= _LEAST_DIGITS_WITHOUT_LABEL
+
+
 def _is_name(value: str) -> bool:
     return not (is_trivial(value) or is_prose(value) or is_state(value.split(maxsplit=1)[0]))
 
@@ -137,9 +142,9 @@ PARTICULAR_RULES: tuple[Rule, ...] = (
         reason="In prose people say what a number is: 'the number is ...'.",
         find=matching(
             r"""(?i: \b(?:number|licen[cs]e|document|passport|id[ ]card)[ ](?:is|was)[ ]:?
-            (?P<secret> (?:[a-z]{2,5}[ ])?[a-z]{0,3}\d[\w./-]{3,30}(?<=\w)
+            (?P<secret> (?:[a-z]{2,5}[ ])?[a-z]{0,3}\d[\w./-]{0,30}(?<=\w)
                 (?:[ -][a-z]{0,4}\d[\w/-]{0,12}){0,4}+ ) )""",
-            _is_number,
+            _is_long_number,
         ),
         words=("number", "license", "licence", "document", "passport", "card"),
         digits=3,

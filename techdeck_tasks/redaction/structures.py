@@ -95,7 +95,8 @@ STRUCTURE_RULES: tuple[Rule, ...] = (
         reason="PostgreSQL's DETAIL prints the values of the key that collided or is missing.",
         find=between(
             r"\bkey\ \([^=\n]{1,200}\)=\(",
-            rf"""\)(?=,?\ (?:already|is\ not|is\ still|conflicts|is\ duplicated|cannot)) | \)\.?{_END_OF_DATA}""",
+            rf"""\)(?=,?\ (?:already|is\ not|is\ still|conflicts|is\ duplicated|cannot))
+            | \)\.?{_END_OF_DATA}""",
         ),
         hints=(")=(",),
         leaks=("DETAIL:  Key (lower(email))=(«mia@clinic.test») already exists.",),
@@ -103,7 +104,7 @@ STRUCTURE_RULES: tuple[Rule, ...] = (
     ),
     Rule(
         name="database-duplicate",
-        reason="MySQL and MongoDB print the value that is there already, COPY and statement logs their input.",
+        reason="MySQL and MongoDB print the value that is there already, COPY and logs their input.",
         find=between(
             r"""duplicate\ entry\ ' | dup\ key:\ \{ | incorrect\ [a-z]{2,12}\ value:\ '
             | \bparameters:\ (?=\$1\ =)

@@ -13,7 +13,6 @@ from sqlalchemy import Engine
 
 from techdeck_tasks.storage.database import transaction
 
-
 # alembic keeps the environment it runs in global to the process.
 _ENVIRONMENT = threading.Lock()
 

@@ -1,9 +1,9 @@
 """One attempt of a task, from the breaker's permit to whatever it comes to.
 
-    run -> the body's result                                                success
-        -> _shut: the breaker is open                                       park | fallback | fail
-        -> _failed: classify, tell the breaker, decide                      retry, or
-             -> _end: fallback | wait for a person | fail for good          audited each time, before it happens
+run -> the body's result                                                success
+-> _shut: the breaker is open                                       park | fallback | fail
+-> _failed: classify, tell the breaker, decide                      retry, or
+-> _end: fallback | wait for a person | fail for good          audited each time, before it happens
 """
 
 from __future__ import annotations
@@ -36,6 +36,8 @@ from techdeck_tasks.tasks.letters import LetterKind
 from techdeck_tasks.tasks.standin import primary_error, replace_with
 
 if TYPE_CHECKING:
+    from celery.canvas import Signature
+
     from techdeck_tasks.resilience.breaker import Permit
     from techdeck_tasks.tasks.base import TechDeckTask
 
@@ -97,7 +99,11 @@ class Attempt:
             return self._succeeded(result, duration_s)
         # Outside of the handler: what is raised inside it would carry the original as its context.
         try:
-            if self._breaker is not None and self._permit is None and isinstance(failure, CircuitBreakerError):
+            if (
+                self._breaker is not None
+                and self._permit is None
+                and isinstance(failure, CircuitBreakerError)
+            ):
                 return self._shut(failure)
             return self._failed(failure)
         finally:
@@ -130,7 +136,7 @@ class Attempt:
         return self._audited(self._end, error, context)
 
     def _park(self, error: CircuitBreakerError, context: Mapping[str, Any]) -> None:
-        """Send the attempt again for when the breaker may let one through, and raise; return if it is too late.
+        """Send the attempt again for when the breaker may let one through, and raise; return if too late.
 
         No attempt is spent; the policy's time budget goes on.
         """
@@ -146,8 +152,11 @@ class Attempt:
         if parked == 0:
             # Once an attempt: a long outage must not fill the log with one row for each look at the breaker.
             self._audited(services.handler.handle, error, context, outcome=Outcome.PARKED)
-        waiting = task.successor(request, wait_s, retries=request.retries, headers={PARKED_HEADER: parked + 1})
-        self._send(waiting, error, wait_s)
+        waiting = task.successor(
+            request, wait_s, retries=request.retries, headers={PARKED_HEADER: parked + 1}
+        )
+        if self._send(waiting):
+            raise self._again(waiting, error, wait_s)
 
     # -- a failure ----------------------------------------------------------------------------------
 
@@ -181,7 +190,12 @@ class Attempt:
     def _retry(self, error: Exception, found: Classification, delay_s: float) -> None:
         """Send the next attempt, and raise; return where it can neither be sent nor given back."""
         task, request, services = self._task, self._request, self._services
-        task.tell_retry_scheduled(as_techdeck_error(error), request.retries, delay_s, self._args, self._kwargs)
+        task.tell_retry_scheduled(
+            as_techdeck_error(error), request.retries, delay_s, self._args, self._kwargs
+        )
+        successor = task.successor(request, delay_s)
+        if not self._send(successor):
+            return
         services.listeners.on_event(
             RetryScheduled(
                 service=task.service_name,
@@ -192,22 +206,29 @@ class Attempt:
                 occurred_at=services.clock.now(),
             )
         )
-        self._send(task.successor(request, delay_s), error, delay_s)
+        raise self._again(successor, error, delay_s)
 
-    def _send(self, successor: Any, error: Exception, delay_s: float) -> None:
-        if not self._request.is_eager:
-            try:
-                successor.apply_async()
-            except OUTAGE as outage:
-                if not self._task.acks_late:
-                    return
-                away = type(outage).__name__
-            else:
-                away = None
-            if away is not None:
-                # Back to the queue: the attempt is made once more when the broker is back.
-                raise Reject(away, requeue=True)
-        raise Retry(exc=disclosable(error), when=delay_s, is_eager=self._request.is_eager, sig=successor)
+    def _send(self, successor: Signature) -> bool:
+        """Publish `successor`; False where the broker is away and the message cannot be given back.
+
+        Raises:
+            Reject: the broker is away; back in the queue, the attempt is made once more when it is back.
+        """
+        if self._request.is_eager:
+            return True
+        try:
+            successor.apply_async()
+        except OUTAGE as outage:
+            away = type(outage).__name__
+        else:
+            return True
+        if not self._task.acks_late:
+            return False
+        raise Reject(away, requeue=True)
+
+    def _again(self, successor: Signature, error: Exception, delay_s: float) -> Retry:
+        """Return what tells Celery that the task goes on elsewhere."""
+        return Retry(exc=disclosable(error), when=delay_s, is_eager=self._request.is_eager, sig=successor)
 
     def _final(self, error: Exception, context: Mapping[str, Any], decision: RetryDecision) -> Exception:
         attempts = self._request.retries + 1
@@ -238,7 +259,7 @@ class Attempt:
             services.handler.handle(error, context, outcome=Outcome.PARKED)
             self._wait_for_a_person(as_techdeck_error(error, context))
         services.handler.handle(error, context, outcome=Outcome.FAILED)
-        self._give_up(error, context)
+        return self._give_up(error, context)
 
     def _stand_in(self, error: Exception, context: Mapping[str, Any]) -> Any:
         task, services = self._task, self._services
@@ -251,7 +272,7 @@ class Attempt:
             services.handler.handle(failed, context, outcome=Outcome.FAILED)
             self._give_up(failed, context)
         shown = as_techdeck_error(error, context)
-        return replace_with(task, fallback, shown, services.cipher, self._args, self._kwargs)
+        return replace_with(task, fallback, shown, services.cipher)
 
     def _asks_a_person(self, error: Exception) -> bool:
         mendable = classify(error).recoverable
@@ -262,6 +283,7 @@ class Attempt:
         raise Retry(exc=error, when=None)
 
     def _give_up(self, error: Exception, context: Mapping[str, Any]) -> NoReturn:
+        setattr(self._request, TOLD, True)
         shown = as_techdeck_error(error, context)
         self._task.tell_given_up(shown, self._args, self._kwargs)
         raise disclosable(error)
@@ -269,7 +291,6 @@ class Attempt:
     # -- in common ----------------------------------------------------------------------------------
 
     def _context(self) -> dict[str, Any]:
-        setattr(self._request, TOLD, True)
         return self._task.full_context(self._args, self._kwargs, self._request)
 
     def _audited(self, step: Any, *arguments: Any, **options: Any) -> Any:
@@ -279,5 +300,4 @@ class Attempt:
         except AuditUnavailableError as error:
             unaudited = error
         # What cannot be recorded must neither go on nor end as if it were.
-        self._give_up(unaudited, {})
-
+        return self._give_up(unaudited, {})

@@ -10,19 +10,14 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from celery import Task
 from celery.exceptions import MaxRetriesExceededError, Reject, Retry
 
-from techdeck_tasks.audit.event import AuditUnavailableError
-from techdeck_tasks.errors import (
-    Classification,
-    RetryExhaustedError,
-    TechDeckError,
-    as_techdeck_error,
-    classify,
-    is_control_flow,
-)
-from techdeck_tasks.events import ExecutionSucceeded, Outcome, RetryScheduled
-from techdeck_tasks.resilience.backoff import MAX_RETRIES_LIMIT, Refusal, RetryDecision, RetryPolicy, decide
+from techdeck_tasks.errors import Classification, TechDeckError, as_techdeck_error
+from techdeck_tasks.events import Outcome
+from techdeck_tasks.resilience.backoff import MAX_RETRIES_LIMIT, RetryDecision, RetryPolicy, decide
+from techdeck_tasks.tasks.attempt import ASK_A_PERSON, TOLD, Attempt
 from techdeck_tasks.tasks.broker import OUTAGE, outages_told
 from techdeck_tasks.tasks.disclosure import disclosable
+from techdeck_tasks.tasks.guard import BreakerOption, Shut, breaker_name
+from techdeck_tasks.tasks.letters import Letter, LetterKind
 from techdeck_tasks.tasks.services import TaskServices, services_of
 from techdeck_tasks.tasks.visibility import refuse_long_countdowns
 
@@ -36,8 +31,6 @@ STARTED_HEADER = "td_started_at"
 """Message header with the moment the first attempt failed, in seconds since 1970; retries carry it on."""
 
 _RUNNING = "td_running"
-_TOLD = "td_told"
-_NOT_SENT = "the broker was away"
 
 
 class TechDeckTask(Task):  # type: ignore[misc]  # celery ships no types
@@ -55,6 +48,13 @@ class TechDeckTask(Task):  # type: ignore[misc]  # celery ships no types
         service: what the task depends on, for metrics and breakers; default: the task's name.
         retry_policy: given as the option ``retry=``; default: from the settings, with Celery's own option
             ``max_retries`` where the task declares it.
+        breaker: True: the breaker of the service; False: none; or a name, or a `BreakerConfig`.
+        when_open: what happens while the breaker is open: ``park``, ``fallback`` or ``raise``.
+        fallback: a task, the name of one, or the name of a registered fallback; stands in where the task
+            fails for good, with the same arguments. A dict result of it is marked ``_fallback: True``.
+        recovery: ``request_user_intervention`` lets a task that failed for good wait until a person resolves
+            it, instead of failing; other names overrule the strategy that the error's code chooses.
+        dead_letters: False keeps no letter of a task that failed for good.
     """
 
     abstract = True
@@ -65,6 +65,11 @@ class TechDeckTask(Task):  # type: ignore[misc]  # celery ships no types
 
     service: ClassVar[str | None] = None
     retry_policy: ClassVar[RetryPolicy | None] = None
+    breaker: ClassVar[BreakerOption] = True
+    when_open: ClassVar[Shut | str] = Shut.PARK
+    fallback: ClassVar[Task | str | None] = None
+    recovery: ClassVar[str | None] = None
+    dead_letters: ClassVar[bool] = True
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
@@ -127,32 +132,7 @@ class TechDeckTask(Task):  # type: ignore[misc]  # celery ships no types
         if request.called_directly or request.get(_RUNNING):
             return super().__call__(*args, **kwargs)
         setattr(request, _RUNNING, True)
-        services = self.services
-        began = services.clock.monotonic()
-        try:
-            result = self.run(*args, **kwargs)
-        except Exception as error:
-            if is_control_flow(error):
-                # Celery logs what it was raised from, too, which may hold data; this hides that.
-                error.__cause__ = None
-                raise
-            failure = error
-        else:
-            services.listeners.on_event(
-                ExecutionSucceeded(
-                    service=self.service_name,
-                    operation=self.name,
-                    duration_s=services.clock.monotonic() - began,
-                    attempt=request.retries,
-                    occurred_at=services.clock.now(),
-                )
-            )
-            return result
-        # Outside of the handler: what is raised inside it would carry the original as its context.
-        try:
-            raise self._end_attempt(failure, args, kwargs)
-        finally:
-            del failure
+        return Attempt(self, args, kwargs).run()
 
     def full_context(self, args: tuple[Any, ...], kwargs: Mapping[str, Any], request: Any) -> dict[str, Any]:
         """Return everything an error of this task is audited with."""
@@ -165,6 +145,8 @@ class TechDeckTask(Task):  # type: ignore[misc]  # celery ships no types
             "parent_id": request.parent_id,
             "attempt": request.retries,
         }
+        if self.recovery not in (None, ASK_A_PERSON):
+            context["recovery_strategy"] = self.recovery
         try:
             context.update(self.error_context(args, kwargs))
         except Exception as trouble:  # noqa: BLE001 - the application's own code; it must not replace the error
@@ -181,20 +163,38 @@ class TechDeckTask(Task):  # type: ignore[misc]  # celery ships no types
             self.effective_policy,
             classification,
             attempt=request.retries,
-            elapsed_s=max(0.0, now.timestamp() - self._started_at(request)),
+            elapsed_s=self.elapsed_s(request),
             now=now,
             rng=services.rng,
             error=error,
             context=context,
         )
 
-    def successor(self, request: Any, delay_s: float) -> Signature:
-        """Return the task's next attempt, with everything its message carried."""
+    def successor(
+        self,
+        request: Any,
+        delay_s: float,
+        *,
+        retries: int | None = None,
+        headers: Mapping[str, Any] | None = None,
+    ) -> Signature:
+        """Return the task as it is sent again, with everything its message carried.
+
+        Args:
+            request: the attempt it follows.
+            delay_s: its countdown in seconds.
+            retries: the attempt it is; default: the next one.
+            headers: to be added.
+        """
         return self.signature_from_request(
             request,
             countdown=delay_s,
-            retries=request.retries + 1,
-            headers={**(request.headers or {}), STARTED_HEADER: self._started_at(request)},
+            retries=request.retries + 1 if retries is None else retries,
+            headers={
+                **(request.headers or {}),
+                STARTED_HEADER: self._started_at(request),
+                **(headers or {}),
+            },
         )
 
     def tell_retry_scheduled(
@@ -209,85 +209,48 @@ class TechDeckTask(Task):  # type: ignore[misc]  # celery ships no types
         _shielded(self.on_retry_scheduled, error, attempt, delay_s, args, kwargs)
 
     def tell_given_up(self, error: TechDeckError, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> None:
-        """Call the application's `on_given_up`; its failure is logged."""
+        """Keep the task as a dead letter and call the application's `on_given_up`; failures are logged."""
+        if self.dead_letters and not self.request.is_eager:
+            _shielded(self.keep_letter, LetterKind.DEAD, error, self.request)
         _shielded(self.on_given_up, error, args, kwargs)
+
+    def keep_letter(self, kind: LetterKind, error: TechDeckError, request: Any) -> None:
+        """Keep the task, sealed, as it was sent, to be sent again.
+
+        Raises:
+            RedisError: Redis is away.
+            EncryptionError: this process holds no message keys.
+        """
+        services = self.services
+        letter = Letter.of(
+            error,
+            kind=kind,
+            task_name=self.name,
+            task_id=request.id,
+            signature=dict(self.signature_from_request(request)),
+            service=self.service_name,
+            attempts=request.retries + 1,
+            failed_at=services.clock.now(),
+            breaker=breaker_name(self.breaker, self.service_name),
+        )
+        (services.dead_letters if kind is LetterKind.DEAD else services.interventions).add(letter)
+
+    def elapsed_s(self, request: Any) -> float:
+        """Return the seconds since the first attempt of `request`'s task failed or parked."""
+        return max(0.0, self.services.clock.now().timestamp() - self._started_at(request))
+
+    @property
+    def fallback_task(self) -> Task | None:
+        """The task that `fallback` names; None where it names a function of the fallback registry."""
+        named: Task | None = (
+            self.app.tasks.get(self.fallback) if isinstance(self.fallback, str) else self.fallback
+        )
+        return named
 
     def _started_at(self, request: Any) -> float:
         started = (request.headers or {}).get(STARTED_HEADER)
         # Headers are readable and writable for whoever reaches the broker.
         return float(started) if isinstance(started, (int, float)) else self.services.clock.now().timestamp()
-
-    def _end_attempt(
-        self, error: Exception, args: tuple[Any, ...], kwargs: Mapping[str, Any]
-    ) -> BaseException:
-        services, request = self.services, self.request
-        context = self.full_context(args, kwargs, request)
-        classification = classify(error, context)
-        decision = self.decide(error, classification, context, request)
-        try:
-            if decision.retry:
-                services.handler.handle(error, context, outcome=Outcome.RETRY)
-                retry = self._retry_later(error, classification, decision.delay_s, args, kwargs)
-                if retry is not None:
-                    return retry
-                decision = replace(decision, retry=False, reason=_NOT_SENT)
-            final = self._final_error(error, context, decision)
-            services.handler.handle(final, context, outcome=Outcome.FAILED)
-        except AuditUnavailableError as unaudited:
-            # What cannot be recorded must neither go on nor end as if it were.
-            final = unaudited
-        setattr(request, _TOLD, True)
-        self.tell_given_up(as_techdeck_error(final, context), args, kwargs)
-        return disclosable(final)
-
-    def _retry_later(
-        self,
-        error: Exception,
-        classification: Classification,
-        delay_s: float,
-        args: tuple[Any, ...],
-        kwargs: Mapping[str, Any],
-    ) -> BaseException | None:
-        """Send the next attempt; return what to raise: None where it can neither be sent nor given back."""
-        services, request = self.services, self.request
-        self.tell_retry_scheduled(as_techdeck_error(error), request.retries, delay_s, args, kwargs)
-        successor = self.successor(request, delay_s)
-        if not request.is_eager:
-            try:
-                successor.apply_async()
-            except OUTAGE as outage:
-                if not self.acks_late:
-                    return None
-                # Back to the queue: the attempt is made once more when the broker is back.
-                back: BaseException = Reject(type(outage).__name__, requeue=True)
-                return back
-        services.listeners.on_event(
-            RetryScheduled(
-                service=self.service_name,
-                operation=self.name,
-                error_code=classification.error_code,
-                attempt=request.retries,
-                delay_s=delay_s,
-                occurred_at=services.clock.now(),
-            )
-        )
-        retry: BaseException = Retry(
-            exc=disclosable(error), when=delay_s, is_eager=request.is_eager, sig=successor
-        )
-        return retry
-
-    def _final_error(
-        self, error: Exception, context: Mapping[str, Any], decision: RetryDecision
-    ) -> Exception:
-        attempts = self.request.retries + 1
-        if decision.reason == Refusal.NOT_RETRYABLE or attempts == 1:
-            return error
-        return RetryExhaustedError(
-            f"{self.name} failed after {attempts} attempts ({decision.reason})",
-            operation_name=self.name,
-            last_error=as_techdeck_error(error, context),
-            attempts=attempts,
-        )
 
     # -- Celery's own -------------------------------------------------------------------------------
 
@@ -305,12 +268,12 @@ class TechDeckTask(Task):  # type: ignore[misc]  # celery ships no types
     def on_failure(
         self, exc: Exception, task_id: str, args: tuple[Any, ...], kwargs: Mapping[str, Any], einfo: Any
     ) -> None:
-        """Audit what failed after the body had returned: a result or the next task that could not be sent."""
+        """Audit what failed after the body had returned: a result, or a next task, not to be sent."""
         super().on_failure(exc, task_id, args, kwargs, einfo)
         request = self.request
-        if request.id != task_id or request.get(_TOLD):
+        if request.id != task_id or request.get(TOLD):
             return
-        setattr(request, _TOLD, True)
+        setattr(request, TOLD, True)
         context = self.full_context(args, kwargs, request)
         self.services.handler.handle(exc, context, outcome=Outcome.FAILED)
         self.tell_given_up(as_techdeck_error(exc, context), args, kwargs)

@@ -1,7 +1,7 @@
 """The circuit breaker around the attempts of a task.
 
-Only what says that the other side is unwell counts against it: a bad input or a defect of the task's own opens
-no breaker. What a task that meets an open breaker does is `Shut`.
+Only what says that the other side is unwell counts against it: a bad input or a defect of the task's own
+opens no breaker. What a task that meets an open breaker does is `Shut`.
 """
 
 from __future__ import annotations

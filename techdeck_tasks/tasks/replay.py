@@ -16,7 +16,8 @@ from techdeck_tasks.tasks.letters import LetterKind, LetterStore
 def replay(app: Celery, store: LetterStore, letter_id: str, breakers: BreakerRegistry | None) -> str:
     """Send the task of a letter again and remove the letter; return the task's id.
 
-    A dead letter becomes a new task, which the rest of its chain follows; an intervention goes on as the task it was, whose caller still waits.
+    A dead letter becomes a new task, which the rest of its chain follows; an intervention goes on as the task
+    it was, whose caller still waits.
 
     Args:
         app: knows the task, or at least the broker.

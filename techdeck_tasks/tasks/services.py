@@ -15,6 +15,10 @@ from techdeck_tasks.resilience.backoff import RetryPolicy
 if TYPE_CHECKING:
     from celery import Celery
 
+    from techdeck_tasks.keyring import Cipher
+    from techdeck_tasks.resilience.breaker import BreakerRegistry
+    from techdeck_tasks.resilience.fallback import FallbackManager
+    from techdeck_tasks.tasks.letters import LetterStore
     from techdeck_tasks.tasks.quarantine import Quarantine
 
 DEFAULT_FACTORY = "techdeck_tasks.runtime:default_services"
@@ -45,6 +49,26 @@ class TaskServices(Protocol):
     @property
     def retry_policy(self) -> RetryPolicy:
         """The policy of tasks that declare none."""
+
+    @property
+    def cipher(self) -> Cipher:
+        """Seals what leaves the process."""
+
+    @property
+    def breakers(self) -> BreakerRegistry:
+        """Circuit breakers, shared by every process."""
+
+    @property
+    def fallbacks(self) -> FallbackManager:
+        """Fallbacks by name, for tasks whose fallback is no task."""
+
+    @property
+    def dead_letters(self) -> LetterStore:
+        """Where tasks that failed for good are kept."""
+
+    @property
+    def interventions(self) -> LetterStore:
+        """Where tasks wait for a person."""
 
     @property
     def quarantine(self) -> Quarantine:

@@ -1,7 +1,7 @@
 """Fallback tasks: how one stands in for a task that failed, and what it is told of the failure.
 
-The fallback replaces the task in Celery's sense: it runs under the same id, and whatever follows the task (chain,
-group, chord, links) follows the fallback. What it stands in for travels in a sealed header.
+The fallback replaces the task in Celery's sense: it runs under the same id, and whatever follows the task
+(chain, group, chord, links) follows the fallback. What it stands in for travels in a sealed header.
 """
 
 from __future__ import annotations
@@ -9,7 +9,6 @@ from __future__ import annotations
 import base64
 import binascii
 import json
-from collections.abc import Mapping
 from typing import Any
 
 from celery import Task
@@ -23,9 +22,7 @@ from techdeck_tasks.tasks.services import TaskServices
 PRIMARY_HEADER = "td_fallback_for"
 
 
-def replace_with(
-    task: Task, fallback: Task, error: TechDeckError, cipher: Cipher, args: tuple[Any, ...], kwargs: Mapping[str, Any]
-) -> Any:
+def replace_with(task: Task, fallback: Task, error: TechDeckError, cipher: Cipher) -> Any:
     """Let `fallback` go on in the place of the running `task`, with the same arguments.
 
     Returns:
@@ -36,7 +33,7 @@ def replace_with(
     """
     sealed = cipher.seal(json.dumps(error.to_dict()).encode(), _aad(task.request.id))
     headers = {PRIMARY_HEADER: base64.b64encode(sealed).decode()}
-    standin: Signature = fallback.signature(args, dict(kwargs), headers=headers)
+    standin: Signature = fallback.signature(task.request.args, task.request.kwargs, headers=headers)
     # Eager, `replace` waits for the result inside a task.
     with allow_join_result():
         return task.replace(standin)

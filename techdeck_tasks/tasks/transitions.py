@@ -1,7 +1,7 @@
 """Putting the breakers' transitions on record.
 
-The scripts inside Redis write every change of state into a stream, whoever caused it and whatever became of that
-process. From there each is recorded once: one reader at a time, its place kept in Redis.
+The scripts inside Redis write every change of state into a stream, whoever caused it and whatever became of
+that process. From there each is recorded once: one reader at a time, its place kept in Redis.
 """
 
 from __future__ import annotations

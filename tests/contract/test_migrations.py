@@ -20,6 +20,9 @@ from techdeck_tasks.settings import load_settings
 from techdeck_tasks.storage import migration
 from techdeck_tasks.storage.database import connect_database
 
+# Newer Pythons warn of forking beside threads, which is what a Celery worker does.
+pytestmark = pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
+
 
 def _connect(url: str, database: str) -> Engine:
     named = make_url(url).set(database=database)

@@ -183,13 +183,15 @@ class Machine:
 
     def _change_epoch(self, old: State, new: State, reason: str, owner: str = "") -> None:
         self.epoch = max(self.epoch + 1, self._now)
+        # Leases and successes of probes belong to one epoch, be it an override that ended it.
         self.leases.clear()
+        self.probe_ok = 0
         event = Transition(old.value, new.value, self.epoch, reason, owner, self._now)
         self.events.append(event)
         self._fresh.append(event)
 
     def _shift(self, new: State, reason: str, owner: str = "") -> None:
-        old, self.state, self.probe_ok = self.state, new, 0
+        old, self.state = self.state, new
         self._change_epoch(old, new, reason, owner)
 
     def _open_for(self, ms: int, reason: str) -> None:

@@ -144,8 +144,9 @@ def test_limits_out_of_bounds_are_refused_and_not_recorded(
 
 @pytest.mark.parametrize("side", ["since", "until"])
 def test_a_time_without_a_zone_is_refused(side: str, reader: AuditReader) -> None:
+    wanted: dict[str, Any] = {side: datetime(2026, 1, 1)}  # noqa: DTZ001 - the subject
     with pytest.raises(ValidationError, match="time zone"):
-        reader.search(AuditFilter(**{side: datetime(2026, 1, 1)}))  # noqa: DTZ001 - the subject
+        reader.search(AuditFilter(**wanted))
 
 
 def test_a_read_is_on_record_with_reader_and_filter_before_anything_is_read(

@@ -9,7 +9,9 @@ import pytest
 
 from techdeck_tasks.audit.canonical import (
     COLUMN_NAMES,
+    MAX_INDEX_BYTES,
     MAX_RECORD_BYTES,
+    MAX_TEXT_BYTES,
     AuditRecord,
     decode,
     encode,
@@ -93,6 +95,8 @@ def test_any_other_spelling_is_refused(spelling: bytes) -> None:
         {"producer_seq": -1},
         {"service": "nul\0"},
         {"stage": "\0"},
+        {"task_id": "x" * (MAX_TEXT_BYTES + 1)},
+        {"user_index": bytes(MAX_INDEX_BYTES + 1)},
     ],
 )
 def test_what_postgresql_or_the_chain_could_not_hold_is_refused(changes: dict[str, object]) -> None:

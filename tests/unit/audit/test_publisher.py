@@ -20,6 +20,9 @@ from techdeck_tasks.audit.spool import Spool
 from techdeck_tasks.audit.stream import Entry
 from techdeck_tasks.devservices.ports import free_port
 
+# Newer Pythons warn of forking beside threads, which is what a Celery worker does.
+pytestmark = pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
+
 
 class Clock:
     def __init__(self) -> None:

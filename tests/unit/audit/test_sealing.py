@@ -26,6 +26,9 @@ from techdeck_tasks.audit.sealing import (
 from techdeck_tasks.errors import EncryptionError
 from techdeck_tasks.keyring import KeySet, key_id_of
 
+# Newer Pythons warn of forking beside threads, which is what a Celery worker does.
+pytestmark = pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
+
 NewEvent = Callable[..., AuditEvent]
 
 

@@ -16,6 +16,9 @@ import pytest
 
 from techdeck_tasks.audit.spool import MAX_FILE_BYTES, Spool
 
+# Newer Pythons warn of forking beside threads, which is what a Celery worker does.
+pytestmark = pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
+
 
 class Taken(list[bytes]):
     def take(self, payloads: Sequence[bytes]) -> None:

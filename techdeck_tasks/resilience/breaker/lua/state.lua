@@ -81,8 +81,9 @@ local function change_epoch(old, new, reason, owner)
   redis.call('XADD', EVENTS, 'MAXLEN', EVENTS_KEPT, '*', 'old', old, 'new', new, 'epoch', event[3],
     'reason', reason, 'owner', event[5], 'at', event[6])
   redis.call('PEXPIRE', EVENTS, EVENTS_TTL_MS)
-  -- Leases belong to one epoch.
+  -- Leases and successes of probes belong to one epoch, be it an override that ended it.
   redis.call('DEL', LEASES)
+  set('probe_ok', 0)
   transitions[#transitions + 1] = event
 end
 
@@ -93,7 +94,6 @@ end
 local function shift(new, reason, owner)
   local old = b.state
   set('state', new)
-  set('probe_ok', 0)
   change_epoch(old, new, reason, owner)
 end
 

@@ -1,0 +1,190 @@
+"""What the audit log costs: stream to committed rows next to raw COPY and executemany of the same rows, and verify.
+
+All on the same embedded servers in the same run, into the same table with the same indexes; the servers do not
+sync to disk. Raw COPY and executemany write finished rows in transactions of the same size, without ids,
+chains, heads or acknowledgements.
+
+Run: python -m benchmarks audit
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from datetime import timedelta
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import redis
+from sqlalchemy import Connection, Engine, insert, make_url, text
+
+from techdeck_tasks.audit.bulk import bulk_copy
+from techdeck_tasks.audit.drain import Drain
+from techdeck_tasks.audit.event import AuditEvent, EventType
+from techdeck_tasks.audit.models import AuditEventRow
+from techdeck_tasks.audit.sealing import Sealer
+from techdeck_tasks.audit.stream import STREAM, AuditStream, Entry
+from techdeck_tasks.audit.verify import verify
+from techdeck_tasks.audit.writer import AuditWriter
+from techdeck_tasks.clock import SystemClock
+from techdeck_tasks.devservices import DevServices
+from techdeck_tasks.keyring import AUDIT_PUBLIC_KEYS, BLIND_INDEX_KEYS, KeySet, generate_keys
+from techdeck_tasks.settings import load_settings
+from techdeck_tasks.storage import migration
+from techdeck_tasks.storage.database import connect_database
+
+EVENTS = 20_000
+BATCH = 500
+DOCUMENT_BYTES = 2800
+COLUMNS = [column.name for column in AuditEventRow.__table__.columns]
+COPY = f"COPY audit_event ({', '.join(COLUMNS)}) FROM STDIN (FORMAT BINARY)"
+COPY_TYPES = {
+    "DATETIME": "timestamptz",
+    "BIGINT": "int8",
+    "INTEGER": "int4",
+    "BOOLEAN": "bool",
+    "BLOB": "bytea",
+}
+
+
+def main() -> None:
+    with (
+        TemporaryDirectory() as folder,
+        DevServices() as urls,
+        redis.Redis.from_url(urls.redis_url) as client,
+    ):
+        sealer = _sealer(Path(folder))
+        began = time.perf_counter()
+        entries = [Entry.of(sealer.seal(_event(number))) for number in range(EVENTS)]
+        _show("seal, one producer", EVENTS, time.perf_counter() - began)
+        rates = {}
+        for workers in (1, 2):
+            with _database(urls.database_url, f"drained_{workers}") as engine:
+                seconds = _drained(engine, client, entries, workers)
+                rates[workers] = _show(f"stream to committed, {workers} worker(s)", EVENTS, seconds)
+                if workers == 1:
+                    rows = _rows(engine)
+                else:
+                    began = time.perf_counter()
+                    report = verify(engine, timedelta(0))
+                    assert (report.rows, report.findings) == (EVENTS, ())
+                    _show("verify, one core", EVENTS, time.perf_counter() - began)
+        with _database(urls.database_url, "peers") as engine:
+            copy = _show("raw COPY of the same rows", EVENTS, _timed(engine, rows, _copy))
+        with _database(urls.database_url, "peers_too") as engine:
+            _show("executemany of the same rows", EVENTS, _timed(engine, rows, _executemany))
+        for workers, rate in rates.items():
+            print(f"{workers} worker(s) / raw COPY: {rate / copy:.2f}")
+
+
+def _show(what: str, number: int, seconds: float) -> float:
+    rate = number / seconds
+    print(f"{what:<36}{rate:>10,.0f} a second")
+    return rate
+
+
+def _sealer(folder: Path) -> Sealer:
+    generate_keys(folder / "producer", folder / "reader")
+    public, blind = (
+        KeySet.load(folder / "producer" / name) for name in (AUDIT_PUBLIC_KEYS, BLIND_INDEX_KEYS)
+    )
+    return Sealer(public, blind, "clinic")
+
+
+def _event(number: int) -> AuditEvent:
+    return AuditEvent(
+        event_type=EventType.ERROR_HANDLING,
+        severity="high",
+        service=f"service-{number % 20}",
+        operation="import",
+        document={"message": "the importer failed", "traceback": "x" * DOCUMENT_BYTES},
+        outcome="retry",
+        error_id=f"{number:032x}",
+        error_code="DATA_PROCESSING_ERROR",
+        task_name="clinic.import_results",
+        task_id=f"{number // 3:036d}",
+        attempt=number % 3,
+        pipeline_id=f"{number // 100:036d}",
+        stage="load",
+        user_id=f"user-{number % 50}",
+        subject_id=f"patient-{number}",
+    )
+
+
+@contextmanager
+def _database(url: str, name: str) -> Iterator[Engine]:
+    admin = connect_database(load_settings(database_url=url))
+    with admin.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
+        connection.execute(text(f"CREATE DATABASE {name}"))
+    admin.dispose()
+    own = make_url(url).set(database=name).render_as_string(hide_password=False)
+    engine = connect_database(load_settings(database_url=own))
+    migration.upgrade(engine)
+    AuditWriter(engine, "upkeep", SystemClock()).prepare_partitions()
+    yield engine
+    engine.dispose()
+
+
+def _drained(engine: Engine, client: redis.Redis, entries: Sequence[Entry], workers: int) -> float:
+    with client.pipeline(transaction=False) as pipe:
+        for entry in entries:
+            pipe.xadd(STREAM, entry.fields())
+        pipe.execute()
+    engine.dispose()
+    began = time.perf_counter()
+    children = [_fork_worker(engine, client, f"audit@{number}") for number in range(workers)]
+    while client.xlen(STREAM):
+        time.sleep(0.002)
+    seconds = time.perf_counter() - began
+    for child in children:
+        os.kill(child, signal.SIGKILL)
+        os.waitpid(child, 0)
+    return seconds
+
+
+def _fork_worker(engine: Engine, client: redis.Redis, name: str) -> int:
+    child = os.fork()
+    if child == 0:
+        try:
+            Drain(AuditStream(client, name), AuditWriter(engine, name, SystemClock()), BATCH).start()
+            signal.pause()
+        finally:
+            os._exit(1)
+    return child
+
+
+Row = dict[str, Any]
+
+
+def _rows(engine: Engine) -> list[Row]:
+    with engine.begin() as connection:
+        found = connection.execute(AuditEventRow.__table__.select().order_by(AuditEventRow.writer_seq))
+        return [dict(row) for row in found.mappings()]
+
+
+def _timed(engine: Engine, rows: Sequence[Row], write: Callable[[Connection, Sequence[Row]], None]) -> float:
+    began = time.perf_counter()
+    for start in range(0, len(rows), BATCH):
+        with engine.begin() as connection:
+            write(connection, rows[start : start + BATCH])
+    return time.perf_counter() - began
+
+
+def _copy(connection: Connection, rows: Sequence[Row]) -> None:
+    types = [str(AuditEventRow.__table__.c[name].type) for name in COLUMNS]
+    with bulk_copy(connection, COPY) as copy:
+        copy.set_types([COPY_TYPES.get(name, name.lower()) for name in types])
+        for row in rows:
+            copy.write_row(tuple(row.values()))
+
+
+def _executemany(connection: Connection, rows: Sequence[Row]) -> None:
+    connection.execute(insert(AuditEventRow), rows)
+
+
+if __name__ == "__main__":
+    main()

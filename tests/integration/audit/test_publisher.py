@@ -1,0 +1,155 @@
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable, Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import pytest
+import redis
+
+from techdeck_tasks.audit.event import AuditEvent
+from techdeck_tasks.audit.publisher import COOLDOWN_S, StreamPublisher
+from techdeck_tasks.audit.sealing import Sealer
+from techdeck_tasks.audit.spool import Spool
+from techdeck_tasks.audit.stream import STREAM, Entry
+from techdeck_tasks.devservices import EmbeddedRedis
+from techdeck_tasks.devservices.ports import free_port
+from techdeck_tasks.settings import load_settings
+from techdeck_tasks.storage.redis_client import connect_redis
+
+# Newer Pythons warn of forking beside threads, which is what a Celery worker does.
+pytestmark = pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
+
+
+class Clock:
+    def __init__(self) -> None:
+        self.seconds = 100.0
+
+    def now(self) -> datetime:
+        return datetime.now(UTC)
+
+    def monotonic(self) -> float:
+        return self.seconds
+
+    def sleep(self, seconds: float) -> None:
+        self.seconds += seconds
+
+
+@pytest.fixture
+def server(tmp_path: Path) -> Iterator[EmbeddedRedis]:
+    """A Redis that may be stopped and started: its data stay."""
+    server = EmbeddedRedis(tmp_path / "redis", port=free_port())
+    server.start()
+    yield server
+    server.stop()
+
+
+@pytest.fixture
+def own(server: EmbeddedRedis) -> Iterator[redis.Redis]:
+    with connect_redis(load_settings(redis_url=server.url)) as client:
+        yield client
+
+
+@pytest.fixture
+def clock() -> Clock:
+    return Clock()
+
+
+@pytest.fixture
+def spool(tmp_path: Path) -> Spool:
+    return Spool(tmp_path / "waiting")
+
+
+@pytest.fixture
+def publisher(own: redis.Redis, sealer: Sealer, spool: Spool, clock: Clock) -> StreamPublisher:
+    return StreamPublisher(own, sealer, spool, clock)
+
+
+def _sent(client: redis.Redis) -> list[Entry]:
+    entries: Any = client.xrange(STREAM)
+    return [Entry.from_fields(fields) for _, fields in entries]
+
+
+def _sequence(client: redis.Redis) -> list[int]:
+    return [entry.open().record.producer_seq for entry in _sent(client)]
+
+
+def test_an_event_goes_to_redis_in_one_round_trip_and_leaves_nothing_on_disk(
+    publisher: StreamPublisher, own: redis.Redis, spool: Spool, new_event: Callable[..., AuditEvent]
+) -> None:
+    publisher.record(new_event())
+    before = own.info("commandstats")["cmdstat_xadd"]["calls"]
+    publisher.record(new_event())
+    assert own.info("commandstats")["cmdstat_xadd"]["calls"] == before + 1
+    assert _sequence(own) == [1, 2]
+    assert spool.is_empty()
+
+
+def test_an_outage_is_bounded_in_time_and_replayed_in_order_afterwards(
+    publisher: StreamPublisher,
+    server: EmbeddedRedis,
+    own: redis.Redis,
+    clock: Clock,
+    new_event: Callable[..., AuditEvent],
+) -> None:
+    publisher.record(new_event())
+    server.stop()
+    began = time.monotonic()
+    for _ in range(20):
+        publisher.record(new_event())
+    assert time.monotonic() - began < 2
+    server.start()
+    clock.sleep(COOLDOWN_S)
+    publisher.record(new_event())
+    # The event that found Redis back goes first; what waited follows in its order.
+    assert _sequence(own) == [1, 22, *range(2, 22)]
+
+
+def test_replaying_takes_everything_that_waits_whoever_left_it(
+    publisher: StreamPublisher,
+    own: redis.Redis,
+    spool: Spool,
+    sealer: Sealer,
+    new_event: Callable[..., AuditEvent],
+) -> None:
+    for _ in range(3):
+        spool.append(Entry.of(sealer.seal(new_event())).to_bytes())
+    assert publisher.replay() == 3
+    assert publisher.replay() == 0
+    assert _sequence(own) == [1, 2, 3]
+
+
+def test_a_spooled_payload_that_nobody_understands_reaches_the_quarantine_not_the_floor(
+    publisher: StreamPublisher, own: redis.Redis, spool: Spool
+) -> None:
+    spool.append(b"from a version to come")
+    assert publisher.replay() == 1
+    (entry,) = _sent(own)
+    assert entry.record == b"from a version to come"
+
+
+def test_a_spool_that_cannot_be_read_harms_no_event(
+    own: redis.Redis, sealer: Sealer, clock: Clock, tmp_path: Path, new_event: Callable[..., AuditEvent]
+) -> None:
+    (tmp_path / "file").write_bytes(b"")
+    publisher = StreamPublisher(own, sealer, Spool(tmp_path / "file"), clock)
+    publisher.record(new_event())
+    assert _sequence(own) == [1]
+
+
+def test_parent_and_forked_child_both_reach_redis(
+    publisher: StreamPublisher, own: redis.Redis, new_event: Callable[..., AuditEvent]
+) -> None:
+    publisher.record(new_event())
+    child = os.fork()
+    if child == 0:
+        publisher.record(new_event())
+        os._exit(0)
+    assert os.waitpid(child, 0)[1] == 0
+    publisher.record(new_event())
+    records = [entry.open().record for entry in _sent(own)]
+    assert [record.producer_seq for record in records] == [1, 1, 2]
+    assert len({record.producer_id for record in records}) == 2

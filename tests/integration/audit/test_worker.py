@@ -1,0 +1,33 @@
+from __future__ import annotations
+
+from collections.abc import Callable
+from types import SimpleNamespace
+
+import redis
+from sqlalchemy import Engine, text
+
+from techdeck_tasks.audit.drain import Drain
+from techdeck_tasks.audit.event import AuditEvent
+from techdeck_tasks.audit.sealing import Sealer
+from techdeck_tasks.audit.stream import STREAM, AuditStream, Entry
+from techdeck_tasks.audit.worker import drain_step
+from techdeck_tasks.audit.writer import AuditWriter
+from techdeck_tasks.clock import SystemClock
+
+
+def test_a_worker_drains_under_its_own_name_and_stops_in_order(
+    client: redis.Redis, engine: Engine, sealer: Sealer, new_event: Callable[..., AuditEvent]
+) -> None:
+    def make_drain(node_name: str) -> Drain:
+        return Drain(AuditStream(client, node_name), AuditWriter(engine, node_name, SystemClock()), 100)
+
+    client.xadd(STREAM, Entry.of(sealer.seal(new_event())).fields())
+    worker = SimpleNamespace(hostname="audit@here")
+    step = drain_step(make_drain)(worker)
+    step.stop(worker)
+    step.start(worker)
+    step.stop(worker)
+    assert client.xlen(STREAM) == 0
+    with engine.connect() as connection:
+        writers = connection.execute(text("SELECT writer_id, writer_seq FROM audit_writer_head")).all()
+    assert [tuple(writer) for writer in writers] == [("audit@here", 1)]

@@ -1,0 +1,157 @@
+"""Contexts become plain, JSON-safe, redacted data, whatever they hold."""
+
+from __future__ import annotations
+
+import enum
+import json
+import math
+from collections import UserDict
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+import pytest
+
+from techdeck_tasks.redaction import REDACTED, sanitize_context
+from techdeck_tasks.redaction.context import CYCLE, MAX_ITEMS, TRUNCATED, UNPRINTABLE
+
+
+class Mute:
+    def __str__(self) -> str:
+        raise RuntimeError("no words")
+
+    __repr__ = __str__
+
+
+class Hostile(UserDict[str, Any]):
+    def items(self) -> Any:
+        raise RuntimeError("no items")
+
+    def __str__(self) -> str:
+        return "hostile with password=hunter2"
+
+
+class Colour(enum.IntEnum):
+    RED = 1
+
+
+@dataclass
+class Login:
+    user: str
+    password: str
+    note: str
+
+
+@pytest.mark.parametrize(
+    "key",
+    [
+        "password", "token", "secret", "api_key", "private_key", "authorization", "cookie", "session_id",
+        "user_data", "DB_PASSWORD", "X-Api-Key", "clientSecret", "refreshToken", "Set-Cookie", "sessionId",
+        "encryption_key", "ssn", "date_of_birth", "patientName", "email", "phone_number", "mrn", "dsn",
+    ],
+)  # fmt: skip
+def test_a_value_under_a_sensitive_key_is_hidden(key: str) -> None:
+    assert sanitize_context({key: "anything"}) == {key: REDACTED}
+    assert sanitize_context({"a": [{key: {"deep": 1}}]}) == {"a": [{key: REDACTED}]}
+
+
+@pytest.mark.parametrize(
+    "key", ["max_tokens", "token_type", "stage", "task_id", "keyspace", "author", "monkey", "count"]
+)
+def test_a_value_under_an_ordinary_key_stays(key: str) -> None:
+    assert sanitize_context({key: "value"}) == {key: "value"}
+
+
+def test_the_absence_of_a_secret_is_shown() -> None:
+    assert sanitize_context({"password": None, "token": False}) == {"password": None, "token": False}
+
+
+def test_strings_are_redacted_in_every_kind_of_container() -> None:
+    context = {
+        "list": ["password=hunter2"],
+        "tuple": ("password=hunter2",),
+        "set": {"password=hunter2"},
+        "bytes": b"password=hunter2",
+        "login": Login("mia", "hunter2", "password=hunter2"),
+        "error": ValueError("password=hunter2"),
+        "mapping": UserDict({"note": "password=hunter2"}),
+    }
+    result = sanitize_context(context)
+    assert "hunter2" not in json.dumps(result)
+    assert result["login"] == {"user": "mia", "password": REDACTED, "note": f"password={REDACTED}"}
+    assert result["error"] == {"type": "ValueError", "message": f"password={REDACTED}"}
+    assert result["bytes"] == f"password={REDACTED}"
+
+
+def test_keys_are_redacted_and_none_is_lost() -> None:
+    result = sanitize_context({"mia@clinic.test": 1, "max@clinic.test": 2, b"raw": 3, 4: 5})
+    assert result == {REDACTED: 1, f"{REDACTED} (2)": 2, "raw": 3, "4": 5}
+
+
+def test_a_named_value_is_hidden_by_its_name() -> None:
+    assert sanitize_context({"name": "DB_PASSWORD", "value": "hunter2"}) == {
+        "name": "DB_PASSWORD",
+        "value": REDACTED,
+    }
+
+
+def test_a_cycle_is_named() -> None:
+    context: dict[str, Any] = {"a": []}
+    context["a"].append(context)
+    assert sanitize_context(context) == {"a": [CYCLE]}
+
+
+def test_a_value_that_occurs_twice_is_no_cycle() -> None:
+    shared = {"stage": "load"}
+    assert sanitize_context([shared, shared]) == [shared, shared]
+
+
+def test_depth_is_bounded() -> None:
+    context: Any = "bottom"
+    for _ in range(5000):
+        context = [context]
+    assert TRUNCATED in json.dumps(sanitize_context(context))
+
+
+def test_width_is_bounded_and_counted() -> None:
+    assert sanitize_context(list(range(1000)))[-1] == f"{TRUNCATED} {1000 - MAX_ITEMS} more"
+    assert sanitize_context({str(n): n for n in range(1000)})[TRUNCATED] == 1000 - MAX_ITEMS
+
+
+def test_size_is_bounded_whatever_the_shape() -> None:
+    context: Any = "x"
+    for _ in range(10):
+        context = [context] * 100
+    assert len(json.dumps(sanitize_context(context))) < 500_000
+
+
+def test_a_huge_integer_is_described() -> None:
+    assert sanitize_context(10**100_000) == "<integer of 332193 bits>"
+
+
+def test_numbers_that_json_lacks_become_strings() -> None:
+    assert sanitize_context([math.nan, math.inf, -math.inf, 1.5, Colour.RED]) == [
+        "nan",
+        "inf",
+        "-inf",
+        1.5,
+        1,
+    ]
+
+
+def test_objects_that_refuse_to_be_read_do_not_raise() -> None:
+    result = sanitize_context({"mute": Mute(), "hostile": Hostile(), "error": ValueError(Mute())})
+    assert result["mute"] == f"{UNPRINTABLE} Mute"
+    assert result["hostile"] == f"hostile with password={REDACTED}"
+    assert result["error"]["type"] == "ValueError"
+
+
+def test_other_objects_are_described_by_their_text() -> None:
+    moment = datetime(2026, 1, 1, tzinfo=UTC)
+    assert sanitize_context({"at": moment}) == {"at": str(moment)}
+
+
+def test_the_context_itself_is_not_changed() -> None:
+    context = {"password": "hunter2", "nested": {"note": "password=hunter2"}}
+    sanitize_context(context)
+    assert context == {"password": "hunter2", "nested": {"note": "password=hunter2"}}

@@ -1,0 +1,121 @@
+"""Secrets of no vendor that any rule names, in many notations: the rate at which they are found.
+
+The secrets are random, the seed is fixed: the rates are the same in every run.
+"""
+
+from __future__ import annotations
+
+import base64
+import itertools
+import random
+import string
+import uuid
+from collections.abc import Callable
+
+import pytest
+
+from techdeck_tasks.redaction import sanitize_message
+
+ALPHANUMERIC = string.ascii_letters + string.digits
+LEAST_RECALL = 0.98
+
+Secret = Callable[[random.Random], str]
+
+
+def of(characters: str, length: int) -> Secret:
+    return lambda source: "".join(source.choice(characters) for _ in range(length))
+
+
+UNLABELLED: dict[str, Secret] = {
+    "base62 of 24": of(ALPHANUMERIC, 24),
+    "base62 of 32": of(ALPHANUMERIC, 32),
+    "base62 of 40": of(ALPHANUMERIC, 40),
+    "base64 of 256 bits": lambda source: base64.b64encode(source.randbytes(32)).decode(),
+    "base64url of 256 bits": lambda source: (
+        base64.urlsafe_b64encode(source.randbytes(32)).decode().rstrip("=")
+    ),
+}
+LABELLED: dict[str, Secret] = UNLABELLED | {
+    "base62 of 20": of(ALPHANUMERIC, 20),
+    "32 hex digits": of("0123456789abcdef", 32),
+    "64 hex digits": of("0123456789abcdef", 64),
+    "base36": of(string.ascii_lowercase + string.digits, 25),
+    "licence": lambda source: "-".join(
+        "".join(source.choice(string.ascii_uppercase) for _ in range(5)) for _ in range(5)
+    ),
+    "UUID": lambda source: str(uuid.UUID(bytes=source.randbytes(16), version=4)),
+    "16 digits": of(string.digits, 16),
+}
+NAMES = (
+    "acmeToken", "acme_token", "ACME_KEY", "acmeApiKey", "acme-api-key", "AcmeClientSecret", "acme_access_id",
+    "acme.auth.token", "ACME_PASSWORD", "acmeSecretKey",
+)  # fmt: skip
+NOTATIONS = (
+    '{n}="{s}"', "{n}={s}", "{n}: {s}", "{n}: '{s}'", '{{"{n}": "{s}"}}', "{{'{n}': '{s}', 'page': 2}}",
+    '{{\\"{n}\\": \\"{s}\\"}}', "{n} := `{s}`", '"{n}" => "{s}"', 'String {n} = "{s}";', "export {n}={s}", "--{n} {s}",
+    "--{n}={s}", "<{n}>{s}</{n}>", '<add key="{n}" value="{s}" />', '{{"name": "{n}", "value": "{s}"}}',
+    'System.setProperty("{n}", "{s}")', "GET /v1?{n}={s}&page=2", "{n}%3D{s}%26page%3D2", "connect({n}='{s}', timeout=3)",
+    '    client = Client({n}="{s}")\nValueError: no', "[parameters: ({n!r}, {s!r})]",
+)  # fmt: skip
+SENTENCES = (
+    "KeyError: '{s}'",
+    "401 Unauthorized for url: https://api.test/v1/datasets?api_key={s}&page=2",
+    "{{'error': {{'message': 'Incorrect API key provided: {s}.', 'type': 'invalid_request_error'}}}}",
+    "Illegal header value b'Bearer {s} '",
+    "when calling PutObject: credentials {s} do not exist in our records",
+    "raised unexpected: ClientError(\"headers={{'Authorization': 'Bearer {s}', 'Accept': '*/*'}}\")",
+    '{{"exc_type": "ValueError", "exc_message": ["bad credential {s}"]}}',
+    "curl -H 'X-Api-Key: {s}' https://api.test",
+    "redis://:{s}@cache:6379/0",
+    "DETAIL:  Failing row contains (1, {s}).",
+    "[SQL: insert into t values (?)]\n[parameters: ('{s}',)]",
+    "Cookie: session={s}; theme=dark",
+)
+BARE = (
+    "{s}", "bad value {s} seen", "ValueError: could not parse value '{s}' in column 'contact'",
+    '{{"error": "schema mismatch", "row": {{"note": "{s}"}}}}', "call({s})", "<v>{s}</v>", "log: {s}.",
+)  # fmt: skip
+
+
+def recall(secrets: dict[str, Secret], texts: list[Callable[[str], str]]) -> tuple[float, list[str]]:
+    source = random.Random("recall")
+    cases = [(text, make(source)) for text, make, _ in itertools.product(texts, secrets.values(), range(3))]
+    missed = [text(secret) for text, secret in cases if secret in sanitize_message(text(secret))]
+    return 1 - len(missed) / len(cases), missed[:5]
+
+
+def test_a_secret_under_a_telling_name_is_found_in_every_notation() -> None:
+    texts = [
+        lambda secret, name=name, notation=notation: notation.format(n=name, s=secret)
+        for name, notation in itertools.product(NAMES, NOTATIONS)
+    ]
+    found, missed = recall(LABELLED, texts)
+    assert found >= LEAST_RECALL, missed
+
+
+def test_a_secret_in_a_telling_place_is_found() -> None:
+    found, missed = recall(LABELLED, [lambda secret, text=text: text.format(s=secret) for text in SENTENCES])
+    assert found >= LEAST_RECALL, missed
+
+
+def test_a_random_string_without_a_name_is_found() -> None:
+    found, missed = recall(UNLABELLED, [lambda secret, text=text: text.format(s=secret) for text in BARE])
+    assert found >= 0.95, missed
+
+
+@pytest.mark.parametrize(
+    "password", ["hunter2", "crickets", "Passw0rd!", "p,a;ss", "tr0ub4dor&3", "correct-horse"]
+)
+@pytest.mark.parametrize(
+    "text",
+    [
+        '{{"password": "{p}"}}',
+        "password='{p}'",
+        "postgres://app:{p}@db:5432/audit",
+        "amqp://app:{p}@broker//",
+        "curl -u 'mia:{p}' https://api.test",
+        "ALTER ROLE app PASSWORD '{p}'",
+    ],
+)
+def test_a_weak_password_is_found_by_its_place(text: str, password: str) -> None:
+    assert password not in sanitize_message(text.format(p=password))
