@@ -30,7 +30,7 @@ MAX_INDEX_BYTES = 64
 """An index of PostgreSQL refuses values beyond a third of a page."""
 
 _HEAD = struct.Struct(">4sBB")
-_COLUMN = struct.Struct(">BBI")
+_COLUMN = struct.Struct(">HI")
 _LENGTH = struct.Struct(">I")
 _INT64 = struct.Struct(">q")
 _INT32 = struct.Struct(">i")
@@ -138,14 +138,14 @@ _COLUMNS: tuple[tuple[int, str, _Type], ...] = (
     (22, "user_index", _INDEX),
     (23, "subject_index", _INDEX),
 )
-_BY_ORDINAL = {ordinal: (name, kind) for ordinal, name, kind in _COLUMNS}
+# Ordinal and type of a column, as one number.
+_CODES = tuple(ordinal << 8 | kind.tag for ordinal, _, kind in _COLUMNS)
+_BY_CODE = {code: (name, kind.unpack) for code, (_, name, kind) in zip(_CODES, _COLUMNS, strict=True)}
 COLUMN_NAMES = tuple(name for _, name, _ in _COLUMNS)
 assert set(COLUMN_NAMES) == {field.name for field in fields(AuditRecord)}
 _PACKERS = tuple((name, kind.pack) for _, name, kind in _COLUMNS)
 # The six bytes before a column's value, ready made for lengths below 256: most columns are short.
-_PREFIXES = tuple(
-    tuple(_COLUMN.pack(ordinal, kind.tag, length) for length in range(256)) for ordinal, _, kind in _COLUMNS
-)
+_PREFIXES = tuple(tuple(_COLUMN.pack(code, length) for length in range(256)) for code in _CODES)
 _HEADS = tuple(_HEAD.pack(MAGIC, VERSION, count) for count in range(len(_COLUMNS) + 1))
 
 
@@ -198,13 +198,14 @@ def _decode(data: bytes) -> AuditRecord:
     values: dict[str, Any] = {}
     offset, last = _HEAD.size, 0
     for _ in range(count):
-        ordinal, tag, length = _COLUMN.unpack_from(data, offset)
-        offset += _COLUMN.size
-        name, kind = _BY_ORDINAL.get(ordinal, ("", None))
-        if kind is None or ordinal <= last or tag != kind.tag or offset + length > len(data):
+        code, length = _COLUMN.unpack_from(data, offset)
+        start, offset = offset + _COLUMN.size, offset + _COLUMN.size + length
+        known = _BY_CODE.get(code)
+        if known is None or code <= last or offset > len(data):
             raise ValueError("unknown, repeated or misplaced column")
-        values[name] = kind.unpack(data[offset : offset + length])
-        offset, last = offset + length, ordinal
+        name, unpack = known
+        values[name] = unpack(data[start:offset])
+        last = code
     if offset != len(data):
         raise ValueError("trailing bytes")
     record = AuditRecord(**values)

@@ -29,7 +29,7 @@ class EventType(StrEnum):
 
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
-_UUID7 = 7
+_VERSION_AND_VARIANT = (7, 0b10)
 _NS_PER_MS = 1_000_000
 
 
@@ -43,7 +43,8 @@ def new_event_id(time_ns: int | None = None) -> uuid.UUID:
     """
     ms, rest_ns = divmod(time.time_ns() if time_ns is None else time_ns, _NS_PER_MS)
     fraction = (rest_ns << 12) // _NS_PER_MS
-    return uuid.UUID(int=ms << 80 | _UUID7 << 76 | fraction << 64 | 0b10 << 62 | secrets.randbits(62))
+    version, variant = _VERSION_AND_VARIANT
+    return uuid.UUID(int=ms << 80 | version << 76 | fraction << 64 | variant << 62 | secrets.randbits(62))
 
 
 def time_of(event_id: uuid.UUID) -> datetime:
@@ -55,10 +56,11 @@ def time_of(event_id: uuid.UUID) -> datetime:
     Raises:
         ValidationError: it is no UUIDv7, or its time lies beyond the year 9999.
     """
-    if event_id.version != _UUID7:
+    number = event_id.int
+    if (number >> 76 & 0xF, number >> 62 & 0b11) != _VERSION_AND_VARIANT:
         raise ValidationError("an audit event's id must be a UUIDv7; use new_event_id()", field="event_id")
     try:
-        return _EPOCH + timedelta(milliseconds=event_id.int >> 80)
+        return _EPOCH + timedelta(milliseconds=number >> 80)
     except OverflowError:
         raise ValidationError("an audit event's id lies beyond the year 9999", field="event_id") from None
 

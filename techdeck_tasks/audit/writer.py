@@ -6,7 +6,8 @@ import uuid
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date, datetime, timedelta
-from typing import Any
+from operator import attrgetter
+from typing import Any, NamedTuple
 
 from sqlalchemy import (
     BigInteger,
@@ -45,6 +46,7 @@ _ROW_COLUMNS = (
     "prev_hash",
     "row_hash",
 )
+_VALUES = attrgetter(*COLUMN_NAMES)
 _COPY = f"COPY audit_event ({', '.join(_ROW_COLUMNS)}) FROM STDIN (FORMAT BINARY)"
 _PG_TYPES: dict[type[TypeEngine[Any]], str] = {
     DateTime: "timestamptz",
@@ -82,8 +84,12 @@ _ADVANCE_HEAD = text("""
 _ENSURE_PARTITION = text("SELECT techdeck_audit_ensure_partition(CAST(:month AS date))")
 
 
-_Digested = tuple[SealedEvent, bytes]
-"""An event and its content digest."""
+class _Item(NamedTuple):
+    """An event with what is computed of it, once."""
+
+    event: SealedEvent
+    occurred_at: datetime
+    digest: bytes
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,19 +133,26 @@ class AuditWriter:
             DBAPIError: PostgreSQL refuses something in the batch; nothing of it was written.
         """
         now = self._clock.now()
-        timely, refused = [], []
+        timely: list[_Item] = []
+        refused: list[tuple[SealedEvent, str]] = []
         for event in events:
-            if now - MAX_AGE <= event.record.occurred_at <= now + MAX_CLOCK_SKEW:
-                timely.append(event)
+            occurred_at = event.record.occurred_at
+            if now - MAX_AGE <= occurred_at <= now + MAX_CLOCK_SKEW:
+                timely.append(_Item(event, occurred_at, event.content_digest))
             else:
                 refused.append((event, "its time is more than a year back or a day ahead of this clock"))
+        if not timely:
+            return WriteResult(0, 0, refused)
         try:
-            return self._write(timely, refused, now)
+            fresh, on_record = self._write(timely, now)
         except DBAPIError:
             # What is remembered may have been dropped since: a partition by retention, say.
             self._partitions.clear()
             self._known_keys.clear()
             raise
+        twisted = [item.event for item in timely if on_record[item.event.record.event_id] != item.digest]
+        refused += [(event, "its id is on record with other content") for event in twisted]
+        return WriteResult(fresh, len(timely) - fresh - len(twisted), refused)
 
     def prepare_partitions(self, months_ahead: int = 2) -> None:
         """Make the partitions of this month and the next ones, so that no insert has to."""
@@ -149,36 +162,26 @@ class AuditWriter:
                 years, month = divmod(now.month - 1 + ahead, 12)
                 connection.execute(_ENSURE_PARTITION, {"month": date(now.year + years, month + 1, 1)})
 
-    def _write(
-        self, events: Sequence[SealedEvent], refused: Sequence[tuple[SealedEvent, str]], now: datetime
-    ) -> WriteResult:
-        if not events:
-            return WriteResult(0, 0, refused)
-        digests = [event.content_digest for event in events]
-        first: dict[uuid.UUID, _Digested] = {}
-        for pair in zip(events, digests, strict=True):
-            first.setdefault(pair[0].record.event_id, pair)
+    def _write(self, items: Sequence[_Item], now: datetime) -> tuple[int, dict[uuid.UUID, bytes]]:
+        """Return how many rows were added, and the digest on record of every id."""
+        first: dict[uuid.UUID, _Item] = {}
+        for item in items:
+            first.setdefault(item.event.record.event_id, item)
         with transaction(self._engine) as connection:
-            months = self._ensure_partitions(connection, events)
+            months = self._ensure_partitions(connection, items)
             claimed, on_record = _claim_ids(connection, first)
-            fresh = [pair for event_id, pair in first.items() if event_id in claimed]
-            keys = {event.data_key.key_id: event.data_key for event, _ in fresh}
+            fresh = [item for event_id, item in first.items() if event_id in claimed]
+            keys = {item.event.data_key.key_id: item.event.data_key for item in fresh}
             self._keep_data_keys(connection, keys.values(), now)
             if fresh:
                 self._append(connection, fresh, now)
         # Remembered only now: a rolled-back transaction takes its partitions and keys with it.
         self._partitions |= months
         self._known_keys.update(keys)
-        twisted = [
-            (event, "its id is on record with other content")
-            for event, digest in zip(events, digests, strict=True)
-            if on_record[event.record.event_id] != digest
-        ]
-        duplicates = len(events) - len(fresh) - len(twisted)
-        return WriteResult(len(fresh), duplicates, [*refused, *twisted])
+        return len(fresh), on_record
 
-    def _ensure_partitions(self, connection: Connection, batch: Iterable[SealedEvent]) -> set[date]:
-        months = {event.record.occurred_at.date().replace(day=1) for event in batch}
+    def _ensure_partitions(self, connection: Connection, items: Iterable[_Item]) -> set[date]:
+        months = {date(item.occurred_at.year, item.occurred_at.month, 1) for item in items}
         for month in sorted(months - self._partitions):
             connection.execute(_ENSURE_PARTITION, {"month": month})
         return months
@@ -198,16 +201,14 @@ class AuditWriter:
         if rows:
             connection.execute(insert(AuditDataKey).values(rows).on_conflict_do_nothing())
 
-    def _append(self, connection: Connection, events: Iterable[_Digested], now: datetime) -> None:
+    def _append(self, connection: Connection, items: Iterable[_Item], now: datetime) -> None:
         head = self._lock_head(connection, now)
         with bulk_copy(connection, _COPY) as copy:
             copy.set_types(_COPY_TYPES)
-            for event, digest in events:
-                record = event.record
-                values = [getattr(record, name) for name in COLUMN_NAMES]
+            for event, occurred_at, digest in items:
                 previous, head = head, head.next(digest, now)
                 place = (digest, head.writer_id, head.seq, previous.row_hash, head.row_hash)
-                copy.write_row((record.occurred_at, now, *values, *place))
+                copy.write_row((occurred_at, now, *_VALUES(event.record), *place))
         advanced = {"writer_id": head.writer_id, "seq": head.seq, "row_hash": head.row_hash, "now": now}
         connection.execute(_ADVANCE_HEAD, advanced)
 
@@ -225,14 +226,14 @@ class AuditWriter:
 
 
 def _claim_ids(
-    connection: Connection, batch: Mapping[uuid.UUID, _Digested]
+    connection: Connection, batch: Mapping[uuid.UUID, _Item]
 ) -> tuple[set[uuid.UUID], dict[uuid.UUID, bytes]]:
     """Return the ids that are new, and the digest on record of every id, the new ones included."""
     columns = {
-        "occurred": [event.record.occurred_at for event, _ in batch.values()],
+        "occurred": [item.occurred_at for item in batch.values()],
         "ids": list(batch),
     }
-    on_record = {event_id: digest for event_id, (_, digest) in batch.items()}
+    on_record = {event_id: item.digest for event_id, item in batch.items()}
     parameters = columns | {"digests": list(on_record.values())}
     claimed = set(connection.execute(_CLAIM_IDS, parameters).scalars())
     if len(claimed) < len(batch):

@@ -25,8 +25,9 @@ _IPV6 = re.compile(
 _COLONS_IN_FULL_IPV6 = 7
 _MAC = re.compile(r"[0-9A-Fa-f]{2}([:-])(?<![\w:-]...)[0-9A-Fa-f]{2}(?:\1[0-9A-Fa-f]{2}){4}(?![\w:-])")
 _SEPARATORS_IN_MAC = 5
-_CISCO_MAC = re.compile(r"[0-9A-Fa-f]{4}\.(?<![\w.].{5})[0-9A-Fa-f]{4}\.[0-9A-Fa-f]{4}(?![\w.])")
-_DOTS_IN_CISCO_MAC = 2
+# Begins at the first dot, which is rare, and looks back from there.
+_CISCO_MAC = re.compile(r"\.(?<=[0-9A-Fa-f]{4}\.)(?<![\w.].{5})[0-9A-Fa-f]{4}\.[0-9A-Fa-f]{4}(?![\w.])")
+_CHARS_BEFORE_DOT = 4
 
 
 def is_public_address(value: str) -> bool:
@@ -59,8 +60,7 @@ def _find_mac(subject: Subject) -> Iterator[Span]:
     text = subject.text
     if text.count(":") >= _SEPARATORS_IN_MAC or text.count("-") >= _SEPARATORS_IN_MAC:
         yield from (match.span() for match in _MAC.finditer(text))
-    if text.count(".") >= _DOTS_IN_CISCO_MAC:
-        yield from (match.span() for match in _CISCO_MAC.finditer(text))
+    yield from ((match.start() - _CHARS_BEFORE_DOT, match.end()) for match in _CISCO_MAC.finditer(text))
 
 
 NETWORK_RULES: tuple[Rule, ...] = (

@@ -42,8 +42,11 @@ def _count_digits(text: str) -> int:
     """Tell how many digits stand close together: 0, 1, 3, or 6 and more; those of a timestamp count as 1."""
     if not _DIGIT.search(text):
         return 0
-    text = _TIMESTAMP.sub("", text)
-    return 6 if _SIX_DIGITS.search(text) else 3 if _THREE_DIGITS.search(text) else 1
+    if _SIX_DIGITS.search(text):
+        text = _TIMESTAMP.sub("", text)
+        if _SIX_DIGITS.search(text):
+            return 6
+    return 3 if _THREE_DIGITS.search(text) else 1
 
 
 Finder = Callable[[Subject], Iterable[Span]]

@@ -154,7 +154,7 @@ VENDORS: tuple[Vendor, ...] = (
     _row("Slack", "xoxa- xoxb- xoxc- xoxd- xoxe- xoxe. xoxo- xoxp- xoxr- xoxs- xapp- xwfp-", DOTTED + "%", 8),
     _row("SonarQube", "squ_ sqp_ sqa_", BASE62, 24),
     _row("Sourcegraph", "sgp_ slk_", BASE62 + "_", 24),
-    _row("Square", "EAAA sq0atp- sq0csp- sq0idp- sq0ids- sandbox-sq0", URLSAFE, 16),
+    _row("Square", "sq0atp- sq0csp- sq0idp- sq0ids- sandbox-sq0", URLSAFE, 16),
     _row("Supabase", "sbp_ sb_secret_ sb_publishable_", URLSAFE, 24),
     _row("Tailscale", "tskey-", URLSAFE, 16),
     _row("Together, Hetzner, Pexels", "tgp_v1_", URLSAFE, 24),

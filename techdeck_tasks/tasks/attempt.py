@@ -34,6 +34,7 @@ from techdeck_tasks.tasks.disclosure import disclosable
 from techdeck_tasks.tasks.guard import Shut, breaker_of, report_failure
 from techdeck_tasks.tasks.letters import LetterKind
 from techdeck_tasks.tasks.standin import primary_error, replace_with
+from techdeck_tasks.tasks.visibility import longest_wait_s
 
 if TYPE_CHECKING:
     from celery.canvas import Signature
@@ -145,7 +146,8 @@ class Attempt:
         policy = task.effective_policy
         wait_s = max((error.retry_at - now).total_seconds() if error.retry_at else 0.0, _SHORTEST_PARKING_S)
         # Spread, and only towards later: those who parked together must not come back together.
-        wait_s = min(wait_s * (1 + services.rng.uniform(0.0, _PARKING_SPREAD)), policy.retry_after_cap_s)
+        wait_s *= 1 + services.rng.uniform(0.0, _PARKING_SPREAD)
+        wait_s = min(wait_s, policy.retry_after_cap_s, longest_wait_s(task.app))
         if policy.budget_s is not None and task.elapsed_s(request) + wait_s > policy.budget_s:
             return
         parked = int((request.headers or {}).get(PARKED_HEADER) or 0)

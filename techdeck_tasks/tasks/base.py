@@ -71,6 +71,8 @@ class TechDeckTask(Task):  # type: ignore[misc]  # celery ships no types
     recovery: ClassVar[str | None] = None
     dead_letters: ClassVar[bool] = True
 
+    worker_pool: Any = None
+
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
         # Celery turns task options into class attributes, and `retry` is a method of Task.
@@ -98,7 +100,7 @@ class TechDeckTask(Task):  # type: ignore[misc]  # celery ships no types
     def on_given_up(self, error: TechDeckError, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> None:
         """Take note that the task failed for good.
 
-        Where its child was killed this runs in the worker's main process, beside its event loop.
+        Where its process was killed this runs in another one of the same worker.
         """
 
     # -- one attempt --------------------------------------------------------------------------------
@@ -285,6 +287,7 @@ class TechDeckTask(Task):  # type: ignore[misc]  # celery ships no types
             SettingsError: as `on_bound`.
         """
         refuse_long_countdowns(self.name, self.effective_policy, app)
+        self.worker_pool = consumer.pool
         return super().start_strategy(app, consumer, **kwargs)
 
     def apply_async(self, *args: Any, **kwargs: Any) -> Any:

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import logging
-from concurrent.futures import ThreadPoolExecutor
-from functools import cached_property, lru_cache
+from functools import cached_property
 from typing import Any, cast
 
 from billiard.einfo import ExceptionInfo, ExceptionWithTraceback
-from celery import signals
+from celery import current_app, signals
+from celery.app.task import Context
 from celery.exceptions import Ignore, Reject, Retry, Terminated, TimeLimitExceeded, WorkerLostError
 from celery.worker import state
 from celery.worker.request import Request
@@ -32,10 +32,8 @@ it tells of it."""
 _ENDS = (*_RETRIED, TimeLimitExceeded, Terminated)
 
 
-@lru_cache(maxsize=1)
-def _executor() -> ThreadPoolExecutor:
-    # What follows a kill talks to Redis and PostgreSQL; the main process must go on reading messages.
-    return ThreadPoolExecutor(max_workers=1, thread_name_prefix="lost-children")
+REPORT_LIMIT_S = 300
+"""Whatever hangs in an application's hook does not keep one of the worker's processes for ever."""
 
 
 class TechDeckRequest(Request):  # type: ignore[misc]  # celery ships no types
@@ -68,7 +66,7 @@ class TechDeckRequest(Request):  # type: ignore[misc]  # celery ships no types
             super().on_failure(exc_info, send_failed_event=send_failed_event, return_ok=return_ok)
         if not self._audited and not (isinstance(error, _RETRIED) and self._succeeded):
             self._audited = True
-            _executor().submit(self._audit, told, delay_s)
+            self._report(told, delay_s)
 
     def _told(self, error: BaseException) -> TechDeckError:
         if not isinstance(error, _ENDS):
@@ -120,24 +118,27 @@ class TechDeckRequest(Request):  # type: ignore[misc]  # celery ships no types
         # The child was lost after its result was stored: the task is done.
         return bool(super()._success_was_stored())
 
-    def _audit(self, told: TechDeckError, delay_s: float | None) -> None:
-        task, context = cast("TechDeckTask", self.task), self._context
-        args, kwargs = tuple(self.args), self.kwargs
-        # For the application's hooks, which read self.request.
-        task.request_stack.push(context)
-        try:
-            outcome = Outcome.FAILED if delay_s is None else Outcome.RETRY
-            task.services.handler.handle(told, task.full_context(args, kwargs, context), outcome=outcome)
-            if delay_s is None:
-                task.tell_given_up(told, args, kwargs)
-            else:
-                task.tell_retry_scheduled(told, context.retries, delay_s, args, kwargs)
-        except Exception as trouble:  # noqa: BLE001 - nobody is left who could be told
-            logger.critical(
-                "the loss of %s[%s] could not be audited: %s", self.name, self.id, type(trouble).__name__
-            )
-        finally:
-            task.request_stack.pop()
+    def _report(self, told: TechDeckError, delay_s: float | None) -> None:
+        """Audit in a process of the pool: what follows a kill talks to Redis and PostgreSQL.
+
+        Here it would hold up all messages; in a thread of this process, the child that is forked in place of
+        the lost one would inherit the locks which that thread holds, and hang.
+        """
+        told_to = (self._type, dict(self._request_dict), told, delay_s)
+        sent = cast("TechDeckTask", self.task).worker_pool.apply_async(
+            report_loss,
+            told_to,
+            callback=_reported,
+            error_callback=self._not_reported,
+            timeout=REPORT_LIMIT_S,
+        )
+        if sent is None:
+            # The pool is being closed, and nothing else waits for this process.
+            report_loss(*told_to)
+
+    def _not_reported(self, exc_info: Any) -> None:
+        trouble = type(_bare(exc_info)).__name__
+        logger.critical("the loss of %s[%s] could not be audited: %s", self.name, self.id, trouble)
 
     # -- what monitors see --------------------------------------------------------------------------
 
@@ -148,6 +149,35 @@ class TechDeckRequest(Request):  # type: ignore[misc]  # celery ships no types
     def send_event(self, type: str, **fields: Any) -> None:  # noqa: A002 - Celery's parameter
         """Send a monitoring event."""
         super().send_event(type, **mask_event(fields))
+
+
+def report_loss(task_name: str, request: dict[str, Any], told: TechDeckError, delay_s: float | None) -> None:
+    """Audit the end of a child, and tell the task's hooks.
+
+    Args:
+        task_name: the task it ran.
+        request: the task's request.
+        told: what happened.
+        delay_s: the seconds until the next attempt; None where there is none.
+    """
+    task: TechDeckTask = current_app.tasks[task_name]
+    context = Context(request)
+    args, kwargs = tuple(context.args or ()), context.kwargs or {}
+    # For the application's hooks, which read self.request.
+    task.request_stack.push(context)
+    try:
+        outcome = Outcome.FAILED if delay_s is None else Outcome.RETRY
+        task.services.handler.handle(told, task.full_context(args, kwargs, context), outcome=outcome)
+        if delay_s is None:
+            task.tell_given_up(told, args, kwargs)
+        else:
+            task.tell_retry_scheduled(told, context.retries, delay_s, args, kwargs)
+    finally:
+        task.request_stack.pop()
+
+
+def _reported(result: Any) -> None:
+    """Take note; Celery's pools call it always."""
 
 
 def _bare(exc_info: Any) -> BaseException:

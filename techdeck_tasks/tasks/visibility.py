@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING
 
 from techdeck_tasks.resilience.backoff import RetryPolicy
@@ -11,6 +12,9 @@ if TYPE_CHECKING:
     from celery import Celery
 
 KOMBU_DEFAULT_S = 3600
+_SHARE = 0.5
+"""A waiting message is safe for so much of the visibility timeout; the run comes on top."""
+
 _REDIS_SCHEMES = ("redis", "rediss", "sentinel")
 
 
@@ -29,6 +33,12 @@ def refuse_long_countdowns(task_name: str, policy: RetryPolicy, app: Celery) -> 
             f"broker's visibility_timeout of {timeout_s:g} s, after which Redis runs the task twice; lower "
             "cap_s, retry_after_cap_s or budget_s, or raise TECHDECK_VISIBILITY_TIMEOUT_SECONDS"
         )
+
+
+def longest_wait_s(app: Celery) -> float:
+    """Return the longest countdown in seconds that `app`'s broker keeps to; infinite where it knows no limit."""
+    timeout_s = _visibility_timeout_s(app)
+    return math.inf if timeout_s is None else timeout_s * _SHARE
 
 
 def _visibility_timeout_s(app: Celery) -> float | None:

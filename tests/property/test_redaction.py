@@ -15,8 +15,8 @@ from techdeck_tasks.redaction.rule import Subject
 
 # Fragments that rules react to, so that random texts reach them.
 FRAGMENTS = (
-    "password", "token", "key", "secret", "=", ": ", " ", '"', "'", "\\", "\n", "[REDACTED]", "[parameters: ", "(", ")",
-    "[", "]", "{", "}", "<", ">", "Authorization: ", "Bearer ", "-----BEGIN X-----", "-----END X-----",
+    "password", "token", "key", "secret", "=", ": ", " ", '"', "'", "\\", "\n", "[REDACTED]", "[parameters: ", "(",
+    ")", "[", "]", "{", "}", "<", ">", "Authorization: ", "Bearer ", "-----BEGIN X-----", "-----END X-----",
     "://", "@", "a", "b1", "AKIA", "1", "2024-01-01", "078-05-1120", "eyJ", ".", "/", "%3D", "%22",
     "Cookie: ", "input_value=", "DETAIL: Key (a)=(", "--token", "-u ", "\ud800", "İ", "0x", "$2b$", "::",
     "+1", "KeyError: ", "...", "patient name",
@@ -31,8 +31,8 @@ WRAPPERS = (
     "password={}", "token: {}", '{{"api_key": "{}"}}', "{{'client_secret': '{}'}}", "https://u:{}@host/x",
     "https://host/x?access_token={}&page=2", "Authorization: Bearer {}", "Cookie: id={}", "--token {}",
     "curl -u u:{} x", "<password>{}</password>", "DETAIL:  Failing row contains (1, {}).",
-    "[parameters: ('{}',)]", "export X_SECRET={}",
-    "[type=x, input_value='{}', input_type=str]", "Incorrect API key provided: {}.", 'set("AUTH_TOKEN", "{}")',
+    "[parameters: ('{}',)]", "export X_SECRET={}", "[type=x, input_value='{}', input_type=str]",
+    "Incorrect API key provided: {}.", 'set("AUTH_TOKEN", "{}")',
 )  # fmt: skip
 surroundings = st.text(string.ascii_letters + " ,;\n", max_size=40)
 scalars = st.none() | st.booleans() | st.integers() | st.floats() | texts | st.binary(max_size=40)

@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from datetime import timedelta
 from typing import Any
 
+import protected_tasks
 import redis
 from celery import Celery, Task
 from celery.exceptions import Ignore, Reject
@@ -60,6 +61,7 @@ class SampleTask(TechDeckTask):
     """Notes in Redis what its hooks were told."""
 
     abstract = True
+    breaker = False
 
     def on_retry_scheduled(
         self,
@@ -92,6 +94,7 @@ def make_app() -> Celery:
     app.conf.task_create_missing_queues = True
     app.conf.task_default_queue = "sample"
     register(app)
+    protected_tasks.register(app)
     return app
 
 

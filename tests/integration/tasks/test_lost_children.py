@@ -22,11 +22,8 @@ def test_a_killed_child_is_retried_by_count_and_given_up_once(sample: Sample, wo
     assert "WorkerLostError" in type(error).__name__
     wait_until(lambda: len(sample.hooks(task_id)) == 2, "retried and given up")
     assert sample.audited(task_id) == [(0, "retry", "WORKER_LOST"), (1, "failed", "WORKER_LOST")]
-    # In the main process: there is no child any more.
-    assert sample.hooks(task_id) == [
-        f"retry 0 WORKER_LOST {worker.process.pid}",
-        f"given up WORKER_LOST {worker.process.pid}",
-    ]
+    # In a process of the pool: the main one must go on reading messages.
+    assert str(worker.process.pid) not in str(sample.hooks(task_id))
 
 
 def test_a_child_that_was_killed_once_ends_well_at_the_second_attempt(sample: Sample) -> None:

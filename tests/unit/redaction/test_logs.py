@@ -121,10 +121,10 @@ def test_structlog_events_are_redacted() -> None:
     try:
         fail(ValueError(f"password={SECRET}"))
     except ValueError:
-        log.exception("cannot reach " + URL, password=SECRET, rows=3, context={"token": SECRET})
+        log.exception("failed", url=URL, password=SECRET, rows=3, context={"token": SECRET})
     event = json.loads(stream.getvalue())
     assert SECRET not in stream.getvalue()
-    assert event["event"] == f"cannot reach postgres://app:{REDACTED}@db/audit"
+    assert event["url"] == f"postgres://app:{REDACTED}@db/audit"
     assert (event["password"], event["rows"], event["level"]) == (REDACTED, 3, "error")
     assert event["exception"].endswith(f"ValueError: password={REDACTED}")
 

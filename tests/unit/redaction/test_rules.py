@@ -75,7 +75,7 @@ def test_the_seven_patterns_of_the_specification_are_covered(text: str) -> None:
         "ModuleNotFoundError: No module named 'nope'",
         "TypeError: unsupported operand type(s) for +: 'int' and 'str'",
         "UnicodeDecodeError: 'utf-16-le' codec can't decode byte 0x00 in position 2: truncated data",
-        "[2024-01-30 05:43:41,755: INFO/MainProcess] Task pipeline.load[45422346-1572-4e69-ad7e-77a488cbf2ee] ",
+        "[2024-01-30 05:43:41,755: INFO/MainProcess] Task load[45422346-1572-4e69-ad7e-77a488cbf2ee]",
         "2024-06-23T16:53:24.036035220Z app[worker.2]: Hard time limit (300s) exceeded",
         "ConnectionError: Error 111 connecting to 127.0.0.1:6379. Connection refused.",
         'File "/srv/app/.venv/lib/python3.11/site-packages/celery/app/trace.py", line 453, in trace_task',

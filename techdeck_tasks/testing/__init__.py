@@ -1,0 +1,1 @@
+"""What a test suite needs instead of servers."""
