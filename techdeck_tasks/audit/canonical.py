@@ -17,6 +17,7 @@ import uuid
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, fields
 from datetime import UTC, datetime, timedelta
+from operator import attrgetter
 from typing import Any, NamedTuple
 
 from techdeck_tasks.audit.event import time_of
@@ -31,7 +32,6 @@ MAX_INDEX_BYTES = 64
 
 _HEAD = struct.Struct(">4sBB")
 _COLUMN = struct.Struct(">HI")
-_LENGTH = struct.Struct(">I")
 _INT64 = struct.Struct(">q")
 _INT32 = struct.Struct(">i")
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
@@ -143,16 +143,33 @@ _CODES = tuple(ordinal << 8 | kind.tag for ordinal, _, kind in _COLUMNS)
 _BY_CODE = {code: (name, kind.unpack) for code, (_, name, kind) in zip(_CODES, _COLUMNS, strict=True)}
 COLUMN_NAMES = tuple(name for _, name, _ in _COLUMNS)
 assert set(COLUMN_NAMES) == {field.name for field in fields(AuditRecord)}
-_PACKERS = tuple((name, kind.pack) for _, name, kind in _COLUMNS)
-# The six bytes before a column's value, ready made for lengths below 256: most columns are short.
-_PREFIXES = tuple(tuple(_COLUMN.pack(code, length) for length in range(256)) for code in _CODES)
+_PACKERS = tuple(kind.pack for _, _, kind in _COLUMNS)
+column_values: Callable[[AuditRecord], tuple[Any, ...]] = attrgetter(*COLUMN_NAMES)
+"""Returns a record's values in the order of `COLUMN_NAMES`."""
+
+
+class _Prefixes(dict[int, bytes]):
+    """The six bytes before a column's value, by its length; ready made where it is short, as most are."""
+
+    def __init__(self, code: int) -> None:
+        super().__init__((length, _COLUMN.pack(code, length)) for length in range(256))
+        self._code = code
+
+    def __missing__(self, length: int) -> bytes:
+        return _COLUMN.pack(self._code, length)
+
+
+_PREFIXES = tuple(map(_Prefixes, _CODES))
 _HEADS = tuple(_HEAD.pack(MAGIC, VERSION, count) for count in range(len(_COLUMNS) + 1))
 
 
 def encode(record: AuditRecord) -> bytes:
     """Return the canonical bytes of `record`."""
-    values = ((getattr(record, name), pack) for name, pack in _PACKERS)
-    return encode_packed(None if value is None else pack(value) for value, pack in values)
+    packed = [
+        None if value is None else pack(value)
+        for pack, value in zip(_PACKERS, column_values(record), strict=True)
+    ]
+    return encode_packed(packed)
 
 
 def encode_packed(columns: Iterable[bytes | None]) -> bytes:
@@ -162,13 +179,11 @@ def encode_packed(columns: Iterable[bytes | None]) -> bytes:
         columns: one for each of `COLUMN_NAMES`, in that order, as PostgreSQL's binary format has them.
     """
     parts = [b""]
+    add = parts.append
     for prefixes, raw in zip(_PREFIXES, columns, strict=True):
         if raw is not None:
-            length = len(raw)
-            parts.append(
-                prefixes[length] if length < len(prefixes) else prefixes[0][:2] + _LENGTH.pack(length)
-            )
-            parts.append(raw)
+            add(prefixes[len(raw)])
+            add(raw)
     parts[0] = _HEADS[len(parts) // 2]
     return b"".join(parts)
 

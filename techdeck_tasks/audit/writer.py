@@ -6,7 +6,6 @@ import uuid
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date, datetime, timedelta
-from operator import attrgetter
 from typing import Any, NamedTuple
 
 from sqlalchemy import (
@@ -25,7 +24,7 @@ from sqlalchemy.exc import DBAPIError
 from sqlalchemy.types import TypeEngine
 
 from techdeck_tasks.audit.bulk import bulk_copy
-from techdeck_tasks.audit.canonical import COLUMN_NAMES
+from techdeck_tasks.audit.canonical import COLUMN_NAMES, column_values
 from techdeck_tasks.audit.chain import Head
 from techdeck_tasks.audit.models import AuditDataKey, AuditEventRow, AuditWriterHead
 from techdeck_tasks.audit.sealing import SealedDataKey, SealedEvent
@@ -46,7 +45,6 @@ _ROW_COLUMNS = (
     "prev_hash",
     "row_hash",
 )
-_VALUES = attrgetter(*COLUMN_NAMES)
 _COPY = f"COPY audit_event ({', '.join(_ROW_COLUMNS)}) FROM STDIN (FORMAT BINARY)"
 _PG_TYPES: dict[type[TypeEngine[Any]], str] = {
     DateTime: "timestamptz",
@@ -208,7 +206,7 @@ class AuditWriter:
             for event, occurred_at, digest in items:
                 previous, head = head, head.next(digest, now)
                 place = (digest, head.writer_id, head.seq, previous.row_hash, head.row_hash)
-                copy.write_row((occurred_at, now, *_VALUES(event.record), *place))
+                copy.write_row((occurred_at, now, *column_values(event.record), *place))
         advanced = {"writer_id": head.writer_id, "seq": head.seq, "row_hash": head.row_hash, "now": now}
         connection.execute(_ADVANCE_HEAD, advanced)
 

@@ -152,7 +152,7 @@ class _Candidate:
         # "key: 8a08..." is an identifier where nothing says whose key it is.
         if self.prefix in {"", "."} and not self.joint["quote"] and _is_identifier(self.value):
             return False
-        # In <add key="ClearTextPassword" value="..."> the first value is itself a label.
+        # In <add key="LedgerPassword" value="..."> the first value is itself a label.
         is_label = _NAME.fullmatch(self.value) and _LABEL_INSIDE.search(self.value.lower())
         return not is_label and shapes.looks_assigned(self.value)
 
@@ -201,8 +201,8 @@ LABELLED = Rule(
     find=find_labelled,
     leaks=(
         "password=«hunter2»",
-        "password:«crickets»",
-        "user root\npassword «crickets»",
+        "password:«mongoose»",
+        "user root\npassword «mongoose»",
         'api_key = "«q9w8e7r6t5»"',
         "{'db_password': '«one two three»', 'db': 'audit'}",
         r"payload {\"client_secret\": \"«abc-def-ghi»\"} refused",
@@ -210,7 +210,7 @@ LABELLED = Rule(
         "credentials «ab12cd34ef56» do not exist in our records",
         'System.setProperty("SERVICE_TOKEN", "«9f8e7d6c5b4a3f2e»")',
         "<password>«tr0ub4dor»</password>",
-        '<add key="Password" value="«Cleartext»" />',
+        '<add key="Password" value="«Mongoose»" />',
         "deploy --password «horse» --region eu",
         "export GRAPH_SECRET=«blue42»",
         "callback?state=1&access_token=«ya77ab99»&page=2",
@@ -224,18 +224,18 @@ LABELLED = Rule(
         "password must be at least 8 characters",
         "unexpected token '<' in JSON at position 0",
         "secret not found",
-        "429 Too Many Requests: token bucket exhausted, retry after 30 seconds",
+        "token bucket is empty, slow down",
         "max_tokens=4096 exceeded",
-        "KeyError: 'DATABASE_PASSWORD'",
+        "KeyError: 'LEDGER_PASSWORD'",
         "invalid token: unexpected end of file",
         "password = None",
         "token=${SERVICE_TOKEN}",
         "{'password': ['This field is required.']}",
         "password_policy=strict",
         "password is required",
-        "bypass=true, compass: north, key 8a08f4b52efaa2014867874031e0f420f142f6b5",
-        'null value in column "token" of relation "tokens" violates not-null constraint',
-        "duplicate primary key: 9b1deb4d-3b7d-4bad-9bdd-2b0d7b3dcb6d",
+        "bypass=true, compass: north, key 3f1c9a7be04d52861e7fb09c4d8a6235e1907bfc",
+        'column "token" of table "grants" may not be null',
+        "duplicate primary key: 5f0c2a77-19e4-4c1b-8d3a-6b7e9f015c42",
         "option --access-token requires a value",
     ),
 )

@@ -125,7 +125,7 @@ PARTICULAR_RULES: tuple[Rule, ...] = (
             '{"member_id": "«XK-55120»"}',
             "account number «4471 2290» closed",
             "driver's licence no. «D450-7891»",
-            "my travel document is «A12803456»",
+            "my travel document is «K40217739»",
             "device serial «SN-889-201»",
         ),
         benign=(
@@ -148,7 +148,7 @@ PARTICULAR_RULES: tuple[Rule, ...] = (
         ),
         words=("number", "license", "licence", "document", "passport", "card"),
         digits=3,
-        leaks=("The number is «11A 12345».",),
+        leaks=("The number is «27C 40931».",),
         benign=("the number is 5", "line number is 120"),
     ),
     Rule(
@@ -166,9 +166,9 @@ PARTICULAR_RULES: tuple[Rule, ...] = (
             "Today is «2021-03-04T05:06:07Z», or not",
         ),
         benign=(
-            "2020-06-23T16:53:24Z app[worker.2]: failed",
+            "2023-08-02T06:11:54Z intake[worker.7]: failed",
             "service 12 failed",
-            'date/time field value out of range: "2024-02-31"',
+            'no such day: "2023-04-31"',
             "procedure 17 not found",
         ),
     ),

@@ -147,7 +147,7 @@ STRUCTURE_RULES: tuple[Rule, ...] = (
         words=("input",),
         leaks=("[type=int_type, input_value=«'Mia Kay'», input_type=str]",),
         benign=(
-            "[type=missing, input_value={}, input_type=dict]",
+            "[type=too_short, input_value=[], input_type=list]",
             "[type=int_parsing, input_value='old', input_type=str]",
         ),
     ),
@@ -178,7 +178,7 @@ STRUCTURE_RULES: tuple[Rule, ...] = (
         reason="KeyError prints the key: a name explains the error, a random or numeric key is data.",
         find=between(r"\bkeyerror(?::\ |\()['\"]", r"['\"]", _is_lookup_data),
         words=("keyerror",),
-        leaks=("KeyError: '«12345678-ABCD-ABCD-ABCD-1234567890AB»'",),
-        benign=("KeyError: 'DATABASE_PASSWORD'", "KeyError: 'row_17'"),
+        leaks=("KeyError: '«7F3A9C21-4E0B-4D57-9A1C-0B6E55D3F812»'",),
+        benign=("KeyError: 'LEDGER_PASSWORD'", "KeyError: 'row_17'"),
     ),
 )

@@ -270,7 +270,7 @@ class TechDeckTask(Task):  # type: ignore[misc]  # celery ships no types
     def on_failure(
         self, exc: Exception, task_id: str, args: tuple[Any, ...], kwargs: Mapping[str, Any], einfo: Any
     ) -> None:
-        """Audit what failed after the body had returned: a result, or a next task, not to be sent."""
+        """Audit what failed after the body had returned: a result or a next task not to be sent."""
         super().on_failure(exc, task_id, args, kwargs, einfo)
         request = self.request
         if request.id != task_id or request.get(TOLD):

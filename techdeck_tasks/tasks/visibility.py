@@ -36,7 +36,7 @@ def refuse_long_countdowns(task_name: str, policy: RetryPolicy, app: Celery) -> 
 
 
 def longest_wait_s(app: Celery) -> float:
-    """Return the longest countdown in seconds that `app`'s broker keeps to; infinite where it knows no limit."""
+    """Return the longest countdown in seconds that `app`'s broker keeps to; infinite without a limit."""
     timeout_s = _visibility_timeout_s(app)
     return math.inf if timeout_s is None else timeout_s * _SHARE
 

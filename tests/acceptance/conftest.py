@@ -33,9 +33,7 @@ class Techdeck(Protocol):
 def techdeck_in(folder: Path) -> Techdeck:
     """Return the command, run in `folder`."""
 
-    def run(
-        *arguments: str, timeout_s: float = 60, **environment: str
-    ) -> subprocess.CompletedProcess[str]:
+    def run(*arguments: str, timeout_s: float = 60, **environment: str) -> subprocess.CompletedProcess[str]:
         return subprocess.run(
             [sys.executable, "-m", "techdeck_tasks", *arguments],
             cwd=folder,

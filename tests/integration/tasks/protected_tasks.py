@@ -19,7 +19,10 @@ from techdeck_tasks.tasks.base import TechDeckTask
 
 ONCE = RetryPolicy(max_retries=0)
 TWICE = RetryPolicy(max_retries=1, delay_s=0.1, jitter=Jitter.NONE, cap_s=1, retry_after_cap_s=3, budget_s=30)
-QUICK_BREAKER = BreakerConfig(failure_threshold=2, success_threshold=1, open_s=0.6, open_growth=1, lease_s=30)
+# No snapshot: each of the worker's children must know at once what another one has seen.
+QUICK_BREAKER = BreakerConfig(
+    failure_threshold=2, success_threshold=1, open_s=0.6, open_growth=1, snapshot_s=0
+)
 UP = "test:up:"
 
 

@@ -60,12 +60,12 @@ NOTATIONS = (
 )  # fmt: skip
 SENTENCES = (
     "KeyError: '{s}'",
-    "401 Unauthorized for url: https://api.test/v1/datasets?api_key={s}&page=2",
-    "{{'error': {{'message': 'Incorrect API key provided: {s}.', 'type': 'invalid_request_error'}}}}",
+    "403 for https://api.test/v2/rows?api_key={s}&page=2",
+    "{{'fault': {{'text': 'Wrong API key given: {s}.', 'kind': 'refused'}}}}",
     "Illegal header value b'Bearer {s} '",
     "when calling PutObject: credentials {s} do not exist in our records",
-    "raised unexpected: ClientError(\"headers={{'Authorization': 'Bearer {s}', 'Accept': '*/*'}}\")",
-    '{{"exc_type": "ValueError", "exc_message": ["bad credential {s}"]}}',
+    "raised CallError(\"headers={{'Authorization': 'Bearer {s}', 'Accept': '*/*'}}\")",
+    '{{"exc_type": "OSError", "exc_message": ["stale credential {s}"]}}',
     "curl -H 'X-Api-Key: {s}' https://api.test",
     "redis://:{s}@cache:6379/0",
     "DETAIL:  Failing row contains (1, {s}).",
@@ -73,8 +73,8 @@ SENTENCES = (
     "Cookie: session={s}; theme=dark",
 )
 BARE = (
-    "{s}", "bad value {s} seen", "ValueError: could not parse value '{s}' in column 'contact'",
-    '{{"error": "schema mismatch", "row": {{"note": "{s}"}}}}', "call({s})", "<v>{s}</v>", "log: {s}.",
+    "{s}", "bad value {s} seen", "ValueError: cannot read '{s}' as a number",
+    '{{"problem": "odd row", "row": {{"remark": "{s}"}}}}', "call({s})", "<v>{s}</v>", "log: {s}.",
 )  # fmt: skip
 
 
@@ -105,7 +105,7 @@ def test_a_random_string_without_a_name_is_found() -> None:
 
 
 @pytest.mark.parametrize(
-    "password", ["hunter2", "crickets", "Passw0rd!", "p,a;ss", "tr0ub4dor&3", "correct-horse"]
+    "password", ["hunter2", "mongoose", "Passw0rd!", "h,e;nry", "tr0ub4dor&3", "correct-horse"]
 )
 @pytest.mark.parametrize(
     "text",
