@@ -1,7 +1,7 @@
-"""What the audit log costs: stream to committed rows next to raw COPY and executemany of the same rows, and verify.
+"""What the audit log costs: stream to committed rows, next to raw COPY and executemany of them; and verify.
 
-All on the same embedded servers in the same run, into the same table with the same indexes; the servers do not
-sync to disk. Raw COPY and executemany write finished rows in transactions of the same size, without ids,
+All on the same embedded servers in the same run, into the same table with the same indexes; the servers do
+not sync to disk. Raw COPY and executemany write finished rows in transactions of the same size, without ids,
 chains, heads or acknowledgements.
 
 Run: python -m benchmarks audit
@@ -27,7 +27,7 @@ from techdeck_tasks.audit.drain import Drain
 from techdeck_tasks.audit.event import AuditEvent, EventType
 from techdeck_tasks.audit.models import AuditEventRow
 from techdeck_tasks.audit.sealing import Sealer
-from techdeck_tasks.audit.stream import STREAM, AuditStream, Entry
+from techdeck_tasks.audit.stream import STREAM, AuditStream, pack, send
 from techdeck_tasks.audit.verify import verify
 from techdeck_tasks.audit.writer import AuditWriter
 from techdeck_tasks.clock import SystemClock
@@ -59,12 +59,12 @@ def main() -> None:
     ):
         sealer = _sealer(Path(folder))
         began = time.perf_counter()
-        entries = [Entry.of(sealer.seal(_event(number))) for number in range(EVENTS)]
+        payloads = [pack(sealer.seal(_event(number))) for number in range(EVENTS)]
         _show("seal, one producer", EVENTS, time.perf_counter() - began)
         rates = {}
         for workers in (1, 2):
             with _database(urls.database_url, f"drained_{workers}") as engine:
-                seconds = _drained(engine, client, entries, workers)
+                seconds = _drained(engine, client, payloads, workers)
                 rates[workers] = _show(f"stream to committed, {workers} worker(s)", EVENTS, seconds)
                 if workers == 1:
                     rows = _rows(engine)
@@ -129,11 +129,8 @@ def _database(url: str, name: str) -> Iterator[Engine]:
     engine.dispose()
 
 
-def _drained(engine: Engine, client: redis.Redis, entries: Sequence[Entry], workers: int) -> float:
-    with client.pipeline(transaction=False) as pipe:
-        for entry in entries:
-            pipe.xadd(STREAM, entry.fields())
-        pipe.execute()
+def _drained(engine: Engine, client: redis.Redis, payloads: Sequence[bytes], workers: int) -> float:
+    send(client, payloads)
     engine.dispose()
     began = time.perf_counter()
     children = [_fork_worker(engine, client, f"audit@{number}") for number in range(workers)]

@@ -40,6 +40,10 @@ def celery_settings(settings: Settings) -> dict[str, Any]:
     }
 
 
+_BRIEF = {"max_retries": 3, "interval_start": 0, "interval_step": 0.2, "interval_max": 1}
+"""Tries of a client that waits for an answer; seconds."""
+
+
 def _servers(settings: Settings) -> dict[str, Any]:
     return {
         "broker_url": settings.effective_broker_url.get_secret_value(),
@@ -61,13 +65,9 @@ def _servers(settings: Settings) -> dict[str, Any]:
         "broker_connection_retry_on_startup": True,
         "broker_connection_max_retries": None,
         "broker_pool_acquire_timeout": 5,
-        # `.delay()` answers within seconds when the broker is away.
-        "task_publish_retry_policy": {
-            "max_retries": 3,
-            "interval_start": 0,
-            "interval_step": 0.2,
-            "interval_max": 1,
-        },
+        # `.delay()` answers within seconds when the broker is away, or the result store it subscribes to.
+        "task_publish_retry_policy": _BRIEF,
+        "result_backend_transport_options": {"retry_policy": _BRIEF},
         # A result written during an outage must not turn a success into a failure.
         "result_backend_always_retry": True,
         "result_backend_max_retries": 20,

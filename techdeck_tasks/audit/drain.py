@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from sqlalchemy.exc import DataError, IntegrityError
 
 from techdeck_tasks.audit.sealing import SealedEvent
-from techdeck_tasks.audit.stream import AuditStream, Delivery
+from techdeck_tasks.audit.stream import AuditStream, Delivery, unpack
 from techdeck_tasks.audit.writer import AuditWriter
 from techdeck_tasks.errors import ServiceUnavailableError, ValidationError
 from techdeck_tasks.storage.redis_client import REDIS_FAILURES
@@ -114,7 +114,7 @@ class Drain:
         opened: list[tuple[Delivery, SealedEvent]] = []
         for delivery in batch:
             try:
-                opened.append((delivery, delivery.entry.open()))
+                opened.append((delivery, unpack(delivery.payload)))
             except ValidationError as error:
                 self._set_aside(delivery, error.message)
         try:

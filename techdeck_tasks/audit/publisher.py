@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from functools import partial
 
 import redis
 from redis.exceptions import RedisClusterException
@@ -11,9 +11,8 @@ from redis.exceptions import RedisClusterException
 from techdeck_tasks.audit.event import AuditEvent, AuditUnavailableError
 from techdeck_tasks.audit.sealing import Sealer
 from techdeck_tasks.audit.spool import Spool
-from techdeck_tasks.audit.stream import STREAM, Entry
+from techdeck_tasks.audit.stream import pack, send
 from techdeck_tasks.clock import Clock
-from techdeck_tasks.errors import ValidationError
 from techdeck_tasks.storage.redis_client import REDIS_FAILURES
 
 logger = logging.getLogger(__name__)
@@ -47,17 +46,17 @@ class StreamPublisher:
         Raises:
             AuditUnavailableError: neither takes it.
         """
-        entry = Entry.of(self._sealer.seal(event))
+        payload = pack(self._sealer.seal(event))
         if self._clock.monotonic() >= self._quiet_until:
             try:
-                self._send([entry])
+                send(self._redis, [payload])
             except REDIS_FAILURES as error:
                 self._pause(error)
             else:
                 self.replay(max_files=1)
                 return
         try:
-            self._spool.append(entry.to_bytes())
+            self._spool.append(payload)
         except OSError as error:
             raise AuditUnavailableError(
                 f"audit event {event.event_id} could be kept neither in Redis nor in the spool "
@@ -71,7 +70,7 @@ class StreamPublisher:
         """
         try:
             # Most often there is nothing: a look at the folder is all this may cost an event.
-            return 0 if self._spool.is_empty() else self._spool.drain(self._send_spooled, max_files)
+            return 0 if self._spool.is_empty() else self._spool.drain(partial(send, self._redis), max_files)
         except (redis.RedisError, RedisClusterException) as error:
             self._pause(error)
         except OSError as error:
@@ -81,21 +80,3 @@ class StreamPublisher:
     def _pause(self, error: Exception) -> None:
         self._quiet_until = self._clock.monotonic() + COOLDOWN_S
         logger.warning("audit stream unavailable (%s); events go to the spool", type(error).__name__)
-
-    def _send_spooled(self, payloads: Sequence[bytes]) -> None:
-        self._send([_entry_of(payload) for payload in payloads])
-
-    def _send(self, entries: Sequence[Entry]) -> None:
-        # No transaction: what is sent twice is written once, and nobody waits for a whole file.
-        with self._redis.pipeline(transaction=False) as pipe:
-            for entry in entries:
-                pipe.xadd(STREAM, entry.fields())
-            pipe.execute()
-
-
-def _entry_of(payload: bytes) -> Entry:
-    try:
-        return Entry.from_bytes(payload)
-    except ValidationError:
-        # Another version's: the audit worker quarantines what it cannot read, and nothing is lost.
-        return Entry(payload, b"", b"")

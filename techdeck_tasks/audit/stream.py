@@ -7,9 +7,9 @@ deleted only after PostgreSQL has committed its row.
 from __future__ import annotations
 
 import struct
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Self
+from typing import Any
 
 import redis
 
@@ -25,81 +25,56 @@ QUARANTINE = "{td:audit}:quarantine"
 
 MAX_SEALED_KEY_BYTES = 4096
 
+_PAYLOAD = b"e"
 _LENGTHS = struct.Struct(">III")
 
 
-@dataclass(frozen=True, slots=True)
-class Entry:
-    """A sealed event on its way.
+def pack(event: SealedEvent) -> bytes:
+    """Return a sealed event as stream and spool carry it.
 
-    Attributes:
-        record: canonical bytes of the record.
-        recipient_id: whose private key opens `sealed_key`.
-        sealed_key: the data key; every entry carries it, so that none depends on another's arrival.
+    ``lengths of the three parts, u32 each | record | recipient id | sealed data key``. Every payload carries
+    its data key, so that none depends on another's arrival.
     """
+    parts = (event.encoded, event.data_key.recipient_id.encode(), event.data_key.sealed_key)
+    return _LENGTHS.pack(*map(len, parts)) + b"".join(parts)
 
-    record: bytes
-    recipient_id: bytes
-    sealed_key: bytes
 
-    @classmethod
-    def of(cls, event: SealedEvent) -> Self:
-        """Return the entry of a sealed event."""
-        return cls(event.encoded, event.data_key.recipient_id.encode(), event.data_key.sealed_key)
+def unpack(payload: bytes) -> SealedEvent:
+    """Return the sealed event of a payload.
 
-    @classmethod
-    def from_fields(cls, fields: Mapping[bytes, bytes]) -> Self:
-        """Return the entry of a stream's fields."""
-        return cls(fields.get(b"r", b""), fields.get(b"p", b""), fields.get(b"k", b""))
+    Raises:
+        ValidationError: it is malformed.
+    """
+    start = _LENGTHS.size
+    first, second, third = _LENGTHS.unpack(payload[:start]) if len(payload) >= start else (0, 0, 0)
+    middle, end = start + first, start + first + second
+    if len(payload) != end + third:
+        raise ValidationError("audit payload is malformed", field="payload")
+    recipient = payload[middle:end].decode("ascii", "replace")
+    if not (recipient.isascii() and recipient.isprintable() and 0 < second <= MAX_KEY_ID_BYTES):
+        raise ValidationError("audit payload names no recipient key", field="recipient_id")
+    if not 0 < third <= MAX_SEALED_KEY_BYTES:
+        raise ValidationError("audit payload carries no data key", field="sealed_key")
+    encoded = payload[start:middle]
+    record = decode(encoded)
+    return SealedEvent(record, encoded, SealedDataKey(record.key_id, record.tenant, recipient, payload[end:]))
 
-    def fields(self) -> dict[Any, Any]:
-        """Return the entry as a stream's fields."""
-        return {"r": self.record, "p": self.recipient_id, "k": self.sealed_key}
 
-    def to_bytes(self) -> bytes:
-        """Return the entry as one payload, for the spool."""
-        parts = (self.record, self.recipient_id, self.sealed_key)
-        return _LENGTHS.pack(*map(len, parts)) + b"".join(parts)
-
-    @classmethod
-    def from_bytes(cls, data: bytes) -> Self:
-        """Return the entry of a spool's payload.
-
-        Raises:
-            ValidationError: it is none.
-        """
-        start = _LENGTHS.size
-        first, second, third = _LENGTHS.unpack(data[:start]) if len(data) >= start else (0, 0, 0)
-        if len(data) != start + first + second + third:
-            raise ValidationError("spooled audit entry is malformed", field="spool")
-        middle, end = start + first, start + first + second
-        return cls(data[start:middle], data[middle:end], data[end : end + third])
-
-    def open(self) -> SealedEvent:
-        """Return the sealed event.
-
-        Raises:
-            ValidationError: the entry is malformed.
-        """
-        record = decode(self.record)
-        recipient = self.recipient_id.decode("ascii", "replace")
-        if (
-            not (recipient.isascii() and recipient.isprintable())
-            or not 0 < len(self.recipient_id) <= MAX_KEY_ID_BYTES
-        ):
-            raise ValidationError("audit entry names no recipient key", field="recipient_id")
-        if not 0 < len(self.sealed_key) <= MAX_SEALED_KEY_BYTES:
-            raise ValidationError("audit entry carries no data key", field="sealed_key")
-        data_key = SealedDataKey(record.key_id, record.tenant, recipient, self.sealed_key)
-        return SealedEvent(record, self.record, data_key)
+def send(client: redis.Redis, payloads: Sequence[bytes]) -> None:
+    """Add payloads to the stream, in one round trip. Redis errors pass through."""
+    # No transaction: what is sent twice is written once, and nobody waits for all of them.
+    with client.pipeline(transaction=False) as pipe:
+        for payload in payloads:
+            pipe.xadd(STREAM, {_PAYLOAD: payload})
+        pipe.execute()
 
 
 @dataclass(frozen=True, slots=True)
 class Delivery:
-    """An entry as the stream delivered it; `entry_id` acknowledges it."""
+    """A payload as the stream delivered it; `entry_id` acknowledges it."""
 
     entry_id: bytes
-    entry: Entry
+    payload: bytes
 
 
 class AuditStream:
@@ -147,7 +122,7 @@ class AuditStream:
     def quarantine(self, delivery: Delivery, reason: str) -> None:
         """Set an entry aside that can never be written, with the reason, in the step that acknowledges it."""
         with self._redis.pipeline(transaction=True) as pipe:
-            pipe.xadd(QUARANTINE, {**delivery.entry.fields(), "reason": reason.encode()})
+            pipe.xadd(QUARANTINE, {_PAYLOAD: delivery.payload, "reason": reason.encode()})
             pipe.xack(STREAM, GROUP, delivery.entry_id)
             pipe.xdel(STREAM, delivery.entry_id)
             pipe.execute()
@@ -164,4 +139,4 @@ class AuditStream:
 
 def _deliveries(entries: Any) -> list[Delivery]:
     # An entry that somebody deleted comes without fields and, from Redis 6.2's XAUTOCLAIM, without its id.
-    return [Delivery(entry_id, Entry.from_fields(fields or {})) for entry_id, fields in entries if entry_id]
+    return [Delivery(entry_id, (fields or {}).get(_PAYLOAD, b"")) for entry_id, fields in entries if entry_id]

@@ -14,6 +14,13 @@ _FREE_MAIL = (
 )  # fmt: skip
 _SEPARATORS = str.maketrans("", "", " -")
 _PHONE_DIGITS = range(8, 16)  # ITU-T E.164 allows fifteen
+_EMAIL = re.compile(
+    r"""(?<![\w.%+'-]) (?<!://) (?!(?:celery|git)@)
+    [\w.%+'-]{1,64}+ @ (?:[\w-]{1,63}+\.){1,8} (?:xn--[\w-]{1,59}|[^\W\d_]{2,63}) (?!\w)""",
+    re.VERBOSE,
+)
+_AUTHORITY_END = re.compile(r"[/?#\s\"'<>]")
+_LONGEST_USERINFO = 256
 _IBAN = re.compile(r"[A-Z](?<![A-Za-z0-9].)[A-Z]\d\d[A-Z0-9 -]{11,44}+")
 
 
@@ -23,6 +30,15 @@ def _is_phone(value: str) -> bool:
 
 def _is_card(value: str) -> bool:
     return checksums.payment_card(value.translate(_SEPARATORS))
+
+
+def _find_emails(subject: Subject) -> Iterator[Span]:
+    """Yield each address; what stands before the "@" of a URL's host is no mailbox, and the host stays."""
+    text = subject.text
+    for match in _EMAIL.finditer(text):
+        scheme = text.rfind("://", max(0, match.start() - _LONGEST_USERINFO), match.start() + 1)
+        if scheme < 0 or _AUTHORITY_END.search(text, scheme + 3, match.start()):
+            yield match.span()
 
 
 def _find_ibans(subject: Subject) -> Iterator[Span]:
@@ -41,12 +57,13 @@ IDENTIFIER_RULES: tuple[Rule, ...] = (
     Rule(
         name="email",
         reason="Electronic mail addresses, 164.514(b)(2)(i)(F).",
-        find=matching(
-            r"""(?<![\w.%+'-]) (?<!://) (?!(?:celery|git)@)
-            [\w.%+'-]{1,64}+ @ (?:[\w-]{1,63}+\.){1,8} (?:xn--[\w-]{1,59}|[^\W\d_]{2,63}) (?!\w)""",
-        ),
+        find=_find_emails,
         hints=("@",),
-        leaks=("no mailbox «mia.k+x@example.org».", "to: «mia@xn--bcher-kva.example»"),
+        leaks=(
+            "no mailbox «mia.k+x@example.org».",
+            "to: «mia@xn--bcher-kva.example»",
+            "https://a.test/?to=«mia@b.test»",
+        ),
         benign=("git@github.com:org/repo", "celery@worker.example.org", "amqp://guest@rabbit.example.org"),
     ),
     Rule(

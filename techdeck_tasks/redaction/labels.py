@@ -128,7 +128,11 @@ class _Candidate:
         """Decide whether the value must go, under a name of this level."""
         joint, value = self.joint, self.value
         if level is Sensitivity.RANDOM:
-            return not joint["tag"] and (shapes.looks_random(value) or shapes.is_hash(value))
+            return (
+                not joint["tag"]
+                and " " not in value
+                and (shapes.looks_random(value) or shapes.is_hash(value))
+            )
         if joint["comma"]:
             if self.prefix.startswith("--"):
                 return not value.startswith("-")

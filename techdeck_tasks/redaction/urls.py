@@ -44,6 +44,7 @@ URL_RULES: tuple[Rule, ...] = (
             "postgres://app:«p%23ss!»@db/audit",
             "redis://:«p,a;s@s»@localhost:6379/0",
             "amqp://app:«pa/ss»@broker//",
+            "amqp://app:«guest»@broker.example.org:5672//",
             "https://«0123456789abcdef0123456789abcdef»@o1.ingest.test/2",
         ),
         benign=("ssh://git@host/repo", "http://host:8080/@scope/package", "amqp://guest@broker//"),

@@ -294,8 +294,8 @@ class TechDeckTask(Task):  # type: ignore[misc]  # celery ships no types
         """Send the task, as `celery.Task.apply_async`.
 
         Raises:
-            BrokerUnavailableError: a `ServiceUnavailableError`: the broker or the result store is away; raised
-                within seconds.
+            BrokerUnavailableError: a `ServiceUnavailableError`: the broker or the result store is away;
+                raised within seconds.
         """
         if self.app.conf.task_always_eager:
             return super().apply_async(*args, **kwargs)

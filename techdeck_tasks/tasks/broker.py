@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 import redis
+from celery.backends.asynchronous import E_RETRY_LIMIT_EXCEEDED
 from kombu.exceptions import LimitExceeded, OperationalError
 
 from techdeck_tasks.errors import ServiceUnavailableError
@@ -34,8 +35,17 @@ def outages_told(task_name: str) -> Iterator[None]:
     except BrokerUnavailableError:
         raise
     except OUTAGE as error:
-        raise BrokerUnavailableError(
-            f"task {task_name} could not be sent ({type(error).__name__}): the broker or the result store is "
-            "away; check TECHDECK_BROKER_URL and TECHDECK_RESULT_BACKEND_URL, and send it again",
-            service_name="broker",
-        ) from None
+        raise _unavailable(task_name, error) from None
+    except RuntimeError as error:
+        # So Celery says that it could not subscribe to the result.
+        if str(error) != E_RETRY_LIMIT_EXCEEDED:
+            raise
+        raise _unavailable(task_name, error) from None
+
+
+def _unavailable(task_name: str, error: Exception) -> BrokerUnavailableError:
+    return BrokerUnavailableError(
+        f"task {task_name} could not be sent ({type(error).__name__}): the broker or the result store is away; "
+        "check TECHDECK_BROKER_URL and TECHDECK_RESULT_BACKEND_URL, and send it again",
+        service_name="broker",
+    )

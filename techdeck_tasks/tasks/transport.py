@@ -17,7 +17,7 @@ MalformedHandler = Callable[[bytes, str], None]
 
 
 def is_outage(error: BaseException, connection_errors: tuple[type[BaseException], ...]) -> bool:
-    """Whether `error` is of the connection: kombu counts each KeyError among these, a malformed message's, too."""
+    """Whether `error` is of the connection; kombu counts every KeyError there, a malformed message's, too."""
     return isinstance(error, connection_errors) and not isinstance(error, KeyError)
 
 

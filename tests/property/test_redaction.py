@@ -15,8 +15,9 @@ from techdeck_tasks.redaction.rule import Subject
 
 # Fragments that rules react to, so that random texts reach them.
 FRAGMENTS = (
-    "password", "token", "key", "secret", "=", ": ", " ", '"', "'", "\\", "\n", "[REDACTED]", "[parameters: ", "(",
-    ")", "[", "]", "{", "}", "<", ">", "Authorization: ", "Bearer ", "-----BEGIN X-----", "-----END X-----",
+    "password", "token", "key", "secret", "=", ": ", " ", '"', "'", "\\", "\n", "[REDACTED]", "[parameters: ",
+    "(", ")", "[", "]", "{", "}", "<", ">", "Authorization: ", "Bearer ", "-----BEGIN X-----",
+    "-----END X-----",
     "://", "@", "a", "b1", "AKIA", "1", "2024-01-01", "078-05-1120", "eyJ", ".", "/", "%3D", "%22",
     "Cookie: ", "input_value=", "DETAIL: Key (a)=(", "--token", "-u ", "\ud800", "İ", "0x", "$2b$", "::",
     "+1", "KeyError: ", "...", "patient name",

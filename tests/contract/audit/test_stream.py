@@ -8,7 +8,7 @@ import redis
 
 from techdeck_tasks.audit.event import AuditEvent
 from techdeck_tasks.audit.sealing import Sealer
-from techdeck_tasks.audit.stream import GROUP, QUARANTINE, STREAM, AuditStream, Delivery, Entry
+from techdeck_tasks.audit.stream import GROUP, QUARANTINE, STREAM, AuditStream, Delivery, pack, send
 
 
 @pytest.fixture
@@ -19,16 +19,15 @@ def client(redis_url: str) -> Iterator[redis.Redis]:
 
 
 @pytest.fixture
-def send(
+def send_new(
     client: redis.Redis, sealer: Sealer, new_event: Callable[..., AuditEvent]
-) -> Callable[[int], list[Entry]]:
-    def send(count: int) -> list[Entry]:
-        entries = [Entry.of(sealer.seal(new_event())) for _ in range(count)]
-        for entry in entries:
-            client.xadd(STREAM, entry.fields())
-        return entries
+) -> Callable[[int], list[bytes]]:
+    def new(count: int) -> list[bytes]:
+        payloads = [pack(sealer.seal(new_event())) for _ in range(count)]
+        send(client, payloads)
+        return payloads
 
-    return send
+    return new
 
 
 @pytest.fixture
@@ -38,8 +37,8 @@ def stream(client: redis.Redis) -> AuditStream:
     return stream
 
 
-def _entries(deliveries: list[Delivery]) -> list[Entry]:
-    return [delivery.entry for delivery in deliveries]
+def _payloads(deliveries: list[Delivery]) -> list[bytes]:
+    return [delivery.payload for delivery in deliveries]
 
 
 def _pending(client: redis.Redis) -> int:
@@ -48,29 +47,29 @@ def _pending(client: redis.Redis) -> int:
 
 
 def test_entries_come_in_order_as_many_as_asked_and_once(
-    stream: AuditStream, send: Callable[[int], list[Entry]]
+    stream: AuditStream, send_new: Callable[[int], list[bytes]]
 ) -> None:
-    sent = send(5)
-    assert _entries(stream.read(3, None)) == sent[:3]
-    assert _entries(stream.read(3, 10)) == sent[3:]
+    sent = send_new(5)
+    assert _payloads(stream.read(3, None)) == sent[:3]
+    assert _payloads(stream.read(3, 10)) == sent[3:]
     assert stream.read(3, None) == []
     assert stream.read(3, 5) == []
 
 
 def test_the_group_sees_what_was_sent_before_it_was_made(
-    client: redis.Redis, send: Callable[[int], list[Entry]]
+    client: redis.Redis, send_new: Callable[[int], list[bytes]]
 ) -> None:
-    sent = send(2)
+    sent = send_new(2)
     late = AuditStream(client, "late")
     for _ in range(2):
         late.ensure_group()
-    assert _entries(late.read(10, None)) == sent
+    assert _payloads(late.read(10, None)) == sent
 
 
 def test_an_acknowledged_entry_leaves_the_stream(
-    stream: AuditStream, client: redis.Redis, send: Callable[[int], list[Entry]]
+    stream: AuditStream, client: redis.Redis, send_new: Callable[[int], list[bytes]]
 ) -> None:
-    send(3)
+    send_new(3)
     read = stream.read(10, None)
     stream.acknowledge(read[:2])
     stream.acknowledge([])
@@ -78,46 +77,46 @@ def test_an_acknowledged_entry_leaves_the_stream(
     assert stream.read_unacknowledged(10) == read[2:]
 
 
-def test_two_consumers_share_the_entries(
-    stream: AuditStream, client: redis.Redis, send: Callable[[int], list[Entry]]
+def test_two_consumers_share_the_payloads(
+    stream: AuditStream, client: redis.Redis, send_new: Callable[[int], list[bytes]]
 ) -> None:
     other = AuditStream(client, "two")
-    sent = send(4)
-    assert _entries(stream.read(2, None)) + _entries(other.read(2, None)) == sent
+    sent = send_new(4)
+    assert _payloads(stream.read(2, None)) + _payloads(other.read(2, None)) == sent
 
 
 def test_a_restart_under_the_same_name_finds_what_it_had(
-    stream: AuditStream, client: redis.Redis, send: Callable[[int], list[Entry]]
+    stream: AuditStream, client: redis.Redis, send_new: Callable[[int], list[bytes]]
 ) -> None:
-    sent = send(3)
+    sent = send_new(3)
     stream.read(2, None)
     again = AuditStream(client, "one")
-    assert _entries(again.read_unacknowledged(10)) == sent[:2]
+    assert _payloads(again.read_unacknowledged(10)) == sent[:2]
     assert AuditStream(client, "two").read_unacknowledged(10) == []
 
 
 def test_what_a_silent_consumer_holds_is_claimed_by_another(
-    stream: AuditStream, client: redis.Redis, send: Callable[[int], list[Entry]]
+    stream: AuditStream, client: redis.Redis, send_new: Callable[[int], list[bytes]]
 ) -> None:
-    sent = send(3)
+    sent = send_new(3)
     stream.read(3, None)
     other = AuditStream(client, "two")
     assert other.claim(10, 60_000) == []
-    assert _entries(other.claim(2, 0)) == sent[:2]
-    assert _entries(other.read_unacknowledged(10)) == sent[:2]
-    assert _entries(stream.read_unacknowledged(10)) == sent[2:]
+    assert _payloads(other.claim(2, 0)) == sent[:2]
+    assert _payloads(other.read_unacknowledged(10)) == sent[:2]
+    assert _payloads(stream.read_unacknowledged(10)) == sent[2:]
 
 
 def test_a_quarantined_entry_is_kept_with_its_reason_and_never_delivered_again(
     stream: AuditStream, client: redis.Redis
 ) -> None:
-    client.xadd(STREAM, {"r": b"no record"})
+    send(client, [b"no record"])
     (poison,) = stream.read(1, None)
     stream.quarantine(poison, "no record at all")
     assert (client.xlen(STREAM), _pending(client)) == (0, 0)
     kept: Any = client.xrange(QUARANTINE)
     ((_, fields),) = kept
-    assert fields == {b"r": b"no record", b"p": b"", b"k": b"", b"reason": b"no record at all"}
+    assert fields == {b"e": b"no record", b"reason": b"no record at all"}
 
 
 def test_stream_and_quarantine_lie_in_one_cluster_slot(client: redis.Redis) -> None:
@@ -128,16 +127,16 @@ def test_stream_and_quarantine_lie_in_one_cluster_slot(client: redis.Redis) -> N
 
 
 def test_an_entry_deleted_by_somebody_harms_no_other(
-    stream: AuditStream, client: redis.Redis, send: Callable[[int], list[Entry]]
+    stream: AuditStream, client: redis.Redis, send_new: Callable[[int], list[bytes]]
 ) -> None:
-    sent = send(3)
+    sent = send_new(3)
     read = stream.read(3, None)
     client.xdel(STREAM, read[0].entry_id)
     own = stream.read_unacknowledged(10)
-    assert _entries(own) == [Entry(b"", b"", b""), *sent[1:]]
-    assert _entries(AuditStream(client, "two").claim(10, 0)) == sent[1:]
+    assert _payloads(own) == [b"", *sent[1:]]
+    assert _payloads(AuditStream(client, "two").claim(10, 0)) == sent[1:]
 
 
 def test_fields_that_nobody_knows_are_ignored(stream: AuditStream, client: redis.Redis) -> None:
     client.xadd(STREAM, {"x": b"y"})
-    assert _entries(stream.read(1, None)) == [Entry(b"", b"", b"")]
+    assert _payloads(stream.read(1, None)) == [b""]

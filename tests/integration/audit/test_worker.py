@@ -9,7 +9,7 @@ from sqlalchemy import Engine, text
 from techdeck_tasks.audit.drain import Drain
 from techdeck_tasks.audit.event import AuditEvent
 from techdeck_tasks.audit.sealing import Sealer
-from techdeck_tasks.audit.stream import STREAM, AuditStream, Entry
+from techdeck_tasks.audit.stream import STREAM, AuditStream, pack, send
 from techdeck_tasks.audit.worker import drain_step
 from techdeck_tasks.audit.writer import AuditWriter
 from techdeck_tasks.clock import SystemClock
@@ -21,7 +21,7 @@ def test_a_worker_drains_under_its_own_name_and_stops_in_order(
     def make_drain(node_name: str) -> Drain:
         return Drain(AuditStream(client, node_name), AuditWriter(engine, node_name, SystemClock()), 100)
 
-    client.xadd(STREAM, Entry.of(sealer.seal(new_event())).fields())
+    send(client, [pack(sealer.seal(new_event()))])
     worker = SimpleNamespace(hostname="audit@here")
     step = drain_step(make_drain)(worker)
     step.stop(worker)

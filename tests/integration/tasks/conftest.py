@@ -18,7 +18,7 @@ import pytest
 import redis
 from celery import Celery
 
-from techdeck_tasks.audit.stream import STREAM, Entry
+from techdeck_tasks.audit.stream import STREAM, unpack
 from techdeck_tasks.devservices import EmbeddedRedis
 from techdeck_tasks.keyring import generate_keys
 from techdeck_tasks.runtime import runtime_of
@@ -169,7 +169,7 @@ class Sample:
     def audited(self, task_id: str) -> list[tuple[int | None, str | None, str | None]]:
         """Return (attempt, outcome, error code) of each audit event of a task, in order."""
         entries: Any = self.redis.xrange(STREAM)
-        records = [Entry.from_fields(fields).open().record for _, fields in entries]
+        records = [unpack(payload).record for _, fields in entries for payload in fields.values()]
         return [(r.attempt, r.outcome, r.error_code) for r in records if r.task_id == task_id]
 
     def events(self, operation: str) -> list[tuple[str, dict[str, Any]]]:

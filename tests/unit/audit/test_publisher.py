@@ -12,12 +12,11 @@ import redis
 from redis.backoff import NoBackoff
 from redis.retry import Retry
 
-from techdeck_tasks.audit.canonical import decode
 from techdeck_tasks.audit.event import AuditEvent, AuditUnavailableError
 from techdeck_tasks.audit.publisher import COOLDOWN_S, StreamPublisher
 from techdeck_tasks.audit.sealing import Sealer
 from techdeck_tasks.audit.spool import Spool
-from techdeck_tasks.audit.stream import Entry
+from techdeck_tasks.audit.stream import unpack
 from techdeck_tasks.devservices.ports import free_port
 
 # Newer Pythons warn of forking beside threads, which is what a Celery worker does.
@@ -63,14 +62,14 @@ def publisher(nobody: redis.Redis, sealer: Sealer, spool: Spool, clock: Clock) -
     return StreamPublisher(nobody, sealer, spool, clock)
 
 
-def _spooled(spool: Spool) -> list[Entry]:
-    entries: list[Entry] = []
+def _spooled(spool: Spool) -> list[bytes]:
+    taken: list[bytes] = []
 
     def take(payloads: Sequence[bytes]) -> None:
-        entries.extend(map(Entry.from_bytes, payloads))
+        taken.extend(payloads)
 
     spool.drain(take)
-    return entries
+    return taken
 
 
 def test_without_redis_events_wait_sealed_in_the_spool_in_their_order(
@@ -79,9 +78,9 @@ def test_without_redis_events_wait_sealed_in_the_spool_in_their_order(
     events = [new_event(document={"message": "plaintext"}) for _ in range(5)]
     for event in events:
         publisher.record(event)
-    entries = _spooled(spool)
-    assert [entry.open().record.event_id for entry in entries] == [event.event_id for event in events]
-    assert not [entry for entry in entries if b"plaintext" in entry.to_bytes()]
+    spooled = _spooled(spool)
+    assert [unpack(payload).record.event_id for payload in spooled] == [event.event_id for event in events]
+    assert not [payload for payload in spooled if b"plaintext" in payload]
 
 
 def test_an_outage_costs_one_attempt_a_cooldown(
@@ -143,7 +142,7 @@ def test_a_forked_child_spools_under_a_number_of_its_own(
         os._exit(0)
     assert os.waitpid(child, 0)[1] == 0
     publisher.record(new_event())
-    records = [decode(entry.record) for entry in _spooled(spool)]
+    records = [unpack(payload).record for payload in _spooled(spool)]
     places = sorted((record.producer_id, record.producer_seq) for record in records)
     assert len(places) == len(set(places)) == 3
     assert sorted(seq for _, seq in places) == [1, 1, 2]

@@ -53,7 +53,8 @@ NAMES = (
 NOTATIONS = (
     '{n}="{s}"', "{n}={s}", "{n}: {s}", "{n}: '{s}'", '{{"{n}": "{s}"}}', "{{'{n}': '{s}', 'page': 2}}",
     '{{\\"{n}\\": \\"{s}\\"}}', "{n} := `{s}`", '"{n}" => "{s}"', 'String {n} = "{s}";', "export {n}={s}",
-    "--{n} {s}", "--{n}={s}", "<{n}>{s}</{n}>", '<add key="{n}" value="{s}" />', '{{"name": "{n}", "value": "{s}"}}',
+    "--{n} {s}", "--{n}={s}", "<{n}>{s}</{n}>", '<add key="{n}" value="{s}" />',
+    '{{"name": "{n}", "value": "{s}"}}',
     'System.setProperty("{n}", "{s}")', "GET /v1?{n}={s}&page=2", "{n}%3D{s}%26page%3D2",
     "connect({n}='{s}', timeout=3)",
     '    client = Client({n}="{s}")\nValueError: no', "[parameters: ({n!r}, {s!r})]",
