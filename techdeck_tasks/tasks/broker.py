@@ -45,7 +45,7 @@ def outages_told(task_name: str) -> Iterator[None]:
 
 def _unavailable(task_name: str, error: Exception) -> BrokerUnavailableError:
     return BrokerUnavailableError(
-        f"task {task_name} could not be sent ({type(error).__name__}): the broker or the result store is away; "
+        f"task {task_name} not sent ({type(error).__name__}): the broker or the result store is away; "
         "check TECHDECK_BROKER_URL and TECHDECK_RESULT_BACKEND_URL, and send it again",
         service_name="broker",
     )
