@@ -40,8 +40,10 @@ def celery_settings(settings: Settings) -> dict[str, Any]:
     }
 
 
-_BRIEF = {"max_retries": 3, "interval_start": 0, "interval_step": 0.2, "interval_max": 1}
-"""Tries of a client that waits for an answer; seconds."""
+_ANSWER_S = 1.5
+_BRIEF = {"max_retries": 2, "interval_start": 0, "interval_step": 0.2, "interval_max": 1}
+"""How long a client waits for one answer of Redis, and how often it asks again: `.delay()` on a Redis that hangs
+ends after four answers that did not come, 7 s."""
 
 
 def _servers(settings: Settings) -> dict[str, Any]:
@@ -51,16 +53,16 @@ def _servers(settings: Settings) -> dict[str, Any]:
         "broker_transport_options": {
             # Longer than any run or countdown, or Redis gives the task to a second worker meanwhile.
             "visibility_timeout": settings.visibility_timeout_seconds,
-            # Without these a Redis that hangs hangs `.delay()` and the worker with it.
-            "socket_timeout": 5,
-            "socket_connect_timeout": 2,
+            # Without these a Redis that hangs hangs `.delay()`. Workers read with more patience.
+            "socket_timeout": _ANSWER_S,
+            "socket_connect_timeout": _ANSWER_S,
             "socket_keepalive": True,
             "health_check_interval": 25,
             # Unacknowledged messages of a lost worker are looked for at every poll, not at every tenth.
             "unacked_restore_throttle": 1,
         },
-        "redis_socket_timeout": 5,
-        "redis_socket_connect_timeout": 2,
+        "redis_socket_timeout": _ANSWER_S,
+        "redis_socket_connect_timeout": _ANSWER_S,
         # A worker waits for its broker for ever, also when it starts before it.
         "broker_connection_retry_on_startup": True,
         "broker_connection_max_retries": None,

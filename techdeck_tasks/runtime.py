@@ -6,6 +6,7 @@ import logging
 import os
 import random
 import weakref
+from collections.abc import Mapping
 from functools import cached_property
 from typing import Any
 
@@ -145,6 +146,7 @@ class Runtime:
             retention_days=self.settings.error_log_retention_days,
             documentation_base_url=self.settings.documentation_base_url,
             recovery=self.recovery,
+            on_pipeline_error=self._note_pipeline_error,
         )
 
     def audit_drain(self, node_name: str) -> Drain:
@@ -229,12 +231,23 @@ class Runtime:
         return Quarantine(self.redis, self.cipher, self.clock)
 
     @cached_property
+    def pipeline_store(self) -> PipelineStore:
+        """The state of runs."""
+        return PipelineStore(self.engine, self.cipher, self.clock)
+
+    def _note_pipeline_error(self, run_id: str, response: Mapping[str, Any]) -> None:
+        self.pipeline_store.note_error(
+            run_id, response["error_id"], response["error_code"], response["message"]
+        )
+
+    @cached_property
     def pipeline(self) -> PipelineEngine:
         """Runs pipelines."""
         assert self.app is not None, "pipelines are dispatched through an app: use create_app() or install()"
-        store = PipelineStore(self.engine, self.cipher, self.clock)
         artifacts = ArtifactStore(self.settings.artifact_url)
-        return PipelineEngine(store, artifacts, pipeline_tasks.CeleryDispatcher(self.app), self.clock)
+        return PipelineEngine(
+            self.pipeline_store, artifacts, pipeline_tasks.CeleryDispatcher(self.app), self.clock
+        )
 
 
 def _leave_connections_to_parent(runtime: Runtime | None) -> None:

@@ -279,6 +279,20 @@ class PipelineStore:
             )
             return settle(connection, key, self._clock.now())
 
+    def note_error(self, run_id: str, error_id: str, error_code: str, message: str) -> None:
+        """Note an error on a run that has none yet; its state stays what its stages make it.
+
+        Raises:
+            ValidationError: `run_id` is no UUID.
+        """
+        statement = (
+            update(PipelineRun)
+            .where(PipelineRun.run_id == _run_key(run_id), PipelineRun.error_id.is_(None))
+            .values(error_id=error_id, error_code=error_code, error_message=message)
+        )
+        with transaction(self._engine) as connection:
+            connection.execute(statement)
+
     def get_definition(self, run_id: str) -> PipelineDefinition:
         """Return the definition a run was made from.
 

@@ -28,6 +28,9 @@ MAX_MESSAGES = 10_000
 _AAD = b"techdeck-quarantine-1"
 _SHOWN_CHARS = 100
 
+READ_TIMEOUT_S = 10
+"""A worker that waits for messages bears with a slow Redis longer than a client that waits for `.delay()`."""
+
 
 class Quarantine:
     """A bounded Redis list of sealed messages, newest first.
@@ -72,7 +75,9 @@ class QuarantiningConsumer(Consumer):  # type: ignore[misc]  # celery ships no t
 
     def connection_for_read(self, heartbeat: Any = None) -> Any:
         """Connect for reading, through a transport that survives items which are no messages."""
-        connection = self.app.connection_for_read(heartbeat=heartbeat)
+        connection = self.app.connection_for_read(
+            heartbeat=heartbeat, transport_options={"socket_timeout": READ_TIMEOUT_S}
+        )
         transport = connection.get_transport_cls()
         if issubclass(transport, RedisTransport):
             # Not `transport_cls`: what is shown of the connection is made of its name.

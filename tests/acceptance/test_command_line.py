@@ -187,3 +187,35 @@ def test_a_malformed_setting_is_named_with_its_limit(techdeck: Techdeck) -> None
     assert verify.returncode == EXITS["bad input"]
     assert "TECHDECK_DEFAULT_MAX_RETRIES" in verify.stderr
     assert "greater than or equal to 0" in verify.stderr
+
+
+def test_an_operator_opens_a_breaker_with_owner_and_reason_and_it_is_on_record(service: Any) -> None:
+    opened = service.techdeck("breaker", "open", "lab", "--reason", "maintenance", "--ttl", "5")
+    assert opened.returncode == EXITS["ok"], opened.stderr
+    assert opened.stdout == "lab is forced-open\n"
+
+    listed = json.loads(service.techdeck("breaker", "list", "--json").stdout)
+    assert listed["lab"]["override"]["reason"] == "maintenance"
+
+    assert service.techdeck("breaker", "clear", "lab", "--reason", "done").stdout == "lab is closed\n"
+    history = service.techdeck("breaker", "show", "lab")
+    assert "maintenance" in history.stdout
+    entries = json.loads(service.techdeck("audit", "list", "--service", "breaker", "--json").stdout)
+    assert {entry["operation"] for entry in entries} == {"breaker.forced-open", "breaker.clear"}
+    assert entries[-1]["document"]["reason"] == "maintenance"
+
+
+def test_an_operator_must_say_why(service: Any) -> None:
+    refused = service.techdeck("breaker", "reset", "lab")
+
+    assert refused.returncode == EXITS["bad input"]
+    assert "--reason" in refused.stderr
+
+
+def test_there_are_no_dead_letters_to_begin_with(service: Any) -> None:
+    assert service.techdeck("dead", "list").stdout == "there is none\n"
+    assert json.loads(service.techdeck("interventions", "list", "--json").stdout) == []
+
+    replayed = service.techdeck("dead", "replay", "nothing", "--reason", "try")
+    assert replayed.returncode == EXITS["bad input"]
+    assert "no dead letter 'nothing'" in replayed.stderr

@@ -27,6 +27,7 @@ from techdeck_tasks.pipeline.models import PipelineRun, StageRun
 from techdeck_tasks.pipeline.state import RunState, StageState
 from techdeck_tasks.pipeline.statements import ReadyStage, Settled
 from techdeck_tasks.pipeline.store import PipelineStore
+from techdeck_tasks.runtime import Runtime
 
 T = TypeVar("T")
 
@@ -459,3 +460,19 @@ def test_every_stage_state_can_be_stored(store: PipelineStore) -> None:
     store.fail_stage(run_id, "left", BiasDetectionError("x"))
     seen |= {stage.state for stage in store.get_run(run_id).stages}
     assert seen == set(StageState)
+
+
+def test_an_error_handled_for_a_run_is_noted_once_and_leaves_its_state(runtime: Runtime) -> None:
+    definition = parse_definition(
+        {"name": "noted", "source": {"url": "x.csv"}, "stages": [{"name": "load", "stage": "dataset_load"}]}
+    )
+    run_id = str(uuid.uuid4())
+    runtime.pipeline_store.create_run(run_id, definition, None)
+
+    first = runtime.handler.handle_pipeline_error(ServiceUnavailableError("away"), run_id, "load")
+    runtime.handler.handle_pipeline_error(ServiceUnavailableError("still away"), run_id, "load")
+
+    run = runtime.pipeline_store.get_run(run_id)
+    assert run.error_id == first["error_id"]
+    assert run.error_message == "away"
+    assert run.state == "queued"

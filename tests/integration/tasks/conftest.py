@@ -233,9 +233,10 @@ def sample(_sample: Sample, worker: WorkerProcess) -> Iterator[Sample]:
 @pytest.fixture
 def own_site(tmp_path: Path) -> Iterator[Site]:
     """A Redis of the test's own, to be stopped and started."""
-    with EmbeddedRedis(tmp_path / "redis") as server:
-        site = Site(server.url, tmp_path, server=server)
-        try:
-            yield site
-        finally:
-            site.stop()
+    server = EmbeddedRedis(tmp_path / "data").start()
+    site = Site(server.url, tmp_path, server=server)
+    try:
+        yield site
+    finally:
+        site.stop()
+        site.server.stop()

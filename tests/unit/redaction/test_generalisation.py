@@ -10,7 +10,7 @@ import itertools
 import random
 import string
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import pytest
 
@@ -79,7 +79,11 @@ BARE = (
 )  # fmt: skip
 
 
-def recall(secrets: dict[str, Secret], texts: list[Callable[[str], str]]) -> tuple[float, list[str]]:
+def filling(text: str, name: str = "") -> Callable[[str], str]:
+    return lambda secret: text.format(n=name, s=secret)
+
+
+def recall(secrets: dict[str, Secret], texts: Sequence[Callable[[str], str]]) -> tuple[float, list[str]]:
     source = random.Random("recall")
     cases = [(text, make(source)) for text, make, _ in itertools.product(texts, secrets.values(), range(3))]
     missed = [text(secret) for text, secret in cases if secret in sanitize_message(text(secret))]
@@ -87,21 +91,18 @@ def recall(secrets: dict[str, Secret], texts: list[Callable[[str], str]]) -> tup
 
 
 def test_a_secret_under_a_telling_name_is_found_in_every_notation() -> None:
-    texts = [
-        lambda secret, name=name, notation=notation: notation.format(n=name, s=secret)
-        for name, notation in itertools.product(NAMES, NOTATIONS)
-    ]
+    texts = [filling(notation, name) for name, notation in itertools.product(NAMES, NOTATIONS)]
     found, missed = recall(LABELLED, texts)
     assert found >= LEAST_RECALL, missed
 
 
 def test_a_secret_in_a_telling_place_is_found() -> None:
-    found, missed = recall(LABELLED, [lambda secret, text=text: text.format(s=secret) for text in SENTENCES])
+    found, missed = recall(LABELLED, [filling(text) for text in SENTENCES])
     assert found >= LEAST_RECALL, missed
 
 
 def test_a_random_string_without_a_name_is_found() -> None:
-    found, missed = recall(UNLABELLED, [lambda secret, text=text: text.format(s=secret) for text in BARE])
+    found, missed = recall(UNLABELLED, [filling(text) for text in BARE])
     assert found >= 0.95, missed
 
 
