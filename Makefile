@@ -34,7 +34,7 @@ up: $(VENV)/.ready ## Run the whole service on this machine until Ctrl-C
 	@$(BIN)/techdeck up
 
 test: $(VENV)/.ready-dev ## Run the whole test suite on servers of its own
-	@$(BIN)/python -m pytest
+	@$(BIN)/python -m pytest -n 2 --dist loadfile
 
 lint: $(VENV)/.ready-dev ## ruff, mypy --strict, the layers contract
 	@$(BIN)/ruff check
@@ -46,7 +46,7 @@ bench: $(VENV)/.ready-dev ## Measure, next to peers, in one run
 	@$(BIN)/python -m benchmarks
 
 chaos: $(VENV)/.ready-dev ## The long kill and outage runs
-	@$(BIN)/python -m pytest -m chaos --override-ini timeout=1800
+	@$(BIN)/python -m pytest -m chaos --override-ini timeout=1800 -n 0
 
 lock: ## Pin every dependency again (needs uv)
 	@uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header \

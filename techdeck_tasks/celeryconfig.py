@@ -124,7 +124,6 @@ def _worker(settings: Settings) -> dict[str, Any]:
         "worker_cancel_long_running_tasks_on_connection_loss": False,
         # SIGTERM: finish within this time, then give unfinished messages back.
         "worker_soft_shutdown_timeout": settings.soft_shutdown_timeout_seconds,
-        "worker_enable_soft_shutdown_on_idle": True,
         # Countdowns are held in memory; the rest waits with the broker.
         "worker_eta_task_limit": 1000,
         # Children are replaced before leaks matter.

@@ -116,6 +116,20 @@ def test_a_worker_that_is_told_to_stop_gives_unfinished_work_back(lone: Sample) 
     assert lone.audited(result.id) == []
 
 
+def test_an_idle_worker_stops_at_once_and_gives_back_what_waits_for_its_time(lone: Sample) -> None:
+    lone.site.extra["TECHDECK_SOFT_SHUTDOWN_TIMEOUT_SECONDS"] = "15"
+    first = lone.site.start_worker("first", concurrency=1)
+    first.wait_ready()
+    result = lone.task("ok").apply_async(("later",), countdown=4)
+    wait_until(lambda: result.id in first.output(), "received")
+    began = time.monotonic()
+    os.kill(first.process.pid, signal.SIGTERM)
+    first.process.wait(20)
+    assert time.monotonic() - began < 5
+    lone.site.start_worker("second", concurrency=1)
+    assert result.get(timeout=15) == "later"
+
+
 @contextmanager
 def redis_stopped(site: Site) -> Iterator[None]:
     """Redis ends in order, and comes back on the same port with its data."""
@@ -140,3 +154,17 @@ def _polled(result: Any) -> Any:
         return []
     return [meta["result"]] if meta["status"] in READY_STATES else []
 
+
+
+def test_work_that_ends_within_the_soft_shutdown_is_not_done_again(lone: Sample) -> None:
+    lone.site.extra["TECHDECK_SOFT_SHUTDOWN_TIMEOUT_SECONDS"] = "2"
+    first = lone.site.start_worker("first", concurrency=1)
+    first.wait_ready()
+    result = lone.task("nap").delay("in-time")
+    wait_until(lambda: lone.redis.llen("test:starts:in-time") == 1, "started")
+    os.kill(first.process.pid, signal.SIGTERM)
+    wait_until(lambda: "Initiating Soft Shutdown" in first.output(), "told")
+    lone.redis.set("test:go:in-time", 1)
+    assert result.get(timeout=15) == "rested"
+    first.process.wait(20)
+    assert lone.redis.llen("sample") == lone.redis.hlen("unacked") == 0
