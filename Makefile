@@ -46,7 +46,7 @@ bench: $(VENV)/.ready-dev ## Measure, next to peers, in one run
 	@$(BIN)/python -m benchmarks
 
 chaos: $(VENV)/.ready-dev ## The long kill and outage runs
-	@$(BIN)/python -m pytest -m chaos --override-ini timeout=1800 -n 0
+	@$(BIN)/python -m pytest -m chaos --chaos-rounds 25 -n 0
 
 lock: ## Pin every dependency again (needs uv)
 	@uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header \

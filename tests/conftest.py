@@ -20,6 +20,15 @@ if TYPE_CHECKING:
     from sqlalchemy import Engine
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--chaos-rounds", type=int, default=1, help="how often each chaos test runs")
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    if "chaos_round" in metafunc.fixturenames:
+        metafunc.parametrize("chaos_round", range(metafunc.config.getoption("--chaos-rounds")))
+
+
 @pytest.fixture(scope="session")
 def services() -> Iterator[ServiceUrls]:
     """PostgreSQL and Redis on free ports, gone with the test process."""

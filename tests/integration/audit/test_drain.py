@@ -287,8 +287,14 @@ def test_stopping_a_drain_that_never_started_returns_at_once(new_drain: NewDrain
     new_drain().stop()
 
 
+@pytest.mark.chaos
 def test_killed_again_and_again_every_event_is_written_once_in_intact_chains(
-    new_drain: NewDrain, send: Send, client: redis.Redis, engine: Engine, eventually: Eventually
+    new_drain: NewDrain,
+    send: Send,
+    client: redis.Redis,
+    engine: Engine,
+    eventually: Eventually,
+    chaos_round: int,
 ) -> None:
     rounds, events = 10, 200
     for number in range(rounds):

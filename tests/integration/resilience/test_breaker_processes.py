@@ -10,6 +10,8 @@ from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+import pytest
+
 from techdeck_tasks.errors import CircuitBreakerError
 from techdeck_tasks.resilience.breaker import BreakerConfig, CircuitBreaker, Counting
 from techdeck_tasks.resilience.breaker.permit import Kind
@@ -88,8 +90,9 @@ def test_of_many_processes_one_gets_the_probe(server: Server, children: Children
     assert client.get("got-ORDINARY") is None
 
 
+@pytest.mark.chaos
 def test_it_recovers_though_one_in_three_probers_is_killed(
-    server: Server, children: Children, until: Until
+    server: Server, children: Children, until: Until, chaos_round: int
 ) -> None:
     config = BreakerConfig(
         open_s=0.03, open_growth=1, lease_s=0.1, probes=2, success_threshold=6, snapshot_s=0.01
