@@ -81,9 +81,10 @@ def show_audit(console: Console, entries: Iterable[AuditEntry]) -> None:
         if record.error_id:
             line.append(f"  {record.error_id[:8]}", style="dim")
         console.print(line, soft_wrap=True)
-        message = (
-            "(sealed: this reader has no key)" if entry.document is None else entry.document.get("message")
-        )
+        if entry.document is not None:
+            message = entry.document.get("message")
+        else:
+            message = entry.problem or "(sealed: this reader has no key)"
         if message:
             console.print(Padding(Text(str(message)), (0, 0, 0, 4)))
 

@@ -131,6 +131,12 @@ def register(app: Celery) -> None:
             raise ServiceUnavailableError("away")
         return dict(self.request.headers)
 
+    @task(bind=True, retry=QUICK)
+    def retries_with(self: Task, text: str, name: str) -> str:
+        if not self.request.retries:
+            raise ConnectionError("lab away")
+        return text + name
+
     @task(retry=RetryPolicy(max_retries=0))
     def never_again() -> None:
         raise ServiceUnavailableError("away")
@@ -183,7 +189,7 @@ def register(app: Celery) -> None:
         return int(self.request.retries)
 
     @task(bind=True, retry=RetryPolicy(max_retries=1, delay_s=0.1, jitter=Jitter.NONE, budget_s=30))
-    def killed(self: Task, times: int = 99, slow_hook_s: float = 0) -> int:
+    def killed(self: Task, times: int = 99, slow_hook_s: float = 0, note: str = "") -> int:
         if self.request.retries < times:
             os.kill(os.getpid(), signal.SIGKILL)
         return int(self.request.retries)
