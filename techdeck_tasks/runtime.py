@@ -16,6 +16,7 @@ from redis import Redis
 from sqlalchemy import Engine
 
 from techdeck_tasks.audit.drain import Drain
+from techdeck_tasks.audit.event import AuditTrail
 from techdeck_tasks.audit.publisher import StreamPublisher
 from techdeck_tasks.audit.reader import AuditReader
 from techdeck_tasks.audit.sealing import Opener, Sealer
@@ -53,7 +54,7 @@ from techdeck_tasks.resilience.resources import (
     RedisConnection,
 )
 from techdeck_tasks.resilience.retry import RetryManager
-from techdeck_tasks.resilience.statistics import RetryRegistry
+from techdeck_tasks.resilience.statistics import RetryListener, RetryRegistry
 from techdeck_tasks.settings import Settings, load_settings
 from techdeck_tasks.storage.database import connect_database
 from techdeck_tasks.storage.redis_client import connect_redis
@@ -62,7 +63,7 @@ from techdeck_tasks.tasks.base import TechDeckTask
 from techdeck_tasks.tasks.letters import LetterKind, LetterStore
 from techdeck_tasks.tasks.messaging import MaskingAMQP, register_serializer
 from techdeck_tasks.tasks.quarantine import Quarantine
-from techdeck_tasks.tasks.services import bind_services
+from techdeck_tasks.tasks.services import LogTrail, bind_services
 from techdeck_tasks.tasks.transitions import record_transitions
 
 STREAM_SOCKET_TIMEOUT_S = 5.0
@@ -136,11 +137,16 @@ class Runtime:
         """Where events are recorded."""
         return StreamPublisher(self.redis, self.sealer, Spool(self.settings.audit_spool_dir), self.clock)
 
+    @property
+    def trail(self) -> AuditTrail:
+        """What the error handler records to."""
+        return self.audit
+
     @cached_property
     def handler(self) -> ErrorHandler:
         """The central error handler."""
         return ErrorHandler(
-            audit=self.audit,
+            audit=self.trail,
             listeners=self.listeners,
             clock=self.clock,
             retention_days=self.settings.error_log_retention_days,
@@ -193,12 +199,22 @@ class Runtime:
         return RecoveryManager(self.settings, resources, clock=self.clock, discover=True)
 
     @cached_property
+    def retry_registry(self) -> RetryRegistry:
+        """How often operations and tasks were retried, over all processes."""
+        return RetryRegistry(self.redis, clock=self.clock)
+
+    def flush(self) -> None:
+        """Tell Redis what this process still keeps: successes of breakers, and retries. For shutdown."""
+        self.breakers.flush()
+        self.retry_registry.flush()
+
+    @cached_property
     def retries(self) -> RetryManager:
         """Retries for plain callables, outside Celery."""
         return RetryManager(
             self.settings,
             self.breakers,
-            RetryRegistry(self.redis, clock=self.clock),
+            self.retry_registry,
             clock=self.clock,
             listener=self.listeners,
         )
@@ -276,6 +292,7 @@ def install(app: Celery, settings: Settings | None = None) -> Runtime:
     app.amqp_cls = MaskingAMQP
     register_serializer(lambda: runtime.cipher)
     app.conf.update(celery_settings(settings))
+    runtime.listeners.add(RetryListener(lambda: runtime.retry_registry))
     bind_services(app, runtime)
     # Monitors without keys must be able to ask; commands and replies carry no arguments.
     app.control.mailbox.serializer = "json"
@@ -307,6 +324,8 @@ def create_app(settings: Settings | None = None, role: Role = Role.CLIENT) -> Ce
     else:
         load_stages()
         pipeline_tasks.register(app)
+    if role is Role.PIPELINE:
+        signals.worker_process_shutdown.connect(lambda **_: runtime.flush(), weak=False)
     if role in (Role.PIPELINE, Role.AUDIT, Role.BEAT):
         signals.setup_logging.connect(lambda **_: configure_logging(runtime.settings), weak=False)
     return app
@@ -338,6 +357,17 @@ def configure_logging(settings: Settings) -> None:
 
 def default_services(app: Celery) -> Runtime:
     """Serve an application that uses `TechDeckTask` and never called `install`: its own settings stay."""
-    runtime = Runtime(load_settings())
+    settings = load_settings()
+    has_keys = (settings.keys_dir / AUDIT_PUBLIC_KEYS).exists()
+    runtime = Runtime(settings) if has_keys else _KeylessRuntime(settings)
     runtime.app = app
     return runtime
+
+
+class _KeylessRuntime(Runtime):
+    """A runtime whose errors go to the log alone: without keys nothing can be sealed."""
+
+    @property
+    def trail(self) -> AuditTrail:
+        """The log."""
+        return LogTrail()

@@ -8,11 +8,12 @@ from collections import Counter
 from typing import TYPE_CHECKING, Any
 
 from techdeck_tasks.clock import Clock, SystemClock
+from techdeck_tasks.events import ErrorHandled, Event, ExecutionSucceeded, Outcome
 from techdeck_tasks.resilience.forking import when_forked
 from techdeck_tasks.storage.redis_client import REDIS_FAILURES, RedisClient, Script
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
 
 logger = logging.getLogger(__name__)
 
@@ -136,6 +137,29 @@ class RetryRegistry:
             except REDIS_FAILURES as failure:
                 logger.warning("only this process's retries are known (%s)", type(failure).__name__)
         return counts
+
+
+class RetryListener:
+    """Feeds the registry with what becomes of tasks: the successes, and the failures for good.
+
+    Args:
+        registry: gives the registry when the first task ends: making its client may connect.
+    """
+
+    def __init__(self, registry: Callable[[], RetryRegistry]) -> None:
+        self._registry = registry
+
+    def on_event(self, event: Event) -> None:
+        """Count a task that ended; tell Redis where it is time to."""
+        registry = self._registry()
+        if isinstance(event, ExecutionSucceeded):
+            due = registry.record(event.operation, event.attempt, success=True)
+        elif isinstance(event, ErrorHandled) and event.outcome is Outcome.FAILED and event.task_name:
+            due = registry.record(event.task_name, event.attempt or 0, success=False)
+        else:
+            return
+        if due:
+            registry.flush()
 
 
 def _key(name: str) -> str:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import logging
 import random
 from typing import TYPE_CHECKING, Protocol, cast
 
 from kombu.utils.imports import symbol_by_name
 
+from techdeck_tasks.audit.event import AuditEvent
 from techdeck_tasks.clock import Clock
 from techdeck_tasks.events import Listener
 from techdeck_tasks.handler import ErrorHandler
@@ -25,6 +27,8 @@ DEFAULT_FACTORY = "techdeck_tasks.runtime:default_services"
 """By name, as Celery names its classes: the composition root is above this layer and must not be imported."""
 
 _ATTRIBUTE = "techdeck_services"
+
+logger = logging.getLogger(__name__)
 
 
 class TaskServices(Protocol):
@@ -73,6 +77,18 @@ class TaskServices(Protocol):
     @property
     def quarantine(self) -> Quarantine:
         """Where messages that no worker can read are kept."""
+
+
+class LogTrail:
+    """The audit trail of an application that has no keys: each error is in the log, and that it is not audited."""
+
+    def record(self, event: AuditEvent) -> None:
+        """Say what is not on record. Never raises."""
+        logger.warning(
+            "not audited: error_id=%s error_code=%s; make keys with 'techdeck keys generate' and call install(app)",
+            event.error_id,
+            event.error_code,
+        )
 
 
 def bind_services(app: Celery, services: TaskServices) -> None:

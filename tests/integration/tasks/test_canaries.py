@@ -7,7 +7,7 @@ import socket
 import threading
 import uuid
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -118,6 +118,8 @@ def test_no_canary_is_in_redis_on_the_wire_in_events_or_logs(
     sample.redis.delete(f"test:go:{CANARY}", f"test:starts:{CANARY}")
     sent = b"\n".join(line for line in bytes(traffic).splitlines() if b'"test:' not in line)
 
+    assert b"LPUSH" in sent
+    assert b"PUBLISH" in sent
     for where, content in {
         "Redis": stored(sample),
         "traffic": sent,
@@ -135,20 +137,17 @@ def test_events_tell_monitors_the_type_and_code_of_an_error_and_nothing_more(sam
     seen: list[dict[str, Any]] = []
     with sample.app.connection_for_read() as connection:
         receiver = sample.app.events.Receiver(connection, handlers={"*": seen.append})
-        results = [sample.task("own_error").delay(CANARY), sample.task("foreign").delay()]
-        capture = receiver.capture(limit=None, timeout=0.2, wakeup=False)
-        del capture
-        for result in results:
-            result.get(timeout=30, propagate=False)
-        wanted = {result.id for result in results}
-
-        def done() -> bool:
-            for _ in receiver.itercapture(limit=5, timeout=0.2, wakeup=False):
-                pass
-            return wanted <= {event["uuid"] for event in seen if event["type"] == "task-failed"}
-
-        wait_until(lambda: _patiently(done), "both failures told")
-    failed = {event["uuid"]: event for event in seen if event["type"] == "task-failed"}
+        with receiver.consumer_context(wakeup=False) as (channel, _, _):
+            _drain(channel)
+            results = [sample.task("own_error").delay(CANARY), sample.task("foreign").delay()]
+            for result in results:
+                result.get(timeout=30, propagate=False)
+            wanted = {result.id for result in results}
+            wait_until(
+                lambda: _drain(channel) or wanted <= {event["uuid"] for event in _failures(seen)},
+                "both failures told",
+            )
+    failed = {event["uuid"]: event for event in _failures(seen)}
     assert failed[results[0].id]["exception"] == "PatientError([masked])"
     assert "error_code='RETRY_EXHAUSTED'" in failed[results[1].id]["exception"]
     assert "sample_app.py" in failed[results[0].id]["traceback"]
@@ -157,11 +156,14 @@ def test_events_tell_monitors_the_type_and_code_of_an_error_and_nothing_more(sam
     assert received["args"] == received["kwargs"] == "[masked]"
 
 
-def _patiently(step: Any) -> bool:
-    try:
-        return bool(step())
-    except TimeoutError:
-        return False
+def _failures(events: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    return [event for event in events if event["type"] == "task-failed"]
+
+
+def _drain(connection: Any) -> None:
+    with suppress(TimeoutError):
+        while True:
+            connection.drain_events(timeout=0.1)
 
 
 def _inspections(sample: Sample, running: str, waiting: str) -> str:

@@ -213,3 +213,18 @@ def test_no_argument_of_a_kept_task_is_readable_in_redis(sample: Sample) -> None
     ]
 
     assert leaking == []
+
+
+def test_retries_of_tasks_are_counted_over_all_processes(sample: Sample) -> None:
+    registry = runtime_of(sample.app).retry_registry
+    before = registry.get_statistics("sample.flaky")
+
+    assert [sample.run("flaky", times) for times in (0, 2)] == [0, 2]
+
+    def counted() -> bool:
+        # A process tells its counts with the first event after a second.
+        sample.run("flaky", 0)
+        distribution = registry.get_statistics("sample.flaky")["retry_distribution"]
+        return bool(distribution.get("2", 0) > before["retry_distribution"].get("2", 0))
+
+    wait_until(counted, "the counts of the worker's children")
