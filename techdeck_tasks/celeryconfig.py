@@ -42,8 +42,8 @@ def celery_settings(settings: Settings) -> dict[str, Any]:
 
 _ANSWER_S = 1.5
 _BRIEF = {"max_retries": 2, "interval_start": 0, "interval_step": 0.2, "interval_max": 1}
-"""How long a client waits for one answer of Redis, and how often it asks again: `.delay()` on a Redis that hangs
-ends after four answers that did not come, 7 s."""
+"""How long a client waits for one answer of Redis, and how often it asks again: `.delay()` on a Redis that
+hangs ends after four answers that did not come, 7 s."""
 
 
 def _servers(settings: Settings) -> dict[str, Any]:
@@ -134,8 +134,8 @@ def _worker(settings: Settings) -> dict[str, Any]:
         "worker_send_task_events": True,
         # Monitors show task states and run times; arguments are masked.
         "task_send_sent_event": True,
-        # repr() of results goes into events and logs: none of it.
-        "resultrepr_maxsize": 0,
+        # repr() of results goes into events and logs: none of it. Celery has no setting for it.
+        "task_annotations": {"*": {"resultrepr_maxsize": 0}},
         "enable_utc": True,
         "timezone": "UTC",
     }

@@ -32,6 +32,7 @@ from techdeck_tasks.resilience.fallback import mark_fallback, may_stand_in
 from techdeck_tasks.tasks.broker import OUTAGE
 from techdeck_tasks.tasks.disclosure import disclosable
 from techdeck_tasks.tasks.guard import Shut, breaker_of, report_failure
+from techdeck_tasks.tasks.headers import header_of
 from techdeck_tasks.tasks.letters import LetterKind
 from techdeck_tasks.tasks.standin import primary_error, replace_with
 from techdeck_tasks.tasks.visibility import longest_wait_s
@@ -150,7 +151,7 @@ class Attempt:
         wait_s = min(wait_s, policy.retry_after_cap_s, longest_wait_s(task.app))
         if policy.budget_s is not None and task.elapsed_s(request) + wait_s > policy.budget_s:
             return
-        parked = int((request.headers or {}).get(PARKED_HEADER) or 0)
+        parked = int(header_of(request, PARKED_HEADER) or 0)
         if parked == 0:
             # Once an attempt: a long outage must not fill the log with one row for each look at the breaker.
             self._audited(services.handler.handle, error, context, outcome=Outcome.PARKED)

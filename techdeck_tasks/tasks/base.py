@@ -17,6 +17,7 @@ from techdeck_tasks.tasks.attempt import ASK_A_PERSON, TOLD, Attempt
 from techdeck_tasks.tasks.broker import OUTAGE, outages_told
 from techdeck_tasks.tasks.disclosure import disclosable
 from techdeck_tasks.tasks.guard import BreakerOption, Shut, breaker_name
+from techdeck_tasks.tasks.headers import header_of
 from techdeck_tasks.tasks.letters import Letter, LetterKind
 from techdeck_tasks.tasks.services import TaskServices, services_of
 from techdeck_tasks.tasks.visibility import refuse_long_countdowns
@@ -59,7 +60,6 @@ class TechDeckTask(Task):  # type: ignore[misc]  # celery ships no types
 
     abstract = True
     Request = "techdeck_tasks.tasks.request:TechDeckRequest"
-    resultrepr_maxsize = 0
     # A killed child is tried again by count, which ends; Celery's redelivery would go on for ever.
     reject_on_worker_lost = False
 
@@ -250,7 +250,7 @@ class TechDeckTask(Task):  # type: ignore[misc]  # celery ships no types
         return named
 
     def _started_at(self, request: Any) -> float:
-        started = (request.headers or {}).get(STARTED_HEADER)
+        started = header_of(request, STARTED_HEADER)
         # Headers are readable and writable for whoever reaches the broker.
         return float(started) if isinstance(started, (int, float)) else self.services.clock.now().timestamp()
 
@@ -319,7 +319,9 @@ class TechDeckTask(Task):  # type: ignore[misc]  # celery ships no types
         except MaxRetriesExceededError as exhausted:
             # Celery's text has the arguments.
             raise type(exhausted)(
-                f"Can't retry {self.name}[{self.request.id}]: its {self.request.retries} retries are spent"
+                f"Can't retry {self.name}[{self.request.id}]: its {self.request.retries} retries are spent",
+                task_args=exhausted.task_args,
+                task_kwargs=exhausted.task_kwargs,
             ) from None
         return retry
 

@@ -44,6 +44,12 @@ _SHAPES: Mapping[str, Callable[[Any], bool]] = {
 }
 
 
+def header_of(request: Any, name: str) -> Any:
+    """Return a custom header of a request, or None. In eager mode `request.headers` may be anything."""
+    headers = request.headers
+    return headers.get(name) if isinstance(headers, Mapping) else None
+
+
 def malformed_header(headers: Any) -> str | None:
     """Return the name of the first header that Celery would stumble over late; None where all are well.
 

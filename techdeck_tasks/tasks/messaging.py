@@ -22,7 +22,6 @@ MASK = "[masked]"
 """Stands where Celery would show arguments or results; the same in Flower, `inspect` and logs."""
 
 _AAD = b"techdeck-message-1"
-_MASKED = frozenset({"args", "kwargs", "result"})
 _KIND = re.compile(r"[A-Za-z_]\w*")
 _IDENTITY = re.compile(r"error_code='[A-Z_]+', error_id='[0-9a-f-]{36}'")
 _FRAME = re.compile(r'^  File "[^"\n]*", line \d+, in \S+$', re.MULTILINE)
@@ -46,22 +45,26 @@ def register_serializer(cipher: Callable[[], Cipher]) -> None:
 
 
 class MaskingAMQP(AMQP):  # type: ignore[misc]  # celery ships no types
-    """Celery's message factory, without readable arguments in headers and sent events."""
+    """Celery's message factory, without readable arguments in headers and sent events.
 
-    def as_task_v2(self, *args: Any, **kwargs: Any) -> Any:
+    What a sender gives as `argsrepr` and `kwargsrepr` is meant to be read, and stays.
+    """
+
+    def as_task_v2(self, *args: Any, **options: Any) -> Any:
         """Build the message of a task."""
-        return super().as_task_v2(*args, **(kwargs | {"argsrepr": MASK, "kwargsrepr": MASK}))
+        for name in ("argsrepr", "kwargsrepr"):
+            if options.get(name) is None:
+                options[name] = MASK
+        return super().as_task_v2(*args, **options)
 
 
 def mask_event(fields: Mapping[str, Any]) -> dict[str, Any]:
     """Return a task event's fields as monitors may see them; events cross the broker in the clear.
 
-    Arguments and results are masked. Of an error its type is left, of one of this package the code and the
-    id, and of a traceback its places: what was said may quote data that no pattern knows.
+    Of an error its type is left, of one of this package the code and the id, and of a traceback its places:
+    what was said may quote data that no pattern knows.
     """
     shown = dict(fields)
-    for name in _MASKED & shown.keys():
-        shown[name] = MASK
     if isinstance(shown.get("exception"), str):
         shown["exception"] = _shown_exception(shown["exception"])
     if isinstance(shown.get("traceback"), str):

@@ -41,11 +41,6 @@ class TechDeckRequest(Request):  # type: ignore[misc]  # celery ships no types
 
     _audited = False
 
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
-        # Whatever the message's headers say: these go into logs, events and the answers to `inspect`.
-        self._argsrepr = self._kwargsrepr = MASK
-
     # -- killed children ----------------------------------------------------------------------------
 
     def on_failure(self, exc_info: Any, send_failed_event: bool = True, return_ok: bool = False) -> None:
@@ -143,11 +138,13 @@ class TechDeckRequest(Request):  # type: ignore[misc]  # celery ships no types
     # -- what monitors see --------------------------------------------------------------------------
 
     def info(self, safe: bool = False) -> dict[str, Any]:  # noqa: ARG002 - Celery's signature; never unsafe
-        """Return what `inspect` reports."""
+        """Return what `inspect` reports: of the arguments what their sender wrote into the headers."""
         return dict(super().info(safe=True))
 
     def send_event(self, type: str, **fields: Any) -> None:  # noqa: A002 - Celery's parameter
         """Send a monitoring event."""
+        if "result" in fields and not self.task.resultrepr_maxsize:
+            fields["result"] = MASK
         super().send_event(type, **mask_event(fields))
 
 

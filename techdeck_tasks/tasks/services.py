@@ -80,12 +80,12 @@ class TaskServices(Protocol):
 
 
 class LogTrail:
-    """The audit trail of an application that has no keys: each error is in the log, and that it is not audited."""
+    """The audit trail of an application that has no keys: the log, which says that nothing is audited."""
 
     def record(self, event: AuditEvent) -> None:
         """Say what is not on record. Never raises."""
         logger.warning(
-            "not audited: error_id=%s error_code=%s; make keys with 'techdeck keys generate' and call install(app)",
+            "not audited: error_id=%s error_code=%s; run 'techdeck keys generate' and call install(app)",
             event.error_id,
             event.error_code,
         )

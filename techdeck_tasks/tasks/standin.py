@@ -17,6 +17,7 @@ from celery.result import allow_join_result
 
 from techdeck_tasks.errors import EncryptionError, TechDeckError
 from techdeck_tasks.keyring import Cipher
+from techdeck_tasks.tasks.headers import header_of
 from techdeck_tasks.tasks.services import TaskServices
 
 PRIMARY_HEADER = "td_fallback_for"
@@ -41,7 +42,7 @@ def replace_with(task: Task, fallback: Task, error: TechDeckError, cipher: Ciphe
 
 def primary_error(request: Any, services: TaskServices) -> TechDeckError | None:
     """Return the error that the running fallback stands in for; None where it is no fallback."""
-    header = (request.headers or {}).get(PRIMARY_HEADER)
+    header = header_of(request, PRIMARY_HEADER)
     if not isinstance(header, str):
         return None
     try:

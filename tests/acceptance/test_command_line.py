@@ -135,8 +135,10 @@ def test_verify_finds_nothing_in_an_untouched_log(service: Any) -> None:
         ),
         ("name: x\nsource: {url: x.csv}\nstages:\n- {name: a, stage: dataset_load}\n", "there is no file"),
         (
-            "name: x\nsource: {url: x.csv}\nstages:\n"
-            "- {name: a, stage: dataset_load, needs: [b]}\n- {name: b, stage: dataset_load, needs: [a]}\n",
+            (
+                "name: x\nsource: {url: x.csv}\nstages:\n"
+                "- {name: a, stage: dataset_load, needs: [b]}\n- {name: b, stage: dataset_load, needs: [a]}\n"
+            ),
             "cycle",
         ),
     ],

@@ -112,7 +112,7 @@ def run(  # noqa: PLR0911 - one for each operation
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
 )
 @given(config=CONFIGS, steps=st.lists(OPERATIONS, max_size=40))
-def test_every_reply_of_the_scripts_is_the_machines(  # noqa: C901 - a step is one thing or another
+def test_every_reply_of_the_scripts_is_the_machines(
     client: Redis, config: BreakerConfig, steps: list[tuple[object, ...]]
 ) -> None:
     name = f"lua-{uuid.uuid4().hex}"

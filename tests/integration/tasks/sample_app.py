@@ -33,7 +33,7 @@ EVENTS = "test:events"
 HOOKS = "test:hooks"
 
 
-class Unpicklable(Exception):
+class UnpicklableError(Exception):
     """Cannot be rebuilt from its arguments, nor pickled."""
 
     def __init__(self, left: str, right: str) -> None:
@@ -52,7 +52,9 @@ class Recorder:
         self._redis = client
 
     def on_event(self, event: Event) -> None:
-        facts = {name: getattr(event, name, None) for name in ("operation", "attempt", "error_code", "outcome")}
+        facts = {
+            name: getattr(event, name, None) for name in ("operation", "attempt", "error_code", "outcome")
+        }
         facts["delay_s"] = getattr(event, "delay_s", None)
         self._redis.rpush(EVENTS, json.dumps((type(event).__name__, facts)))
 
@@ -159,7 +161,7 @@ def register(app: Celery) -> None:
     @task
     def leaky(*args: Any, **kwargs: Any) -> None:
         try:
-            raise KeyError(f"inner api_key={SECRET}")
+            raise KeyError(f"inner api_key={SECRET}")  # noqa: TRY301 - the cause to be hidden
         except KeyError as inner:
             error = ValueError(f"bad row, password={SECRET}")
             error.add_note(f"note secret={SECRET}")
@@ -171,7 +173,7 @@ def register(app: Celery) -> None:
 
     @task
     def unpicklable() -> None:
-        raise Unpicklable("left", "right")
+        raise UnpicklableError("left", "right")
 
     @task
     def unpicklable_result() -> Any:
@@ -303,7 +305,9 @@ def _exists(client: redis.Redis, key: str) -> bool:
 def _decorator(app: Celery) -> Any:
     def task(*args: Any, **options: Any) -> Any:
         def declare(function: Any) -> Any:
-            return app.task(name=f"sample.{function.__name__}", base=SampleTask, shared=False, **options)(function)
+            return app.task(name=f"sample.{function.__name__}", base=SampleTask, shared=False, **options)(
+                function
+            )
 
         return declare(args[0]) if args else declare
 

@@ -61,12 +61,12 @@ def stored(sample: Sample) -> bytes:
     for key in client.scan_iter():
         kind: Any = client.type(key)
         read = {
-            b"string": lambda key=key: client.get(key),  # type: ignore[misc]  # bound now
-            b"list": lambda key=key: client.lrange(key, 0, -1),  # type: ignore[misc]
-            b"hash": lambda key=key: client.hgetall(key),  # type: ignore[misc]
-            b"set": lambda key=key: client.smembers(key),  # type: ignore[misc]
-            b"zset": lambda key=key: client.zrange(key, 0, -1),  # type: ignore[misc]
-            b"stream": lambda key=key: client.xrange(key),  # type: ignore[misc]
+            b"string": lambda key=key: client.get(key),
+            b"list": lambda key=key: client.lrange(key, 0, -1),
+            b"hash": lambda key=key: client.hgetall(key),
+            b"set": lambda key=key: client.smembers(key),
+            b"zset": lambda key=key: client.zrange(key, 0, -1),
+            b"stream": lambda key=key: client.xrange(key),
         }
         parts += [key, read[kind]()]
     return repr(parts).encode()
@@ -143,10 +143,12 @@ def test_events_tell_monitors_the_type_and_code_of_an_error_and_nothing_more(sam
             for result in results:
                 result.get(timeout=30, propagate=False)
             wanted = {result.id for result in results}
-            wait_until(
-                lambda: _drain(channel) or wanted <= {event["uuid"] for event in _failures(seen)},
-                "both failures told",
-            )
+
+            def told() -> bool:
+                _drain(channel)
+                return wanted <= {event["uuid"] for event in _failures(seen)}
+
+            wait_until(told, "both failures told")
     failed = {event["uuid"]: event for event in _failures(seen)}
     assert failed[results[0].id]["exception"] == "PatientError([masked])"
     assert "error_code='RETRY_EXHAUSTED'" in failed[results[1].id]["exception"]
@@ -168,7 +170,9 @@ def _drain(connection: Any) -> None:
 
 def _inspections(sample: Sample, running: str, waiting: str) -> str:
     inspect = sample.app.control.inspect(["one@test"], timeout=2)
-    told = wait_until(lambda: {"active": inspect.active(), "scheduled": inspect.scheduled()}, "inspect answers")
+    told = wait_until(
+        lambda: {"active": inspect.active(), "scheduled": inspect.scheduled()}, "inspect answers"
+    )
     told |= {"reserved": inspect.reserved(), "query": inspect.query_task([running, waiting])}
     text = repr(told)
     assert running in text

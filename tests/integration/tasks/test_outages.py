@@ -13,8 +13,8 @@ from typing import Any
 import psutil
 import pytest
 import redis
-from conftest import Sample, Site, make_sample, wait_until
 from celery.states import READY_STATES
+from conftest import Sample, Site, make_sample, wait_until
 from kombu.exceptions import OperationalError
 
 from techdeck_tasks.devservices import EmbeddedRedis
@@ -57,7 +57,7 @@ def test_sending_to_a_redis_that_hangs_fails_within_ten_seconds(lone: Sample, wa
         lone.task("ok").delay()
     with redis_hanging(lone.site):
         began = time.monotonic()
-        with pytest.raises(ServiceUnavailableError, match="sample.ok not sent") as told:
+        with pytest.raises(ServiceUnavailableError, match=r"sample\.ok not sent") as told:
             lone.task("ok").delay()
         assert time.monotonic() - began < 10
     assert isinstance(told.value, OperationalError)
@@ -153,7 +153,6 @@ def _polled(result: Any) -> Any:
     except redis.RedisError:
         return []
     return [meta["result"]] if meta["status"] in READY_STATES else []
-
 
 
 def test_work_that_ends_within_the_soft_shutdown_is_not_done_again(lone: Sample) -> None:

@@ -25,7 +25,7 @@ def _encrypted(sample: Sample, payload: Any) -> bytes:
     return runtime_of(sample.app).cipher.seal(json.dumps(payload).encode(), _AAD)
 
 
-def _envelope(body: bytes, content_type: str = CONTENT_TYPE, task: str = "sample.ok", **headers: Any) -> Any:
+def _envelope(body: bytes, content_type: str = CONTENT_TYPE, task: Any = "sample.ok", **headers: Any) -> Any:
     task_id = str(uuid.uuid4())
     return {
         "body": base64.b64encode(body).decode(),
@@ -94,7 +94,7 @@ def test_every_poison_is_quarantined_sealed_and_the_worker_works_on(
     items = _items(sample)
     for number, (what, item) in enumerate(items.items(), start=1):
         sample.redis.lpush("sample", item)
-        wait_until(lambda number=number: len(quarantine.list(100)) == number, f"{what!r} in quarantine")  # type: ignore[misc]
+        wait_until(lambda number=number: len(quarantine.list(100)) == number, f"{what!r} in quarantine")
         assert sample.run("ok", number) == number, what
     assert all(CANARY.encode() not in sealed for sealed in _raw(sample))
     kept = [base64.b64decode(message["body"]) for message in quarantine.list(100)]
@@ -109,13 +109,15 @@ def test_an_unregistered_task_is_quarantined_and_fails_for_who_waits(
     sample.redis.delete(KEY)
     result = sample.app.send_task("sample.unknown", args=[CANARY], queue="sample")
     assert "NotRegistered" in type(sample.failure_of(result)).__name__
-    [message] = wait_until(lambda: runtime_of(sample.app).quarantine.list(), "quarantined")
+    [message] = wait_until(runtime_of(sample.app).quarantine.list, "quarantined")
     assert message["reason"] == "unregistered task 'sample.unknown'"
     assert CANARY not in worker.output()
 
 
 @pytest.mark.parametrize(
-    "payload", [[[], 5, {}], [[], {}, 5], [5, {}, {}], [[], {"x": 1}, None]], ids=["kwargs", "embed", "args", "none"]
+    "payload",
+    [[[], 5, {}], [[], {}, 5], [5, {}, {}], [[], {"x": 1}, None]],
+    ids=["kwargs", "embed", "args", "none"],
 )
 def test_arguments_of_the_wrong_shape_fail_the_task_and_not_the_worker(
     sample: Sample, worker: WorkerProcess, payload: Any
@@ -125,8 +127,10 @@ def test_arguments_of_the_wrong_shape_fail_the_task_and_not_the_worker(
     sample.run("ok")
     assert worker.alive
     wait_until(
-        lambda: sample.app.AsyncResult(envelope["headers"]["id"]).state == "FAILURE"
-        or runtime_of(sample.app).quarantine.list(1),
+        lambda: (
+            sample.app.AsyncResult(envelope["headers"]["id"]).state == "FAILURE"
+            or runtime_of(sample.app).quarantine.list(1)
+        ),
         "failed or quarantined",
     )
 
