@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Mapping
 from dataclasses import replace
+from types import TracebackType
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from celery import Task
@@ -134,7 +135,12 @@ class TechDeckTask(Task):  # type: ignore[misc]  # celery ships no types
         if request.called_directly or request.get(_RUNNING):
             return super().__call__(*args, **kwargs)
         setattr(request, _RUNNING, True)
-        return Attempt(self, args, kwargs).run()
+        try:
+            return Attempt(self, args, kwargs).run()
+        except Exception as error:  # noqa: BLE001 - raised again
+            # The body's frames alone: Celery copies, formats and pickles each one, which costs more than all
+            # the rest of a failure.
+            raise error.with_traceback(_below_attempt(error.__traceback__))  # noqa: B904 - the error itself
 
     def full_context(self, args: tuple[Any, ...], kwargs: Mapping[str, Any], request: Any) -> dict[str, Any]:
         """Return everything an error of this task is audited with."""
@@ -324,6 +330,15 @@ class TechDeckTask(Task):  # type: ignore[misc]  # celery ships no types
                 task_kwargs=exhausted.task_kwargs,
             ) from None
         return retry
+
+
+def _below_attempt(traceback: TracebackType | None) -> TracebackType | None:
+    below, step = None, traceback
+    while step is not None:
+        if step.tb_frame.f_globals.get("__name__") == Attempt.__module__:
+            below = step.tb_next
+        step = step.tb_next
+    return below
 
 
 def _declares_max_retries(cls: type) -> bool:

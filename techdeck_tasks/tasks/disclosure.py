@@ -31,7 +31,7 @@ def _without_secrets(error: BaseException) -> BaseException:
         return as_techdeck_error(error)
     try:
         text, safe = str(error), text_of(error)
-        if safe == text and _is_clean(text) and all(_is_clean(argument) for argument in error.args):
+        if safe == text and _is_clean(text) and all(map(_is_clean, (a for a in error.args if a is not text))):
             return error
         # Where the library is known to quote data, its text without them is all that is kept.
         arguments = (
