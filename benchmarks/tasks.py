@@ -2,8 +2,8 @@
 
 Two workers of one process each run side by side on an embedded Redis: one sends plain JSON, the other is
 encrypted as `install` leaves it. Both have the same settings otherwise. In each round a queue is filled for
-each kind of task in turn, then given to its worker and timed until it is empty and everything is acknowledged.
-The ratios of one round are of the same minute of the same machine; their median is what counts.
+each kind of task in turn, then given to its worker and timed until it is empty and everything is
+acknowledged. The ratios of one round are of the same minute of the same machine; their median is what counts.
 """
 
 from __future__ import annotations
