@@ -73,6 +73,7 @@ class TechDeckTask(Task):  # type: ignore[misc]  # celery ships no types
     dead_letters: ClassVar[bool] = True
 
     worker_pool: Any = None
+    """The processes of the worker; known in its main process alone."""
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)

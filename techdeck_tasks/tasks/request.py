@@ -13,6 +13,7 @@ from celery.exceptions import Ignore, Reject, Retry, Terminated, TimeLimitExceed
 from celery.worker import state
 from celery.worker.request import Request
 
+from techdeck_tasks.audit.event import AuditUnavailableError
 from techdeck_tasks.errors import TechDeckError, as_techdeck_error, classify
 from techdeck_tasks.errors import WorkerLostError as LostError
 from techdeck_tasks.events import Outcome
@@ -30,7 +31,6 @@ _RETRIED = (WorkerLostError, SystemExit, KeyboardInterrupt, MemoryError)
 it tells of it."""
 
 _ENDS = (*_RETRIED, TimeLimitExceeded, Terminated)
-
 
 REPORT_LIMIT_S = 300
 """Whatever hangs in an application's hook does not keep one of the worker's processes for ever."""
@@ -59,7 +59,7 @@ class TechDeckRequest(Request):  # type: ignore[misc]  # celery ships no types
         delay_s = self._retry(told, exc_info) if isinstance(error, _RETRIED) else None
         if delay_s is None:
             super().on_failure(exc_info, send_failed_event=send_failed_event, return_ok=return_ok)
-        if not self._audited and not (isinstance(error, _RETRIED) and self._succeeded):
+        if not self._audited and not (isinstance(error, _RETRIED) and self._success_was_stored()):
             self._audited = True
             self._report(told, delay_s)
 
@@ -80,7 +80,7 @@ class TechDeckRequest(Request):  # type: ignore[misc]  # celery ships no types
             not task.retry_on_worker_lost
             or self._already_revoked
             or state.should_terminate
-            or self._succeeded
+            or self._success_was_stored()
         ):
             return None
         facts = task.full_context(tuple(self.args), self.kwargs, context)
@@ -108,10 +108,13 @@ class TechDeckRequest(Request):  # type: ignore[misc]  # celery ships no types
         # Celery's counting of lost children: the task's policy has decided already.
         return False
 
-    @cached_property
-    def _succeeded(self) -> bool:
+    def _success_was_stored(self) -> Any:
         # The child was lost after its result was stored: the task is done.
-        return bool(super()._success_was_stored())
+        return self._stored_success
+
+    @cached_property
+    def _stored_success(self) -> Any:
+        return super()._success_was_stored()
 
     def _report(self, told: TechDeckError, delay_s: float | None) -> None:
         """Audit in a process of the pool: what follows a kill talks to Redis and PostgreSQL.
@@ -120,7 +123,8 @@ class TechDeckRequest(Request):  # type: ignore[misc]  # celery ships no types
         the lost one would inherit the locks which that thread holds, and hang.
         """
         told_to = (self._type, dict(self._request_dict), told, delay_s)
-        sent = cast("TechDeckTask", self.task).worker_pool.apply_async(
+        pool = cast("TechDeckTask", self.task).worker_pool
+        sent = pool and pool.apply_async(
             report_loss,
             told_to,
             callback=_reported,
@@ -133,7 +137,7 @@ class TechDeckRequest(Request):  # type: ignore[misc]  # celery ships no types
 
     def _not_reported(self, exc_info: Any) -> None:
         trouble = type(_bare(exc_info)).__name__
-        logger.critical("the loss of %s[%s] could not be audited: %s", self.name, self.id, trouble)
+        logger.critical("what follows the loss of %s[%s] failed: %s", self.name, self.id, trouble)
 
     # -- what monitors see --------------------------------------------------------------------------
 
@@ -164,7 +168,11 @@ def report_loss(task_name: str, request: dict[str, Any], told: TechDeckError, de
     task.request_stack.push(context)
     try:
         outcome = Outcome.FAILED if delay_s is None else Outcome.RETRY
-        task.services.handler.handle(told, task.full_context(args, kwargs, context), outcome=outcome)
+        try:
+            task.services.handler.handle(told, task.full_context(args, kwargs, context), outcome=outcome)
+        except AuditUnavailableError as unaudited:
+            # It has happened; whoever keeps the state of the work must hear of it all the same.
+            logger.critical("the loss of %s[%s] is not audited: %s", task_name, context.id, unaudited)
         if delay_s is None:
             task.tell_given_up(told, args, kwargs)
         else:
