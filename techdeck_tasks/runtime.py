@@ -61,9 +61,9 @@ from techdeck_tasks.storage.redis_client import connect_redis
 from techdeck_tasks.tasks import upkeep
 from techdeck_tasks.tasks.base import TechDeckTask
 from techdeck_tasks.tasks.letters import LetterKind, LetterStore
-from techdeck_tasks.tasks.messaging import MaskingAMQP, register_serializer
+from techdeck_tasks.tasks.messaging import MaskingAMQP, register_serializer, take_plain_commands
 from techdeck_tasks.tasks.quarantine import Quarantine
-from techdeck_tasks.tasks.services import LogTrail, bind_services
+from techdeck_tasks.tasks.services import LogTrail, bind_services, bound_services
 from techdeck_tasks.tasks.transitions import record_transitions
 
 STREAM_SOCKET_TIMEOUT_S = 5.0
@@ -273,7 +273,7 @@ def _leave_connections_to_parent(runtime: Runtime | None) -> None:
 
 def runtime_of(app: Celery) -> Runtime:
     """Return the runtime that `create_app` or `install` gave `app`."""
-    runtime = getattr(app, "techdeck_services", None)
+    runtime = bound_services(app)
     if not isinstance(runtime, Runtime):
         raise RuntimeError(f"Celery application {app.main!r} has no runtime; call install(app)")  # noqa: TRY004
     return runtime
@@ -294,9 +294,7 @@ def install(app: Celery, settings: Settings | None = None) -> Runtime:
     app.conf.update(celery_settings(settings))
     runtime.listeners.add(RetryListener(lambda: runtime.retry_registry))
     bind_services(app, runtime)
-    # Monitors without keys must be able to ask; commands and replies carry no arguments.
-    app.control.mailbox.serializer = "json"
-    app.control.mailbox.accept = ["json"]
+    take_plain_commands(app)
     return runtime
 
 

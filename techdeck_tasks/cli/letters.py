@@ -55,12 +55,13 @@ def _commands(
         owner: OwnerOption,
         force: Annotated[bool, typer.Option("--force", help="Even while the breaker is open.")] = False,
     ) -> None:
-        runtime = runtime_of(create_app())
+        app = create_app()
+        runtime = runtime_of(app)
         store = store_of(runtime)
         letter = store.get(letter_id)
         facts = {"letter_id": letter.letter_id, "task_name": letter.task_name, "reason": reason}
         record_action(runtime, "letters", f"{group.info.name}.{sending}", owner, **facts)
-        task_id = replay(create_app(), store, letter.letter_id, None if force else runtime.breakers)
+        task_id = replay(app, store, letter.letter_id, None if force else runtime.breakers)
         out.print(f"{letter.task_name} sent again as task {task_id}")
 
     @group.command("drop")

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from kombu.exceptions import OperationalError
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 from sqlalchemy import text
 
@@ -16,7 +15,7 @@ from techdeck_tasks.cli.console import err, out, print_json
 from techdeck_tasks.cli.exits import Exit
 from techdeck_tasks.cli.options import JsonOption
 from techdeck_tasks.cli.tables import STYLES, show_run
-from techdeck_tasks.errors import PipelineExecutionError, ServiceUnavailableError
+from techdeck_tasks.errors import PipelineExecutionError
 from techdeck_tasks.pipeline.definition import PipelineDefinition, load_definition
 from techdeck_tasks.pipeline.tasks import EXECUTE
 from techdeck_tasks.pipeline.view import RunView
@@ -79,15 +78,9 @@ def submit(runtime: Runtime, definition: PipelineDefinition, idempotency_key: st
         connection.execute(text("SELECT 1"))
     assert runtime.app is not None
     run_id = str(uuid.uuid4())
-    try:
-        result = runtime.app.tasks[EXECUTE].apply_async(
-            (definition.to_dict(),), {"idempotency_key": idempotency_key}, task_id=run_id
-        )
-    except (OperationalError, OSError):
-        raise ServiceUnavailableError(
-            "the broker is unavailable; check TECHDECK_REDIS_URL or TECHDECK_BROKER_URL, and Redis",
-            service_name="broker",
-        ) from None
+    result = runtime.app.tasks[EXECUTE].apply_async(
+        (definition.to_dict(),), {"idempotency_key": idempotency_key}, task_id=run_id
+    )
     if idempotency_key is None:
         return run_id
     # The key may have a run already, under its own id; only the task knows.

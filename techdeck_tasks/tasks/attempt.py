@@ -1,14 +1,14 @@
 """One attempt of a task, from the breaker's permit to whatever it comes to.
 
-run -> the body's result                                                success
--> _shut: the breaker is open                                       park | fallback | fail
--> _failed: classify, tell the breaker, decide                      retry, or
--> _end: fallback | wait for a person | fail for good          audited each time, before it happens
+`run` returns the body's result. Otherwise the attempt comes to one of these, each audited before it happens:
+
+- `_shut`, where the breaker is open: it parks, or ends;
+- `_failed`: the error is classified, the breaker told, a retry decided: it is sent again, or ends;
+- `_end`: a fallback stands in, a person is waited for, or it has failed for good.
 """
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Final, NoReturn
@@ -42,8 +42,6 @@ if TYPE_CHECKING:
 
     from techdeck_tasks.resilience.breaker import Permit
     from techdeck_tasks.tasks.base import TechDeckTask
-
-logger = logging.getLogger(__name__)
 
 PARKED_HEADER: Final = "td_parked"
 """Message header that counts how often this attempt met an open breaker."""
@@ -135,7 +133,7 @@ class Attempt:
         context = self._context()
         if self._task.when_open == Shut.PARK and not self._request.is_eager:
             self._park(error, context)
-        return self._audited(self._end, error, context)
+        return self._end(error, context)
 
     def _park(self, error: CircuitBreakerError, context: Mapping[str, Any]) -> None:
         """Send the attempt again for when the breaker may let one through, and raise; return if too late.
@@ -154,7 +152,7 @@ class Attempt:
         parked = int(header_of(request, PARKED_HEADER) or 0)
         if parked == 0:
             # Once an attempt: a long outage must not fill the log with one row for each look at the breaker.
-            self._audited(services.handler.handle, error, context, outcome=Outcome.PARKED)
+            self._record(error, context, Outcome.PARKED)
         waiting = task.successor(
             request, wait_s, retries=request.retries, headers={PARKED_HEADER: parked + 1}
         )
@@ -167,7 +165,11 @@ class Attempt:
         context = self._context()
         found = classify(error, context)
         decision = self._decide(error, found, context)
-        return self._audited(self._go_on, error, found, context, decision)
+        if decision.retry:
+            self._record(error, context, Outcome.RETRY)
+            self._retry(error, found, decision.delay_s)
+            decision = replace(decision, retry=False, reason=_NOT_SENT)
+        return self._end(self._final(error, context, decision), context)
 
     def _decide(self, error: Exception, found: Classification, context: Mapping[str, Any]) -> RetryDecision:
         decision = self._task.decide(error, found, context, self._request)
@@ -180,15 +182,6 @@ class Attempt:
         if decision.retry and not paid:
             return RetryDecision(retry=False, delay_s=0.0, reason=Refusal.RETRY_BUDGET_EMPTY.value)
         return decision
-
-    def _go_on(
-        self, error: Exception, found: Classification, context: Mapping[str, Any], decision: RetryDecision
-    ) -> Any:
-        if decision.retry:
-            self._services.handler.handle(error, context, outcome=Outcome.RETRY)
-            self._retry(error, found, decision.delay_s)
-            decision = replace(decision, retry=False, reason=_NOT_SENT)
-        return self._end(self._final(error, context, decision), context)
 
     def _retry(self, error: Exception, found: Classification, delay_s: float) -> None:
         """Send the next attempt, and raise; return where it can neither be sent nor given back."""
@@ -247,8 +240,8 @@ class Attempt:
     # -- the end ------------------------------------------------------------------------------------
 
     def _end(self, error: Exception, context: Mapping[str, Any]) -> Any:
-        services, task = self._services, self._task
-        primary = primary_error(self._request, services)
+        task = self._task
+        primary = primary_error(self._request, self._services)
         if primary is not None:
             error = FallbackFailedError(
                 f"{task.name} failed, and so did what it stood in for",
@@ -256,13 +249,12 @@ class Attempt:
                 fallback_error=as_techdeck_error(error, context),
             )
         elif task.fallback is not None and may_stand_in(error):
-            services.handler.handle(error, context, outcome=Outcome.FALLBACK)
+            self._record(error, context, Outcome.FALLBACK)
             return self._stand_in(error, context)
         if self._asks_a_person(error):
-            services.handler.handle(error, context, outcome=Outcome.PARKED)
+            self._record(error, context, Outcome.PARKED)
             self._wait_for_a_person(as_techdeck_error(error, context))
-        services.handler.handle(error, context, outcome=Outcome.FAILED)
-        return self._give_up(error, context)
+        return self._fail(error, context)
 
     def _stand_in(self, error: Exception, context: Mapping[str, Any]) -> Any:
         task, services = self._task, self._services
@@ -272,18 +264,21 @@ class Attempt:
                 return services.fallbacks.run_fallback(str(task.fallback), error, context)
             except FallbackFailedError as both:
                 failed = both
-            services.handler.handle(failed, context, outcome=Outcome.FAILED)
-            self._give_up(failed, context)
+            self._fail(failed, context)
         shown = as_techdeck_error(error, context)
         return replace_with(task, fallback, shown, services.cipher)
 
     def _asks_a_person(self, error: Exception) -> bool:
-        mendable = classify(error).recoverable
-        return self._task.recovery == ASK_A_PERSON and mendable and not self._request.is_eager
+        wanted = self._task.recovery == ASK_A_PERSON and not self._request.is_eager
+        return wanted and classify(error).recoverable
 
     def _wait_for_a_person(self, error: TechDeckError) -> NoReturn:
         self._task.keep_letter(LetterKind.INTERVENTION, error, self._request)
         raise Retry(exc=error, when=None)
+
+    def _fail(self, error: Exception, context: Mapping[str, Any]) -> NoReturn:
+        self._record(error, context, Outcome.FAILED)
+        self._give_up(error, context)
 
     def _give_up(self, error: Exception, context: Mapping[str, Any]) -> NoReturn:
         setattr(self._request, TOLD, True)
@@ -296,11 +291,13 @@ class Attempt:
     def _context(self) -> dict[str, Any]:
         return self._task.full_context(self._args, self._kwargs, self._request)
 
-    def _audited(self, step: Any, *arguments: Any, **options: Any) -> Any:
-        """Take `step`; where the audit cannot record it, the attempt ends with that instead."""
+    def _record(self, error: Exception, context: Mapping[str, Any], outcome: Outcome) -> None:
+        """Have `error` handled; where the audit cannot record it, the attempt ends with that instead."""
         try:
-            return step(*arguments, **options)
-        except AuditUnavailableError as error:
-            unaudited = error
+            self._services.handler.handle(error, context, outcome=outcome)
+        except AuditUnavailableError as failure:
+            unaudited = failure
+        else:
+            return
         # What cannot be recorded must neither go on nor end as if it were.
-        return self._give_up(unaudited, {})
+        self._give_up(unaudited, {})

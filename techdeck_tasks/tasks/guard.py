@@ -7,14 +7,11 @@ opens no breaker. What a task that meets an open breaker does is `Shut`.
 from __future__ import annotations
 
 from enum import StrEnum
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 from techdeck_tasks.errors import Classification
 from techdeck_tasks.resilience.breaker import BreakerConfig, BreakerRegistry, CircuitBreaker, Permit
 from techdeck_tasks.resilience.breaker.core import LONGEST_NAME
-
-if TYPE_CHECKING:
-    from celery import Celery
 
 COUNTED: Final = frozenset({"SERVICE_UNAVAILABLE", "CONNECTION_ERROR", "TIMEOUT_ERROR"})
 """Codes of errors that count as failures of the service; all others free the permit and count for nothing."""
@@ -69,9 +66,3 @@ def report_failure(
         permit.release()
         return True
     return permit.failure(cost=breaker.config.budget.cost_of(error) if wants_retry else 0)
-
-
-def shut_of(app: Celery, when_open: Shut | str) -> Shut:
-    """Return what a task of `app` does when its breaker is open; an eager task cannot wait, and raises."""
-    wanted = Shut(when_open)
-    return Shut.RAISE if app.conf.task_always_eager and wanted is Shut.PARK else wanted

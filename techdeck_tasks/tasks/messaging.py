@@ -10,6 +10,7 @@ import re
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from celery import Celery
 from celery.app.amqp import AMQP
 from kombu.serialization import register
 from kombu.utils import json
@@ -42,6 +43,12 @@ def register_serializer(cipher: Callable[[], Cipher]) -> None:
         return json.loads(cipher().open(raw, _AAD))
 
     register(SERIALIZER, encode, decode, content_type=CONTENT_TYPE, content_encoding="binary")
+
+
+def take_plain_commands(app: Celery) -> None:
+    """Let `app` speak JSON with monitors and `inspect`, which hold no keys; arguments are masked there."""
+    app.control.mailbox.serializer = "json"
+    app.control.mailbox.accept = ["json"]
 
 
 class MaskingAMQP(AMQP):  # type: ignore[misc]  # celery ships no types

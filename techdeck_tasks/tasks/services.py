@@ -96,10 +96,15 @@ def bind_services(app: Celery, services: TaskServices) -> None:
     setattr(app, _ATTRIBUTE, services)
 
 
+def bound_services(app: Celery) -> TaskServices | None:
+    """Return the services that `app` was given; None where it was given none."""
+    return cast("TaskServices | None", getattr(app, _ATTRIBUTE, None))
+
+
 def services_of(app: Celery) -> TaskServices:
     """Return the services of `app`, made from the environment's settings where it was given none."""
-    services = getattr(app, _ATTRIBUTE, None)
+    services = bound_services(app)
     if services is None:
         services = symbol_by_name(DEFAULT_FACTORY)(app)
         bind_services(app, services)
-    return cast("TaskServices", services)
+    return services

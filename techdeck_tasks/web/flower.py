@@ -6,8 +6,6 @@ and retries show, arguments and results do not. It holds no message key, so it c
 
 from __future__ import annotations
 
-from typing import Any
-
 import tornado.web
 from celery import Celery
 from flower.app import Flower
@@ -16,6 +14,7 @@ from flower.urls import settings as flower_settings
 from flower.views.monitor import Healthcheck, Metrics
 
 from techdeck_tasks.settings import Settings, SettingsError
+from techdeck_tasks.tasks.messaging import take_plain_commands
 
 
 class GuardedMetrics(Metrics):  # type: ignore[misc]  # flower ships no types
@@ -36,23 +35,19 @@ def monitoring_app(settings: Settings) -> Celery:
     app.conf.update(
         accept_content=["json"],
         event_serializer="json",
-        # Workers take commands in JSON only.
-        control_queue_ttl=300,
         broker_connection_retry_on_startup=True,
     )
-    app.control.mailbox.serializer = "json"
-    app.control.mailbox.accept = ["json"]
+    take_plain_commands(app)
     return app
 
 
-def make_flower(settings: Settings, *, address: str, port: int, **overrides: Any) -> Flower:
+def make_flower(settings: Settings, *, address: str, port: int) -> Flower:
     """Return a Flower server that is not started yet.
 
     Args:
         settings: the broker and the login.
         address: where to listen.
         port: where to listen; 0 for a free one.
-        overrides: further options of Flower, by name.
 
     Raises:
         SettingsError: there is no login.
@@ -66,8 +61,6 @@ def make_flower(settings: Settings, *, address: str, port: int, **overrides: Any
     options.port = port
     options.basic_auth = [login.get_secret_value()]
     options.read_only = True
-    for name, value in overrides.items():
-        setattr(options, name, value)
     server = Flower(capp=monitoring_app(settings), options=options, **flower_settings)
     # Rules added later are tried before Flower's own.
     server.add_handlers(r".*", [(r"/metrics", GuardedMetrics), (r"/healthcheck", GuardedHealthcheck)])

@@ -3,7 +3,6 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable, Iterator
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -19,23 +18,10 @@ from techdeck_tasks.devservices import EmbeddedRedis
 from techdeck_tasks.devservices.ports import free_port
 from techdeck_tasks.settings import load_settings
 from techdeck_tasks.storage.redis_client import connect_redis
+from techdeck_tasks.testing.clock import FakeClock
 
 # Newer Pythons warn of forking beside threads, which is what a Celery worker does.
 pytestmark = pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
-
-
-class Clock:
-    def __init__(self) -> None:
-        self.seconds = 100.0
-
-    def now(self) -> datetime:
-        return datetime.now(UTC)
-
-    def monotonic(self) -> float:
-        return self.seconds
-
-    def sleep(self, seconds: float) -> None:
-        self.seconds += seconds
 
 
 @pytest.fixture
@@ -54,8 +40,8 @@ def own(server: EmbeddedRedis) -> Iterator[redis.Redis]:
 
 
 @pytest.fixture
-def clock() -> Clock:
-    return Clock()
+def clock() -> FakeClock:
+    return FakeClock()
 
 
 @pytest.fixture
@@ -64,7 +50,7 @@ def spool(tmp_path: Path) -> Spool:
 
 
 @pytest.fixture
-def publisher(own: redis.Redis, sealer: Sealer, spool: Spool, clock: Clock) -> StreamPublisher:
+def publisher(own: redis.Redis, sealer: Sealer, spool: Spool, clock: FakeClock) -> StreamPublisher:
     return StreamPublisher(own, sealer, spool, clock)
 
 
@@ -92,7 +78,7 @@ def test_an_outage_is_bounded_in_time_and_replayed_in_order_afterwards(
     publisher: StreamPublisher,
     server: EmbeddedRedis,
     own: redis.Redis,
-    clock: Clock,
+    clock: FakeClock,
     new_event: Callable[..., AuditEvent],
 ) -> None:
     publisher.record(new_event())
@@ -131,7 +117,7 @@ def test_a_spooled_payload_that_nobody_understands_reaches_the_quarantine_not_th
 
 
 def test_a_spool_that_cannot_be_read_harms_no_event(
-    own: redis.Redis, sealer: Sealer, clock: Clock, tmp_path: Path, new_event: Callable[..., AuditEvent]
+    own: redis.Redis, sealer: Sealer, clock: FakeClock, tmp_path: Path, new_event: Callable[..., AuditEvent]
 ) -> None:
     (tmp_path / "file").write_bytes(b"")
     publisher = StreamPublisher(own, sealer, Spool(tmp_path / "file"), clock)

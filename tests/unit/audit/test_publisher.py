@@ -4,7 +4,6 @@ import os
 import socket
 import time
 from collections.abc import Callable, Iterator, Sequence
-from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
@@ -18,28 +17,15 @@ from techdeck_tasks.audit.sealing import Sealer
 from techdeck_tasks.audit.spool import Spool
 from techdeck_tasks.audit.stream import unpack
 from techdeck_tasks.devservices.ports import free_port
+from techdeck_tasks.testing.clock import FakeClock
 
 # Newer Pythons warn of forking beside threads, which is what a Celery worker does.
 pytestmark = pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
 
 
-class Clock:
-    def __init__(self) -> None:
-        self.seconds = 100.0
-
-    def now(self) -> datetime:
-        return datetime.now(UTC)
-
-    def monotonic(self) -> float:
-        return self.seconds
-
-    def sleep(self, seconds: float) -> None:
-        self.seconds += seconds
-
-
 @pytest.fixture
-def clock() -> Clock:
-    return Clock()
+def clock() -> FakeClock:
+    return FakeClock()
 
 
 @pytest.fixture
@@ -58,7 +44,7 @@ def nobody() -> Iterator[redis.Redis]:
 
 
 @pytest.fixture
-def publisher(nobody: redis.Redis, sealer: Sealer, spool: Spool, clock: Clock) -> StreamPublisher:
+def publisher(nobody: redis.Redis, sealer: Sealer, spool: Spool, clock: FakeClock) -> StreamPublisher:
     return StreamPublisher(nobody, sealer, spool, clock)
 
 
@@ -85,7 +71,7 @@ def test_without_redis_events_wait_sealed_in_the_spool_in_their_order(
 
 def test_an_outage_costs_one_attempt_a_cooldown(
     publisher: StreamPublisher,
-    clock: Clock,
+    clock: FakeClock,
     new_event: Callable[..., AuditEvent],
     caplog: pytest.LogCaptureFixture,
 ) -> None:
@@ -98,7 +84,7 @@ def test_an_outage_costs_one_attempt_a_cooldown(
 
 
 def test_a_redis_that_hangs_costs_a_bounded_time(
-    sealer: Sealer, spool: Spool, clock: Clock, new_event: Callable[..., AuditEvent]
+    sealer: Sealer, spool: Spool, clock: FakeClock, new_event: Callable[..., AuditEvent]
 ) -> None:
     # A peer that never answers: the far end of a pipe of sockets.
     with socket.create_server(("127.0.0.1", 0)) as server:
@@ -116,7 +102,11 @@ def test_a_redis_that_hangs_costs_a_bounded_time(
 
 
 def test_an_event_that_nobody_can_keep_is_refused_with_the_remedy(
-    nobody: redis.Redis, sealer: Sealer, tmp_path: Path, clock: Clock, new_event: Callable[..., AuditEvent]
+    nobody: redis.Redis,
+    sealer: Sealer,
+    tmp_path: Path,
+    clock: FakeClock,
+    new_event: Callable[..., AuditEvent],
 ) -> None:
     (tmp_path / "file").write_bytes(b"")
     publisher = StreamPublisher(nobody, sealer, Spool(tmp_path / "file" / "spool"), clock)
