@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import secrets
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
+from sqlalchemy import Engine, make_url, text
 
+from techdeck_tasks.audit.event import AuditEvent, EventType
 from techdeck_tasks.devservices import DevServices, ServiceUrls
 from techdeck_tasks.keyring import generate_keys
 from techdeck_tasks.runtime import Runtime, create_app, runtime_of
@@ -17,7 +21,9 @@ from techdeck_tasks.storage.database import connect_database
 
 if TYPE_CHECKING:
     import redis
-    from sqlalchemy import Engine
+
+NewEvent = Callable[..., AuditEvent]
+Databases = Callable[[], AbstractContextManager[Engine]]
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -83,3 +89,69 @@ def redis_client(runtime: Runtime) -> redis.Redis:
     """The test process's Redis, emptied."""
     runtime.redis.flushall()
     return runtime.redis
+
+
+# -- for the tests of the audit log, in every tier ------------------------------------------------------
+
+
+@pytest.fixture(scope="session")
+def databases(services: ServiceUrls) -> Iterator[Databases]:
+    """Makes migrated databases, each a copy of one that is migrated once."""
+    url = make_url(services.database_url)
+
+    def connect(name: str) -> Engine:
+        return connect_database(
+            load_settings(database_url=url.set(database=name).render_as_string(hide_password=False))
+        )
+
+    template = f"template_{secrets.token_hex(6)}"
+    with connect("postgres").connect() as connection:
+        admin = connection.execution_options(isolation_level="AUTOCOMMIT")
+        admin.execute(text(f"CREATE DATABASE {template}"))
+        migrated = connect(template)
+        migration.upgrade(migrated)
+        migrated.dispose()
+
+        @contextmanager
+        def new() -> Iterator[Engine]:
+            name = f"audit_{secrets.token_hex(6)}"
+            admin.execute(text(f"CREATE DATABASE {name} TEMPLATE {template} STRATEGY FILE_COPY"))
+            engine = connect(name)
+            try:
+                yield engine
+            finally:
+                engine.dispose()
+                admin.execute(text(f"DROP DATABASE {name} WITH (FORCE)"))
+
+        yield new
+    connection.engine.dispose()
+
+
+@pytest.fixture
+def own_database(databases: Databases) -> Iterator[Engine]:
+    """A migrated database of the test's own: who tampers with a log must not meet another test."""
+    with databases() as engine:
+        yield engine
+
+
+@pytest.fixture(scope="session")
+def keys_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The producers' keys; the reader's are in the folder `reader` beside."""
+    folder = tmp_path_factory.mktemp("keys")
+    generate_keys(folder / "producer", folder / "reader")
+    return folder / "producer"
+
+
+@pytest.fixture(scope="session")
+def new_event() -> NewEvent:
+    def new(**values: Any) -> AuditEvent:
+        facts: dict[str, Any] = {
+            "event_type": EventType.ERROR_HANDLING,
+            "severity": "high",
+            "service": "lab",
+            "operation": "import",
+            "document": {"message": "the importer failed"},
+        }
+        return AuditEvent(**(facts | values))
+
+    return new

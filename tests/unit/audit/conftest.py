@@ -1,13 +1,10 @@
 from __future__ import annotations
 
 import secrets
-from collections.abc import Callable
-from typing import Any
 
 import pytest
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 
-from techdeck_tasks.audit.event import AuditEvent, EventType
 from techdeck_tasks.audit.sealing import Opener, Sealer
 from techdeck_tasks.keyring import KeySet, key_id_of
 
@@ -38,18 +35,3 @@ def sealer(recipients: KeySet, blind_index_keys: KeySet) -> Sealer:
 @pytest.fixture
 def opener(private_keys: KeySet) -> Opener:
     return Opener(private_keys)
-
-
-@pytest.fixture
-def new_event() -> Callable[..., AuditEvent]:
-    def new(**values: Any) -> AuditEvent:
-        facts: dict[str, Any] = {
-            "event_type": EventType.ERROR_HANDLING,
-            "severity": "high",
-            "service": "lab",
-            "operation": "import",
-            "document": {"message": "the importer failed"},
-        }
-        return AuditEvent(**(facts | values))
-
-    return new
