@@ -88,7 +88,7 @@ def _show(what: str, number: int, seconds: float) -> float:
 
 
 def _sealer(folder: Path) -> Sealer:
-    generate_keys(folder / "producer", folder / "reader")
+    generate_keys(folder / "producer", folder / "reader", folder / "signer")
     public, blind = (
         KeySet.load(folder / "producer" / name) for name in (AUDIT_PUBLIC_KEYS, BLIND_INDEX_KEYS)
     )

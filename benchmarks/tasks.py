@@ -75,7 +75,7 @@ def fail(number: int) -> None:  # noqa: ARG001 - called like the other one  # no
 def main() -> None:
     logging.disable(logging.CRITICAL)
     with tempfile.TemporaryDirectory() as folder, EmbeddedRedis() as server:
-        generate_keys(Path(folder, "producer"), Path(folder, "reader"))
+        generate_keys(Path(folder, "producer"), Path(folder, "reader"), Path(folder, "signer"))
         with _worker(folder, server.url, "1") as plain, _worker(folder, server.url, "0") as sealed:
             _report([_round(plain, sealed, server.url) for _ in range(ROUNDS + 1)][1:])
 

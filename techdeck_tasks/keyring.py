@@ -1,11 +1,13 @@
 """Keys in files, and the symmetric cipher of messages and pipeline definitions.
 
-Two folders, so that a process holds no more than its role needs:
+Three folders, so that a process holds no more than its role needs:
 
-    keys_dir         message.json       AES-256 keys of Celery messages, results and stored definitions
-                     blind-index.json   HMAC keys that make user and subject searchable without storing them
-                     audit-public.json  the public half of the audit log's recipient key
-    reader_keys_dir  audit-private.json the private half; only who reads the audit log has it
+    keys_dir          message.json             AES-256 keys of Celery messages, results, stored definitions
+                      blind-index.json         HMAC keys that make user and subject searchable, not stored
+                      audit-public.json        the public half of the audit log's recipient key
+                      checkpoint-public.json   the public half of the key that signs the audit log's heads
+    reader_keys_dir   audit-private.json       the private half; only who reads the audit log has it
+    signing_keys_dir  checkpoint-private.json  the private half; only audit workers have it
 
 A key file is JSON ``{"active": id, "keys": {id: base64}}``. New keys are added and become active; old ones
 stay to open what they sealed. Files must belong to their reader alone (mode 0600).
@@ -21,14 +23,15 @@ import json
 import os
 import secrets
 import struct
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
-from typing import Self
+from typing import NamedTuple, Self
 
 from cryptography.exceptions import InvalidTag
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey, X25519PublicKey
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
@@ -38,6 +41,8 @@ MESSAGE_KEYS = "message.json"
 BLIND_INDEX_KEYS = "blind-index.json"
 AUDIT_PUBLIC_KEYS = "audit-public.json"
 AUDIT_PRIVATE_KEYS = "audit-private.json"
+CHECKPOINT_PUBLIC_KEYS = "checkpoint-public.json"
+CHECKPOINT_PRIVATE_KEYS = "checkpoint-private.json"
 
 KEY_BYTES = 32
 NONCE_BYTES = 12
@@ -148,14 +153,14 @@ def key_id_of(public_key: bytes) -> str:
     return hashlib.sha256(public_key).hexdigest()[:16]
 
 
-def generate_keys(keys_dir: Path, reader_keys_dir: Path) -> list[Path]:
+def generate_keys(keys_dir: Path, reader_keys_dir: Path, signing_keys_dir: Path) -> list[Path]:
     """Make the key files that are missing, and return them. Existing files stay as they are.
 
     Several processes may do so at once: one makes the files, the others find them.
 
     Raises:
-        EncryptionError: the audit log's public key has no private half here: a new one would not match it.
-            Or a key file is malformed or readable by others.
+        EncryptionError: a public key has no private half here: a new one would not match it. Or a key file
+            is malformed or readable by others.
     """
     keys_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
     with _opened_folder(keys_dir) as folder:
@@ -166,25 +171,41 @@ def generate_keys(keys_dir: Path, reader_keys_dir: Path) -> list[Path]:
                 key_id = secrets.token_hex(8)
                 KeySet(key_id, {key_id: secrets.token_bytes(KEY_BYTES)}).save(path)
                 made.append(path)
-        return made + _generate_audit_pair(keys_dir / AUDIT_PUBLIC_KEYS, reader_keys_dir / AUDIT_PRIVATE_KEYS)
+        recipient = _Pair(keys_dir / AUDIT_PUBLIC_KEYS, reader_keys_dir / AUDIT_PRIVATE_KEYS)
+        made += _generate_pair(recipient, _public_of_recipient)
+        signer = _Pair(keys_dir / CHECKPOINT_PUBLIC_KEYS, signing_keys_dir / CHECKPOINT_PRIVATE_KEYS)
+        return made + _generate_pair(signer, _public_of_signer)
 
 
-def _generate_audit_pair(public: Path, private: Path) -> list[Path]:
+class _Pair(NamedTuple):
+    public: Path
+    private: Path
+
+
+def _public_of_recipient(private_key: bytes) -> bytes:
+    return private_key_of(private_key).public_key().public_bytes_raw()
+
+
+def _public_of_signer(private_key: bytes) -> bytes:
+    return Ed25519PrivateKey.from_private_bytes(private_key).public_key().public_bytes_raw()
+
+
+def _generate_pair(files: _Pair, public_of: Callable[[bytes], bytes]) -> list[Path]:
+    public, private = files
     made = []
     if not private.exists():
         if public.exists():
             raise EncryptionError(
                 f"{public} exists without {private}; restore the missing half from its backup"
             )
-        pair = X25519PrivateKey.generate()
-        key_id = key_id_of(pair.public_key().public_bytes_raw())
+        # Any 32 random bytes are a private key of X25519 and of Ed25519.
+        key = secrets.token_bytes(KEY_BYTES)
+        key_id = key_id_of(public_of(key))
         # The private half first: a public half alone would seal rows that nobody can ever read.
-        KeySet(key_id, {key_id: pair.private_bytes_raw()}).save(private)
+        KeySet(key_id, {key_id: key}).save(private)
         made.append(private)
     halves = KeySet.load(private)
-    public_keys = {
-        key_id: private_key_of(key).public_key().public_bytes_raw() for key_id, key in halves.keys.items()
-    }
+    public_keys = {key_id: public_of(key) for key_id, key in halves.keys.items()}
     if not public.exists():
         KeySet(halves.active, public_keys).save(public)
         made.append(public)

@@ -60,6 +60,9 @@ class Settings(BaseSettings):
     reader_keys_dir: Path = Field(
         Path(".techdeck/keys/reader"), description="the audit log's private key; readers only"
     )
+    signing_keys_dir: Path = Field(
+        Path(".techdeck/keys/signer"), description="signs the audit log's checkpoints; audit workers only"
+    )
 
     # -- retry -------------------------------------------------------------------------------------
     default_max_retries: int = Field(3, ge=0, le=1000, description="0 means: never retry")

@@ -64,10 +64,11 @@ def settings(redis_url: str, database_url: str, tmp_path: Path) -> Settings:
         database_url=database_url,
         keys_dir=tmp_path / "keys" / "producer",
         reader_keys_dir=tmp_path / "keys" / "reader",
+        signing_keys_dir=tmp_path / "keys" / "signer",
         audit_spool_dir=tmp_path / "spool",
         artifact_url=(tmp_path / "artifacts").as_uri(),
     )
-    generate_keys(settings.keys_dir, settings.reader_keys_dir)
+    generate_keys(settings.keys_dir, settings.reader_keys_dir, settings.signing_keys_dir)
     return settings
 
 
@@ -138,7 +139,7 @@ def own_database(databases: Databases) -> Iterator[Engine]:
 def keys_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The producers' keys; the reader's are in the folder `reader` beside."""
     folder = tmp_path_factory.mktemp("keys")
-    generate_keys(folder / "producer", folder / "reader")
+    generate_keys(folder / "producer", folder / "reader", folder / "signer")
     return folder / "producer"
 
 

@@ -20,7 +20,7 @@ def group() -> None:
 def generate() -> None:
     """Make the key files that are missing; existing ones stay as they are."""
     settings = load_settings()
-    made = generate_keys(settings.keys_dir, settings.reader_keys_dir)
+    made = generate_keys(settings.keys_dir, settings.reader_keys_dir, settings.signing_keys_dir)
     for path in made:
         out.print(f"made {path}", soft_wrap=True)
     if not made:

@@ -85,7 +85,7 @@ class Stack:
         self._on_step(f"PostgreSQL and Redis answer after {time.monotonic() - began:.1f} s")
         settings_file = self._write_settings(urls)
         self.settings = load_settings(**self._values(urls))
-        generate_keys(self.settings.keys_dir, self.settings.reader_keys_dir)
+        generate_keys(self.settings.keys_dir, self.settings.reader_keys_dir, self.settings.signing_keys_dir)
         app = create_app(self.settings)
         runtime = runtime_of(app)
         self._running.callback(runtime.engine.dispose)
@@ -112,6 +112,7 @@ class Stack:
             "artifact_url": (self._dir / "artifacts").as_uri(),
             "keys_dir": str(self._dir / "keys" / "producer"),
             "reader_keys_dir": str(self._dir / "keys" / "reader"),
+            "signing_keys_dir": str(self._dir / "keys" / "signer"),
             "audit_spool_dir": str(self._dir / "spool"),
             **self._overrides,
         }

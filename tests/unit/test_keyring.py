@@ -14,6 +14,8 @@ from techdeck_tasks.keyring import (
     AUDIT_PRIVATE_KEYS,
     AUDIT_PUBLIC_KEYS,
     BLIND_INDEX_KEYS,
+    CHECKPOINT_PRIVATE_KEYS,
+    CHECKPOINT_PUBLIC_KEYS,
     MESSAGE_KEYS,
     Cipher,
     KeySet,
@@ -142,24 +144,30 @@ def test_an_unknown_key_id_names_those_at_hand_and_the_remedy() -> None:
 
 
 @pytest.fixture
-def folders(tmp_path: Path) -> tuple[Path, Path]:
-    return tmp_path / "producer", tmp_path / "reader"
+def folders(tmp_path: Path) -> tuple[Path, Path, Path]:
+    return tmp_path / "producer", tmp_path / "reader", tmp_path / "signer"
 
 
-def test_generating_makes_every_key_file_once(folders: tuple[Path, Path]) -> None:
-    producer, reader = folders
-    made = generate_keys(producer, reader)
+def test_generating_makes_every_key_file_once(folders: tuple[Path, Path, Path]) -> None:
+    made = generate_keys(*folders)
     assert sorted(path.name for path in made) == sorted(
-        [MESSAGE_KEYS, BLIND_INDEX_KEYS, AUDIT_PUBLIC_KEYS, AUDIT_PRIVATE_KEYS]
+        [
+            MESSAGE_KEYS,
+            BLIND_INDEX_KEYS,
+            AUDIT_PUBLIC_KEYS,
+            AUDIT_PRIVATE_KEYS,
+            CHECKPOINT_PUBLIC_KEYS,
+            CHECKPOINT_PRIVATE_KEYS,
+        ]
     )
     content = {path: path.read_bytes() for path in made}
-    assert generate_keys(producer, reader) == []
+    assert generate_keys(*folders) == []
     assert {path: path.read_bytes() for path in made} == content
 
 
-def test_the_private_half_is_with_the_reader_alone(folders: tuple[Path, Path]) -> None:
-    producer, reader = folders
-    generate_keys(producer, reader)
+def test_the_private_half_is_with_the_reader_alone(folders: tuple[Path, Path, Path]) -> None:
+    producer, reader, _ = folders
+    generate_keys(*folders)
     private = KeySet.load(reader / AUDIT_PRIVATE_KEYS)
     held = [KeySet.load(path) for path in producer.iterdir()]
     assert private.active_key not in [key for keys in held for key in keys.keys.values()]
@@ -168,36 +176,36 @@ def test_the_private_half_is_with_the_reader_alone(folders: tuple[Path, Path]) -
     assert public.active == private.active
 
 
-def test_a_missing_private_half_is_not_made_anew(folders: tuple[Path, Path]) -> None:
-    producer, reader = folders
-    generate_keys(producer, reader)
+def test_a_missing_private_half_is_not_made_anew(folders: tuple[Path, Path, Path]) -> None:
+    _producer, reader, _ = folders
+    generate_keys(*folders)
     (reader / AUDIT_PRIVATE_KEYS).unlink()
     with pytest.raises(EncryptionError, match="restore the missing half"):
-        generate_keys(producer, reader)
+        generate_keys(*folders)
 
 
-def test_a_missing_public_half_is_made_from_the_private_one(folders: tuple[Path, Path]) -> None:
-    producer, reader = folders
-    generate_keys(producer, reader)
+def test_a_missing_public_half_is_made_from_the_private_one(folders: tuple[Path, Path, Path]) -> None:
+    producer, _reader, _ = folders
+    generate_keys(*folders)
     public = KeySet.load(producer / AUDIT_PUBLIC_KEYS)
     (producer / AUDIT_PUBLIC_KEYS).unlink()
-    assert generate_keys(producer, reader) == [producer / AUDIT_PUBLIC_KEYS]
+    assert generate_keys(*folders) == [producer / AUDIT_PUBLIC_KEYS]
     assert KeySet.load(producer / AUDIT_PUBLIC_KEYS) == public
 
 
-def test_halves_of_two_pairs_are_refused(folders: tuple[Path, Path], tmp_path: Path) -> None:
-    producer, reader = folders
-    generate_keys(producer, reader)
-    generate_keys(tmp_path / "other", tmp_path / "another")
+def test_halves_of_two_pairs_are_refused(folders: tuple[Path, Path, Path], tmp_path: Path) -> None:
+    producer, _reader, _ = folders
+    generate_keys(*folders)
+    generate_keys(tmp_path / "other", tmp_path / "another", tmp_path / "third")
     (tmp_path / "other" / AUDIT_PUBLIC_KEYS).replace(producer / AUDIT_PUBLIC_KEYS)
     with pytest.raises(EncryptionError, match="no pair"):
-        generate_keys(producer, reader)
+        generate_keys(*folders)
 
 
-def test_several_generators_at_once_make_one_matching_pair(folders: tuple[Path, Path]) -> None:
+def test_several_generators_at_once_make_one_matching_pair(folders: tuple[Path, Path, Path]) -> None:
     with ThreadPoolExecutor(8) as pool:
         made = list(pool.map(lambda _: generate_keys(*folders), range(8)))
-    assert sorted(map(len, made)) == [0] * 7 + [4]
+    assert sorted(map(len, made)) == [0] * 7 + [6]
     assert generate_keys(*folders) == []
 
 

@@ -84,7 +84,7 @@ class Site:
 
     def __post_init__(self) -> None:
         if not self.keys_dir.exists():
-            generate_keys(self.keys_dir, self.folder / "reader")
+            generate_keys(self.keys_dir, self.folder / "reader", self.folder / "signer")
 
     @property
     def keys_dir(self) -> Path:
@@ -96,6 +96,7 @@ class Site:
             "TECHDECK_REDIS_URL": self.url,
             "TECHDECK_KEYS_DIR": str(self.keys_dir),
             "TECHDECK_READER_KEYS_DIR": str(self.folder / "reader"),
+            "TECHDECK_SIGNING_KEYS_DIR": str(self.folder / "signer"),
             "TECHDECK_AUDIT_SPOOL_DIR": str(self.folder / "spool"),
             "TECHDECK_ENV_FILE": str(self.folder / "none.env"),
             "TECHDECK_TASK_TIME_LIMIT_SECONDS": "40",

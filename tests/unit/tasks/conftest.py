@@ -21,10 +21,11 @@ def lone_settings(tmp_path: Path) -> Settings:
         redis_url=NOBODY,
         keys_dir=tmp_path / "producer",
         reader_keys_dir=tmp_path / "reader",
+        signing_keys_dir=tmp_path / "signer",
         audit_spool_dir=tmp_path / "spool",
         connection_reset_delay_seconds=0,
     )
-    generate_keys(settings.keys_dir, settings.reader_keys_dir)
+    generate_keys(settings.keys_dir, settings.reader_keys_dir, settings.signing_keys_dir)
     return settings
 
 
