@@ -19,6 +19,7 @@ from techdeck_tasks.audit.drain import Drain
 from techdeck_tasks.audit.event import AuditTrail
 from techdeck_tasks.audit.publisher import StreamPublisher
 from techdeck_tasks.audit.reader import AuditReader
+from techdeck_tasks.audit.rekeying import Resealed, reseal
 from techdeck_tasks.audit.sealing import Opener, Sealer
 from techdeck_tasks.audit.spool import Spool
 from techdeck_tasks.audit.stream import AuditStream
@@ -35,7 +36,10 @@ from techdeck_tasks.keyring import (
     BLIND_INDEX_KEYS,
     MESSAGE_KEYS,
     Cipher,
+    FollowedKeys,
+    KeyFolders,
     KeySet,
+    RecipientAlgorithm,
 )
 from techdeck_tasks.pipeline import tasks as pipeline_tasks
 from techdeck_tasks.pipeline.artifacts import ArtifactStore
@@ -97,10 +101,21 @@ class Runtime:
 
     # -- keys --------------------------------------------------------------------------------------
 
+    @property
+    def key_folders(self) -> KeyFolders:
+        """The key files, to make and rotate them."""
+        return KeyFolders(
+            producer=self.settings.keys_dir,
+            reader=self.settings.reader_keys_dir,
+            signer=self.settings.signing_keys_dir,
+            wrapped_by=self.settings.key_wrapping,
+            algorithm=RecipientAlgorithm(self.settings.audit_key_algorithm),
+        )
+
     @cached_property
     def cipher(self) -> Cipher:
         """Seals messages, results and stored definitions."""
-        return Cipher(KeySet.load(self.settings.keys_dir / MESSAGE_KEYS))
+        return Cipher(FollowedKeys(self.settings.keys_dir / MESSAGE_KEYS))
 
     @cached_property
     def sealer(self) -> Sealer:
@@ -165,6 +180,11 @@ class Runtime:
         path = self.settings.reader_keys_dir / AUDIT_PRIVATE_KEYS
         opener = Opener(KeySet.load(path)) if path.exists() else None
         return AuditReader(self.engine, self.audit, opener, reader)
+
+    def reseal_audit(self) -> Resealed:
+        """Seal every data key of the audit log to the recipient that is active now."""
+        opener = Opener(KeySet.load(self.settings.reader_keys_dir / AUDIT_PRIVATE_KEYS))
+        return reseal(self.engine, opener, KeySet.load(self.settings.keys_dir / AUDIT_PUBLIC_KEYS))
 
     def verify_audit(self) -> VerifyReport:
         """Recompute the audit log's chains."""

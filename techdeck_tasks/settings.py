@@ -11,7 +11,7 @@ from __future__ import annotations
 import os
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, Any, Self
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, PositiveInt, SecretStr, ValidationError, field_validator, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
@@ -59,6 +59,12 @@ class Settings(BaseSettings):
     keys_dir: Path = Field(Path(".techdeck/keys/producer"), description="keys every worker needs")
     reader_keys_dir: Path = Field(
         Path(".techdeck/keys/reader"), description="the audit log's private key; readers only"
+    )
+    key_wrapping: str | None = Field(
+        None, description="aws-kms:KEY encrypts new key files by that KMS key; a file says how it is wrapped"
+    )
+    audit_key_algorithm: Literal["x25519", "mlkem768-x25519"] = Field(
+        "x25519", description="of new audit keys; the second resists quantum computers too"
     )
     signing_keys_dir: Path = Field(
         Path(".techdeck/keys/signer"), description="signs the audit log's checkpoints; audit workers only"

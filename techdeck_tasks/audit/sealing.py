@@ -21,12 +21,11 @@ from typing import Any
 
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
-from cryptography.hazmat.primitives.hpke import AEAD, KDF, KEM, Suite
 
 from techdeck_tasks.audit.canonical import MAX_RECORD_BYTES, AuditRecord, encode
 from techdeck_tasks.audit.event import AuditEvent
 from techdeck_tasks.errors import EncryptionError
-from techdeck_tasks.keyring import NONCE_BYTES, KeySet, private_key_of, public_key_of
+from techdeck_tasks.keyring import NONCE_BYTES, KeySet, open_with, seal_to
 
 SCHEMA = b"techdeck-audit-1"
 MAX_EVENTS_PER_KEY = 1 << 20
@@ -40,7 +39,6 @@ MAX_CLEAR_CHARS = 255
 _MAX_INT32 = (1 << 31) - 1
 BLIND_INDEX_BYTES = 16
 MAX_OPENED_KEYS = 1024
-_SUITE = Suite(KEM.X25519, KDF.HKDF_SHA256, AEAD.AES_256_GCM)
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +49,14 @@ class SealedDataKey:
     tenant: str
     recipient_id: str
     sealed_key: bytes = field(repr=False)
+
+    def resealed(self, opener: Opener, recipients: KeySet) -> SealedDataKey:
+        """Return the same data key, sealed to the active of `recipients`.
+
+        Raises:
+            As `Opener.data_key`.
+        """
+        return _seal_key(opener.data_key(self), self.key_id, self.tenant, recipients)
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,10 +156,13 @@ class Sealer:
         return hmac.digest(self._blind_index_keys.active_key, text, "sha256")[:BLIND_INDEX_BYTES]
 
     def _new_key(self) -> tuple[SealedDataKey, AESGCM]:
-        key, key_id, recipient = os.urandom(32), uuid.uuid4(), self._recipients.active
-        info = _key_info(self._tenant, key_id, recipient)
-        sealed = _SUITE.encrypt(key, public_key_of(self._recipients.active_key), info)
-        return SealedDataKey(key_id, self._tenant, recipient, sealed), AESGCM(key)
+        key = os.urandom(32)
+        return _seal_key(key, uuid.uuid4(), self._tenant, self._recipients), AESGCM(key)
+
+
+def _seal_key(key: bytes, key_id: uuid.UUID, tenant: str, recipients: KeySet) -> SealedDataKey:
+    info = _key_info(tenant, key_id, recipients.active)
+    return SealedDataKey(key_id, tenant, recipients.active, seal_to(recipients.active_key, key, info))
 
 
 def _part_from_parent(sealer: Sealer | None) -> None:
@@ -190,9 +199,18 @@ class Opener:
         return document
 
     def _unseal_key(self, data_key: SealedDataKey) -> AESGCM:
-        private = private_key_of(self._private_keys.key(data_key.recipient_id))
-        info = _key_info(data_key.tenant, data_key.key_id, data_key.recipient_id)
-        return AESGCM(_SUITE.decrypt(data_key.sealed_key, private, info))
+        return AESGCM(self.data_key(data_key))
+
+    def data_key(self, sealed: SealedDataKey) -> bytes:
+        """Return the 256-bit data key itself.
+
+        Raises:
+            EncryptionError: its recipient's private key is not held.
+            InvalidTag: it was changed, or belongs to another tenant, id or recipient.
+        """
+        private = self._private_keys.key(sealed.recipient_id)
+        info = _key_info(sealed.tenant, sealed.key_id, sealed.recipient_id)
+        return open_with(private, sealed.sealed_key, info)
 
 
 def _clear(text: str) -> str:

@@ -17,7 +17,6 @@ from celery import Celery
 from techdeck_tasks.devservices.errors import DevServiceError
 from techdeck_tasks.devservices.services import DevServices, ServiceUrls
 from techdeck_tasks.devservices.supervision import Order, Step, Supervised
-from techdeck_tasks.keyring import generate_keys
 from techdeck_tasks.runtime import create_app, runtime_of
 from techdeck_tasks.settings import ENV_PREFIX, Settings, load_settings
 from techdeck_tasks.storage.migration import upgrade
@@ -85,9 +84,9 @@ class Stack:
         self._on_step(f"PostgreSQL and Redis answer after {time.monotonic() - began:.1f} s")
         settings_file = self._write_settings(urls)
         self.settings = load_settings(**self._values(urls))
-        generate_keys(self.settings.keys_dir, self.settings.reader_keys_dir, self.settings.signing_keys_dir)
         app = create_app(self.settings)
         runtime = runtime_of(app)
+        runtime.key_folders.generate()
         self._running.callback(runtime.engine.dispose)
         self._on_step(f"keys are there, schema is at revision {upgrade(runtime.engine)}")
         self._spawn("beat", ["--schedule", str(self._dir / "beat-schedule")])

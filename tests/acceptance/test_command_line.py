@@ -221,3 +221,20 @@ def test_there_are_no_dead_letters_to_begin_with(service: Any) -> None:
     replayed = service.techdeck("dead", "replay", "nothing", "--reason", "try")
     assert replayed.returncode == EXITS["bad input"]
     assert "no dead letter 'nothing'" in replayed.stderr
+
+
+def test_keys_are_listed_rotated_and_destroyed(techdeck: Techdeck) -> None:
+    assert techdeck("keys", "generate").returncode == 0
+    (old,) = _key_ids(techdeck, "message")
+    assert techdeck("keys", "rotate", "message").returncode == 0
+    assert len(_key_ids(techdeck, "message")) == 2
+    refused = techdeck("keys", "destroy", "message", old, "--confirm", "another")
+    assert (refused.returncode, old in refused.stderr) == (2, True)
+    assert techdeck("keys", "destroy", "message", old, "--confirm", old).returncode == 0
+    assert old not in _key_ids(techdeck, "message")
+    assert "would hide older rows" in techdeck("keys", "rotate", "blind-index").stderr
+
+
+def _key_ids(techdeck: Techdeck, purpose: str) -> list[str]:
+    listed = json.loads(techdeck("keys", "list", "--json").stdout)
+    return [key["key_id"] for key in listed if key["purpose"] == purpose]
