@@ -4,11 +4,11 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 
-.PHONY: help demo up test lint bench chaos lock clean
+.PHONY: help demo up test test-docker lint bench chaos lock clean
 .DEFAULT_GOAL := help
 
 help: ## Show the targets
-	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 10
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 14
 
 $(BIN)/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
@@ -35,6 +35,9 @@ up: $(VENV)/.ready ## Run the whole service on this machine until Ctrl-C
 
 test: $(VENV)/.ready-dev ## Run the whole test suite on servers of its own
 	@$(BIN)/python -m pytest -n 2 --dist loadfile
+
+test-docker: $(VENV)/.ready-dev ## Build the image, run containers and docker-compose.yml (needs Docker)
+	@$(BIN)/python -m pytest tests/docker -p no:xdist
 
 lint: $(VENV)/.ready-dev ## ruff, mypy --strict, the layers contract
 	@$(BIN)/ruff check

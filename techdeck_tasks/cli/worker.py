@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import socket
 from pathlib import Path
 from typing import Annotated
 
@@ -10,8 +11,11 @@ import typer
 from celery import Celery
 
 from techdeck_tasks.celeryconfig import AUDIT_QUEUE, PIPELINE_QUEUE, Role
+from techdeck_tasks.cli.console import complain, out
+from techdeck_tasks.cli.exits import Exit
 from techdeck_tasks.runtime import create_app, runtime_of
 from techdeck_tasks.settings import SettingsError, load_settings
+from techdeck_tasks.tasks.messaging import take_plain_commands
 
 app = typer.Typer(help="Run a worker process in the foreground.", no_args_is_help=True)
 
@@ -70,3 +74,19 @@ def flower(
             f"Flower is not installed ({error.name}); pip install 'techdeck-tasks[web]'"
         ) from None
     serve(load_settings(), address=address, port=port)
+
+
+@app.command("ping")
+def ping(
+    timeout: Annotated[float, typer.Option(min=0.1, help="Seconds to wait for an answer.")] = 5.0,
+) -> None:
+    """Say which workers of this host answer; fails where none does. For health checks: needs no key."""
+    celery = Celery("techdeck-ping", broker=load_settings().effective_broker_url.get_secret_value())
+    take_plain_commands(celery)
+    host = socket.gethostname()
+    replies = celery.control.ping(pattern=f"*@{host}", matcher="glob", timeout=timeout, limit=1)
+    if not replies:
+        complain(f"no worker of host {host} answers within {timeout:g} s")
+        raise typer.Exit(Exit.FAILED)
+    for reply in replies:
+        out.print(f"{next(iter(reply))} answers")
