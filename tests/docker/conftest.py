@@ -1,7 +1,7 @@
 """Real containers: the project's image, its compose file, and pytest-celery's cluster with both.
 
 Run by `make test-docker`. Base images are those of the compose file unless `PYTHON_IMAGE`, `REDIS_IMAGE` and
-`POSTGRES_IMAGE` name others.
+`POSTGRES_IMAGE` name others, or no registry is reached and this machine's engine has others of those names.
 """
 
 from __future__ import annotations
@@ -20,6 +20,31 @@ IMAGE = "techdeck-tasks"
 Eventually = Callable[..., None]
 
 
+BASE_IMAGES = {
+    "PYTHON_IMAGE": "python:3.12-slim",
+    "REDIS_IMAGE": "redis:7",
+    "POSTGRES_IMAGE": "postgres:17",
+}
+
+
+def pytest_sessionstart() -> None:
+    for variable, image in BASE_IMAGES.items():
+        os.environ.setdefault(variable, _at_hand(image))
+
+
+def _at_hand(image: str) -> str:
+    """Return `image`; where it cannot be had, one of another origin that the engine has already."""
+    if any(_docker(*command, image).returncode == 0 for command in (("image", "inspect"), ("pull",))):
+        return image
+    name = image.partition(":")[0]
+    local = _docker("image", "ls", "--format", "{{.Repository}}:{{.Tag}}").stdout.split()
+    return next((found for found in local if found.partition(":")[0].endswith(f"/{name}")), image)
+
+
+def _docker(*arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(["docker", *arguments], capture_output=True, text=True, check=False)
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         item.add_marker(pytest.mark.timeout(600))
@@ -28,18 +53,9 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 @pytest.fixture(scope="session")
 def techdeck_image() -> str:
     """The worker image, built from this checkout."""
-    arguments = (
-        [f"--build-arg=PYTHON_IMAGE={os.environ['PYTHON_IMAGE']}"] if "PYTHON_IMAGE" in os.environ else []
-    )
-    built = subprocess.run(
-        ["docker", "build", "--quiet", "--tag", IMAGE, *arguments, str(PROJECT)],
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    remedy = (
-        "without an image registry name images at hand: PYTHON_IMAGE, REDIS_IMAGE, POSTGRES_IMAGE"
-    )
+    base = f"PYTHON_IMAGE={os.environ['PYTHON_IMAGE']}"
+    built = _docker("build", "--quiet", "--tag", IMAGE, "--build-arg", base, str(PROJECT))
+    remedy = f"images can be named: {', '.join(BASE_IMAGES)}"
     assert built.returncode == 0, f"{built.stderr}\n{remedy}"
     return IMAGE
 

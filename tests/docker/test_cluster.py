@@ -88,7 +88,7 @@ def default_redis_broker_cls() -> type[PersistentRedis]:
 
 @pytest.fixture
 def default_redis_broker_image() -> str:
-    return os.environ.get("REDIS_IMAGE", "redis:7")
+    return os.environ["REDIS_IMAGE"]
 
 
 @pytest.fixture
@@ -110,7 +110,7 @@ def celery_backend_cluster() -> None:
 
 @pytest.fixture(scope="session")
 def postgres_image() -> str:
-    return os.environ.get("POSTGRES_IMAGE", "postgres:17")
+    return os.environ["POSTGRES_IMAGE"]
 
 
 postgres = container(
@@ -154,6 +154,7 @@ def default_worker_env(
         "TECHDECK_TASK_TIME_LIMIT_SECONDS": "6",
         "TECHDECK_TASK_SOFT_TIME_LIMIT_SECONDS": "5",
         "TECHDECK_DEFAULT_RETRY_CAP_SECONDS": "2",
+        "TECHDECK_DEFAULT_RETRY_BUDGET_SECONDS": "5",
     }
 
 
