@@ -57,6 +57,12 @@ class PersistentRedis(RedisContainer):  # type: ignore[misc]  # pytest-celery is
     def command(cls, *args: str, **_: Any) -> list[str]:
         return [*super().command(*args), "--appendonly", "yes", "--bind", "0.0.0.0"]
 
+    @property
+    def host_url(self) -> str:
+        """From here, be that a container itself."""
+        host, port = self.get_addr("6379/tcp")
+        return f"redis://{host}:{port}/0"
+
 
 class PipelineWorker(CeleryWorkerContainer):  # type: ignore[misc]  # as above
     """A pipeline worker of the project's image."""
@@ -81,18 +87,23 @@ def shared_folder(tmp_path: Path) -> Path:
 # -- the cluster: Redis is broker and result store ---------------------------------------------------
 
 
-@pytest.fixture
-def default_redis_broker_cls() -> type[PersistentRedis]:
-    return PersistentRedis
+default_redis_broker = container(
+    image="{redis_image}",
+    command=PersistentRedis.command(),
+    ports=fxtr("redis_ports"),
+    network="{default_pytest_celery_network.name}",
+    wrapper_class=PersistentRedis,
+    timeout=60,
+)
 
 
-@pytest.fixture
-def default_redis_broker_image() -> str:
+@pytest.fixture(scope="session")
+def redis_image() -> str:
     return os.environ["REDIS_IMAGE"]
 
 
 @pytest.fixture
-def default_redis_broker_ports() -> dict[str, tuple[str, int]]:
+def redis_ports() -> dict[str, tuple[str, int]]:
     """A port that stays the same over a restart of the container."""
     with socket.create_server(("127.0.0.1", 0)) as free:
         return {"6379/tcp": ("127.0.0.1", free.getsockname()[1])}
@@ -166,10 +177,10 @@ def runtime(
     eventually: Callable[..., None],
 ) -> Iterator[Runtime]:
     """The client's runtime, on this machine."""
-    port = postgres.ports["5432/tcp"][0]
+    host, port = postgres.get_addr("5432/tcp")
     settings = load_settings(
         redis_url=celery_redis_broker.container.host_url,
-        database_url=f"postgresql+psycopg://techdeck:{PASSWORD}@127.0.0.1:{port}/techdeck",
+        database_url=f"postgresql+psycopg://techdeck:{PASSWORD}@{host}:{port}/techdeck",
         keys_dir=shared_folder / "keys" / "producer",
         reader_keys_dir=shared_folder / "keys" / "reader",
         audit_spool_dir=shared_folder / "client-spool",
@@ -217,12 +228,11 @@ def test_runs_outlive_a_killed_worker_and_a_restarted_redis(
     first = [execute.delay(DEFINITION).id for _ in range(RUNS)]
     eventually(lambda: _states(runtime, first) == ["succeeded"] * RUNS)
 
-    worker, redis = celery_worker.container, celery_setup.broker.container
     second = [execute.delay(DEFINITION).id for _ in range(RUNS)]
     eventually(lambda: len(_states(runtime, second)) > 0)
-    worker.kill()
-    worker.start()
-    redis.restart(timeout=5)
+    celery_worker.kill()
+    celery_worker.restart()
+    celery_setup.broker.restart()
     eventually(lambda: _states(runtime, second) == ["succeeded"] * RUNS)
 
     third = execute.delay(DEFINITION)
