@@ -119,6 +119,8 @@ def _worker(settings: Settings) -> dict[str, Any]:
     return {
         # No worker holds messages that another could be working on.
         "worker_prefetch_multiplier": 1,
+        # Of processes, unless the command line names another kind.
+        "worker_pool": "techdeck_tasks.tasks.pool:TaskPool",
         "worker_consumer": "techdeck_tasks.tasks.quarantine:QuarantiningConsumer",
         # True would revoke and lose running work whenever the connection blinks.
         "worker_cancel_long_running_tasks_on_connection_loss": False,
@@ -126,8 +128,9 @@ def _worker(settings: Settings) -> dict[str, Any]:
         "worker_soft_shutdown_timeout": settings.soft_shutdown_timeout_seconds,
         # Countdowns are held in memory; the rest waits with the broker.
         "worker_eta_task_limit": 1000,
-        # Children are replaced before leaks matter.
-        "worker_max_tasks_per_child": 500,
+        # Children are replaced before leaks matter. It takes 0.25 s: of a child that does nothing but no-ops,
+        # 450 a second, a twentieth; of one whose tasks take 0.1 s, a thousandth.
+        "worker_max_tasks_per_child": 2000,
         # Logging is configured by the process, with redaction, and not taken over.
         "worker_hijack_root_logger": False,
         "worker_redirect_stdouts": False,

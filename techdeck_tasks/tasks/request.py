@@ -26,11 +26,13 @@ logger = logging.getLogger(__name__)
 
 _STEERING = (Retry, Ignore, Reject)
 
-_RETRIED = (WorkerLostError, SystemExit, KeyboardInterrupt, MemoryError)
-"""Ends of a child after which its task is tried again. A hard limit is final: Celery has failed the task when
-it tells of it."""
+_LOST = (WorkerLostError, SystemExit, KeyboardInterrupt, MemoryError)
+"""Ends of a child that nobody meant."""
 
-_ENDS = (*_RETRIED, TimeLimitExceeded, Terminated)
+_RETRIED = (*_LOST, TimeLimitExceeded)
+"""Ends of a child after which its task is tried again, as often as its policy allows."""
+
+_ENDS = (*_RETRIED, Terminated)
 
 REPORT_LIMIT_S = 300
 """Whatever hangs in an application's hook does not keep one of the worker's processes for ever."""
@@ -40,6 +42,7 @@ class TechDeckRequest(Request):  # type: ignore[misc]  # celery ships no types
     """Retries and audits what no hook in the child can: hard limits, signals, memory; once an attempt."""
 
     _audited = False
+    _goes_on = False
 
     # -- killed children ----------------------------------------------------------------------------
 
@@ -59,9 +62,17 @@ class TechDeckRequest(Request):  # type: ignore[misc]  # celery ships no types
         delay_s = self._retry(told, exc_info) if isinstance(error, _RETRIED) else None
         if delay_s is None:
             super().on_failure(exc_info, send_failed_event=send_failed_event, return_ok=return_ok)
-        if not self._audited and not (isinstance(error, _RETRIED) and self._success_was_stored()):
+        if not self._audited and not (isinstance(error, _LOST) and self._success_was_stored()):
             self._audited = True
             self._report(told, delay_s)
+
+    def on_timeout(self, soft: bool, timeout: float) -> None:
+        """Fail a task over its hard limit as Celery does, unless it is tried again."""
+        if soft or not self._goes_on:
+            super().on_timeout(soft, timeout)
+        else:
+            # Celery tells `on_failure` first: there the next attempt was sent and the message acknowledged.
+            logger.error("hard time limit (%ss) exceeded by %s[%s]", timeout, self.name, self.id)
 
     def _told(self, error: BaseException) -> TechDeckError:
         if not isinstance(error, _ENDS):
@@ -88,6 +99,7 @@ class TechDeckRequest(Request):  # type: ignore[misc]  # celery ships no types
         if not decision.retry:
             return None
         state.task_ready(self)
+        self._goes_on = True
         try:
             task.successor(context, decision.delay_s).apply_async()
         except OUTAGE as outage:

@@ -110,20 +110,21 @@ class Site:
             **self.extra,
         }
 
-    def start_worker(self, name: str = "one", concurrency: int = 2) -> WorkerProcess:
+    def start_worker(self, name: str = "one", concurrency: int = 2, *options: str) -> WorkerProcess:
         log = self.folder / f"worker-{name}-{len(self.workers)}.log"
         with log.open("wb") as output:
             process = subprocess.Popen(
                 [
                     *(sys.executable, "-m", "celery", "-A", "sample_worker", "worker"),
                     *("-c", str(concurrency), "-n", f"{name}@test", "-l", "INFO"),
-                    *("--without-mingle", "--without-gossip"),
+                    *("--without-mingle", "--without-gossip", *options),
                 ],
                 cwd=self.folder,
                 env={
                     **os.environ,
                     **self.environment,
-                    "PYTHONPATH": str(HERE),
+                    # Beside what the tests themselves were given to import.
+                    "PYTHONPATH": os.pathsep.join([str(HERE), *sys.path]),
                     "REMAP_SIGTERM": "SIGQUIT",
                     "PYTHONWARNINGS": "ignore",
                 },

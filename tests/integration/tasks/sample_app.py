@@ -179,9 +179,21 @@ def register(app: Celery) -> None:
     def unpicklable_result() -> Any:
         return lambda: None
 
-    @task(time_limit=1, soft_time_limit=1)
-    def hang() -> None:
-        signal.signal(signal.SIGUSR1, signal.SIG_IGN)  # deaf to the soft limit
+    @task(
+        time_limit=1,
+        soft_time_limit=1,
+        bind=True,
+        retry=RetryPolicy(max_retries=1, delay_s=0.1, jitter=Jitter.NONE, budget_s=30),
+    )
+    def hang(self: Task, times: int = 99) -> int:
+        if self.request.retries < times:
+            signal.signal(signal.SIGUSR1, signal.SIG_IGN)  # deaf to the soft limit
+            time.sleep(60)
+        return int(self.request.retries)
+
+    @task(time_limit=1, soft_time_limit=1, retry=RetryPolicy(max_retries=0))
+    def hang_once() -> None:
+        signal.signal(signal.SIGUSR1, signal.SIG_IGN)
         time.sleep(60)
 
     @task(soft_time_limit=1, time_limit=30, bind=True, retry=QUICK)
@@ -238,6 +250,17 @@ def register(app: Celery) -> None:
     @task
     def ignored() -> None:
         raise Ignore
+
+    @task
+    def pid() -> int:
+        return os.getpid()
+
+    @task(bind=True)
+    def ancestry(self: Task, times: int) -> dict[str, Any]:
+        """Tell the ids of an attempt after so many retries."""
+        if self.request.retries < times:
+            raise ServiceUnavailableError("away")
+        return {"id": self.request.id, "parent_id": self.request.parent_id, "root_id": self.request.root_id}
 
     @task
     def rejected() -> None:

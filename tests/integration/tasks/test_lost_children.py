@@ -4,17 +4,50 @@ from __future__ import annotations
 
 import time
 
-from conftest import Sample, WorkerProcess, wait_until
+from conftest import Sample, Site, WorkerProcess, make_sample, wait_until
 from sample_app import SECRET
 
 
 def test_a_hard_time_limit_is_audited_once_though_celery_tells_it_twice(sample: Sample) -> None:
-    task_id, error = sample.failure("hang")
+    task_id, error = sample.failure("hang_once")
     assert "TimeLimitExceeded" in type(error).__name__
     wait_until(lambda: sample.hooks(task_id), "given up")
     sample.run("ok")
     assert sorted(sample.audited(task_id)) == [(0, "failed", "WORKER_LOST")]
     assert len(sample.hooks(task_id)) == 1
+
+
+def test_a_hard_time_limit_is_retried_by_count_and_given_up_once(sample: Sample) -> None:
+    task_id, error = sample.failure("hang")
+    assert "TimeLimitExceeded" in type(error).__name__
+    wait_until(lambda: len(sample.hooks(task_id)) == 2, "retried and given up")
+    assert sorted(sample.audited(task_id)) == [(0, "retry", "WORKER_LOST"), (1, "failed", "WORKER_LOST")]
+
+
+def test_a_task_over_its_hard_limit_once_ends_well_at_the_second_attempt(sample: Sample) -> None:
+    result = sample.task("hang").delay(times=1)
+    states = set()
+
+    def ended() -> bool:
+        states.add(result.state)
+        return result.state == "SUCCESS"
+
+    wait_until(ended, "second attempt")
+    assert result.get(timeout=5) == 1
+    assert "FAILURE" not in states
+    wait_until(lambda: sample.audited(result.id), "audited")
+    assert sample.audited(result.id) == [(0, "retry", "WORKER_LOST")]
+
+
+def test_a_child_is_replaced_as_soon_as_it_has_ended(own_site: Site) -> None:
+    own_site.start_worker("short", 1, "--max-tasks-per-child", "3").wait_ready()
+    sample = make_sample(own_site)
+    pids, began = [], time.monotonic()
+    for _ in range(24):
+        pids.append(sample.run("pid"))
+    assert len(set(pids)) == 8
+    # Celery's own pool looks for ended children every 5 s: seven times 2.5 s on average.
+    assert time.monotonic() - began < 9
 
 
 def test_a_killed_child_is_retried_by_count_and_given_up_once(sample: Sample, worker: WorkerProcess) -> None:
