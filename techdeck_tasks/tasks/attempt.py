@@ -13,13 +13,14 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Final, NoReturn
 
-from celery.exceptions import Reject, Retry
+from celery.exceptions import Ignore, Reject, Retry
 
 from techdeck_tasks.audit.event import AuditUnavailableError
 from techdeck_tasks.errors import (
     CircuitBreakerError,
     Classification,
     FallbackFailedError,
+    PipelineExecutionError,
     RetryExhaustedError,
     TechDeckError,
     as_techdeck_error,
@@ -48,6 +49,9 @@ PARKED_HEADER: Final = "td_parked"
 
 TOLD: Final = "td_told"
 """Set on a request whose end was audited here."""
+
+REPLACED: Final = "td_replaced"
+"""Set on a request whose task let another one take its place."""
 
 ASK_A_PERSON: Final = "request_user_intervention"
 
@@ -83,12 +87,18 @@ class Attempt:
             began = clock.monotonic()
             result = self._task.run(*self._args, **self._kwargs)
         except Exception as error:
-            if is_control_flow(error):
+            if isinstance(error, Ignore) and self._is_awaited_by_chord():
+                failure: Exception = PipelineExecutionError(
+                    f"{self._task.name} raised Ignore inside a chord, whose body would never run; "
+                    "return a value instead"
+                )
+            elif is_control_flow(error):
                 self._release()
                 # Celery logs what it was raised from, too, which may hold data; this hides that.
                 error.__cause__ = None
                 raise
-            failure = error
+            else:
+                failure = error
         except BaseException:
             self._release()
             raise
@@ -122,6 +132,14 @@ class Attempt:
             )
         )
         return result if primary is None else mark_fallback(result, primary)
+
+    def _is_awaited_by_chord(self) -> bool:
+        """Whether a chord counts on this task or on what follows it, and no replacement answers for it."""
+        request = self._request
+        if request.get(REPLACED):
+            return False
+        followers = (step.get("options", {}) for step in request.chain or ())
+        return bool(request.chord) or any(options.get("chord") for options in followers)
 
     def _release(self) -> None:
         if self._permit is not None:

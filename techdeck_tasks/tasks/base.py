@@ -14,7 +14,7 @@ from celery.exceptions import MaxRetriesExceededError, Reject, Retry
 from techdeck_tasks.errors import Classification, TechDeckError, as_techdeck_error
 from techdeck_tasks.events import Outcome
 from techdeck_tasks.resilience.backoff import MAX_RETRIES_LIMIT, RetryDecision, RetryPolicy, decide
-from techdeck_tasks.tasks.attempt import ASK_A_PERSON, TOLD, Attempt
+from techdeck_tasks.tasks.attempt import ASK_A_PERSON, REPLACED, TOLD, Attempt
 from techdeck_tasks.tasks.broker import OUTAGE, outages_told
 from techdeck_tasks.tasks.disclosure import disclosable
 from techdeck_tasks.tasks.guard import BreakerOption, Shut, breaker_name
@@ -44,7 +44,8 @@ class TechDeckTask(Task):  # type: ignore[misc]  # celery ships no types
         def fetch_results(order_id): ...
 
     Called directly, a task is its plain function. Celery's control flow (`Retry`, `Ignore`, `Reject`) passes
-    untouched, and a task may still call ``self.retry()`` itself.
+    untouched, and a task may still call ``self.retry()`` itself. One exception: an `Ignore` inside a chord fails
+    the task, since the chord would wait for it for ever.
 
     Attributes:
         service: what the task depends on, for metrics and breakers; default: the task's name.
@@ -151,7 +152,8 @@ class TechDeckTask(Task):  # type: ignore[misc]  # celery ships no types
             "task_name": self.name,
             "task_id": request.id,
             "root_id": request.root_id,
-            "parent_id": request.parent_id,
+            # A task that is sent again has itself for a parent where it had none.
+            "parent_id": None if request.parent_id == request.id else request.parent_id,
             "attempt": request.retries,
         }
         if self.recovery not in (None, ASK_A_PERSON):
@@ -286,6 +288,11 @@ class TechDeckTask(Task):  # type: ignore[misc]  # celery ships no types
         context = self.full_context(args, kwargs, request)
         self.services.handler.handle(exc, context, outcome=Outcome.FAILED)
         self.tell_given_up(as_techdeck_error(exc, context), args, kwargs)
+
+    def on_replace(self, sig: Signature) -> Any:
+        """Let `sig` go on in the place of the running task, as `celery.Task.on_replace`."""
+        setattr(self.request, REPLACED, True)
+        return super().on_replace(sig)
 
     def start_strategy(self, app: Celery, consumer: Any, **kwargs: Any) -> Any:
         """Make the worker's handler of this task's messages; the settings are complete only now.

@@ -18,9 +18,10 @@ import pytest
 import redis
 from celery import Celery
 
+from techdeck_tasks.audit.sealing import Opener, SealedEvent
 from techdeck_tasks.audit.stream import STREAM, unpack
 from techdeck_tasks.devservices import EmbeddedRedis
-from techdeck_tasks.keyring import generate_keys
+from techdeck_tasks.keyring import AUDIT_PRIVATE_KEYS, KeySet, generate_keys
 from techdeck_tasks.runtime import runtime_of
 from techdeck_tasks.tasks.messaging import register_serializer
 
@@ -170,9 +171,18 @@ class Sample:
 
     def audited(self, task_id: str) -> list[tuple[int | None, str | None, str | None]]:
         """Return (attempt, outcome, error code) of each audit event of a task, in order."""
+        records = [event.record for event in self._events(task_id)]
+        return [(record.attempt, record.outcome, record.error_code) for record in records]
+
+    def documents(self, task_id: str) -> list[dict[str, Any]]:
+        """Return what only a reader of the audit sees of a task, in order."""
+        opener = Opener(KeySet.load(self.site.folder / "reader" / AUDIT_PRIVATE_KEYS))
+        return [opener.open(event.record, event.data_key) for event in self._events(task_id)]
+
+    def _events(self, task_id: str) -> list[SealedEvent]:
         entries: Any = self.redis.xrange(STREAM)
-        records = [unpack(payload).record for _, fields in entries for payload in fields.values()]
-        return [(r.attempt, r.outcome, r.error_code) for r in records if r.task_id == task_id]
+        events = [unpack(payload) for _, fields in entries for payload in fields.values()]
+        return [event for event in events if event.record.task_id == task_id]
 
     def events(self, operation: str) -> list[tuple[str, dict[str, Any]]]:
         raw: Any = self.redis.lrange(sample_app.EVENTS, 0, -1)

@@ -255,13 +255,6 @@ def register(app: Celery) -> None:
     def pid() -> int:
         return os.getpid()
 
-    @task(bind=True)
-    def ancestry(self: Task, times: int) -> dict[str, Any]:
-        """Tell the ids of an attempt after so many retries."""
-        if self.request.retries < times:
-            raise ServiceUnavailableError("away")
-        return {"id": self.request.id, "parent_id": self.request.parent_id, "root_id": self.request.root_id}
-
     @task
     def rejected() -> None:
         raise Reject("no", requeue=False)

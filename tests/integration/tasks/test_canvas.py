@@ -39,6 +39,32 @@ def test_a_killed_member_of_a_chord_is_retried_and_counts_once(sample: Sample) -
     assert _get(chord(header)(sample.task("add").s())) == 2
 
 
+@pytest.mark.parametrize("in_chain", [False, True], ids=["member", "chain that is a member"])
+def test_an_ignored_member_fails_the_chord_instead_of_hanging_it(sample: Sample, in_chain: bool) -> None:
+    ok, ignored = sample.task("ok"), sample.task("ignored")
+    member = chain(ignored.si(), ok.si(1)) if in_chain else ignored.si()
+    result = chord([ok.si(1), member])(sample.task("add").s())
+    error = result.get(timeout=30, propagate=False)
+    assert type(error).__name__ == "ChordError"
+    assert "raised Ignore inside a chord" in str(error)
+
+
+def test_a_member_of_a_chord_may_be_replaced(sample: Sample) -> None:
+    header = [sample.task("replaced").si(1), sample.task("ok").si(2)]
+    assert _get(chord(header)(sample.task("add").s())) == 1 + 5 + 2
+
+
+def test_a_retry_does_not_make_a_task_its_own_parent_in_the_audit(sample: Sample) -> None:
+    flow = chain(sample.task("ok").si(1), sample.task("flaky").si(2))()
+    _get(flow)
+    told = [document["context"] for document in sample.documents(flow.id)]
+    assert [context["parent_id"] for context in told] == [flow.parent.id] * 2
+    alone = sample.task("flaky").delay(2)
+    _get(alone)
+    told = [document["context"] for document in sample.documents(alone.id)]
+    assert [(context.get("parent_id"), context["root_id"]) for context in told] == [(None, alone.id)] * 2
+
+
 def test_canvas_nests(sample: Sample) -> None:
     add, ok = sample.task("add"), sample.task("ok")
     flow = chain(
