@@ -121,7 +121,7 @@ def _worker(settings: Settings) -> dict[str, Any]:
         "worker_prefetch_multiplier": 1,
         # Of processes, unless the command line names another kind.
         "worker_pool": "techdeck_tasks.tasks.pool:TaskPool",
-        "worker_consumer": "techdeck_tasks.tasks.quarantine:QuarantiningConsumer",
+        "worker_consumer": "techdeck_tasks.tasks.consumer:QuarantiningConsumer",
         # True would revoke and lose running work whenever the connection blinks.
         "worker_cancel_long_running_tasks_on_connection_loss": False,
         # SIGTERM: finish within this time, then give unfinished messages back.

@@ -6,7 +6,18 @@ import sys
 
 import typer
 
-from techdeck_tasks.cli import audit, breakers, database, demo, keys, letters, pipelines, stack, worker
+from techdeck_tasks.cli import (
+    audit,
+    breakers,
+    database,
+    demo,
+    keys,
+    letters,
+    pipelines,
+    quarantine,
+    stack,
+    worker,
+)
 from techdeck_tasks.cli.console import complain
 from techdeck_tasks.cli.exits import Exit, exit_of
 from techdeck_tasks.devservices import DevServiceError
@@ -28,6 +39,7 @@ app.add_typer(audit.app, name="audit")
 app.add_typer(breakers.app, name="breaker")
 app.add_typer(letters.dead, name="dead")
 app.add_typer(letters.interventions, name="interventions")
+app.add_typer(quarantine.app, name="quarantine")
 app.add_typer(keys.app, name="keys")
 app.add_typer(database.app, name="db")
 app.add_typer(worker.app, name="worker")

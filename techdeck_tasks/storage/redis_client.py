@@ -98,7 +98,9 @@ class Script:
         source = "\n".join(folder.joinpath(name).read_text(encoding="utf-8") for name in names)
         return cls(source, hashlib.sha1(source.encode(), usedforsecurity=False).hexdigest())
 
-    def __call__(self, client: RedisClient, keys: Sequence[str], args: Sequence[str | int | float]) -> Any:
+    def __call__(
+        self, client: RedisClient, keys: Sequence[str], args: Sequence[str | bytes | int | float]
+    ) -> Any:
         """Run the script: one round trip, or two where Redis has lost it (SCRIPT FLUSH, restart, failover).
 
         Args:

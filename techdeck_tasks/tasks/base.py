@@ -44,8 +44,8 @@ class TechDeckTask(Task):  # type: ignore[misc]  # celery ships no types
         def fetch_results(order_id): ...
 
     Called directly, a task is its plain function. Celery's control flow (`Retry`, `Ignore`, `Reject`) passes
-    untouched, and a task may still call ``self.retry()`` itself. One exception: an `Ignore` inside a chord fails
-    the task, since the chord would wait for it for ever.
+    untouched, and a task may still call ``self.retry()`` itself. One exception: an `Ignore` inside a chord
+    fails the task, since the chord would wait for it for ever.
 
     Attributes:
         service: what the task depends on, for metrics and breakers; default: the task's name.

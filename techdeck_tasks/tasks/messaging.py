@@ -15,6 +15,7 @@ from celery.app.amqp import AMQP
 from kombu.serialization import register
 from kombu.utils import json
 
+from techdeck_tasks.errors import EncryptionError, ValidationError
 from techdeck_tasks.keyring import Cipher
 
 SERIALIZER = "techdeck"
@@ -23,6 +24,8 @@ MASK = "[masked]"
 """Stands where Celery would show arguments or results; the same in Flower, `inspect` and logs."""
 
 _AAD = b"techdeck-message-1"
+_BOUND = "td_sealed_for"
+"""Beside the callbacks in a body: the task and the id it was sealed for."""
 _KIND = re.compile(r"[A-Za-z_]\w*")
 _IDENTITY = re.compile(r"error_code='[A-Z_]+', error_id='[0-9a-f-]{36}'")
 _FRAME = re.compile(r'^  File "[^"\n]*", line \d+, in \S+$', re.MULTILINE)
@@ -54,7 +57,8 @@ def take_plain_commands(app: Celery) -> None:
 class MaskingAMQP(AMQP):  # type: ignore[misc]  # celery ships no types
     """Celery's message factory, without readable arguments in headers and sent events.
 
-    What a sender gives as `argsrepr` and `kwargsrepr` is meant to be read, and stays.
+    What a sender gives as `argsrepr` and `kwargsrepr` is meant to be read, and stays. The body names the task
+    it is for.
     """
 
     def as_task_v2(self, *args: Any, **options: Any) -> Any:
@@ -62,7 +66,47 @@ class MaskingAMQP(AMQP):  # type: ignore[misc]  # celery ships no types
         for name in ("argsrepr", "kwargsrepr"):
             if options.get(name) is None:
                 options[name] = MASK
-        return super().as_task_v2(*args, **options)
+        message = super().as_task_v2(*args, **options)
+        message.body[2][_BOUND] = _binding(message.headers)
+        return message
+
+
+def is_bound(message: Any) -> bool:
+    """Whether a message's sealed body was sealed for the task and id in its headers; others are not asked.
+
+    Headers are readable and writable for whoever reaches the broker: without this, one task's body could be
+    delivered to another task.
+
+    Raises:
+        DecodeError: the body cannot be opened.
+    """
+    if message.content_type != CONTENT_TYPE or "task" not in message.headers:
+        return True
+    # Decoded once: the request takes it from the message.
+    return bool(message.payload[2].get(_BOUND) == _binding(message.headers))
+
+
+def bind_body(cipher: Cipher, body: bytes, content_type: str | None, headers: Mapping[str, Any]) -> bytes:
+    """Return `body` sealed for the task in `headers`, which it may have been without naming it.
+
+    Raises:
+        ValidationError: it was sealed for another task.
+    """
+    if content_type != CONTENT_TYPE or headers.get("compression"):
+        return body
+    try:
+        payload = json.loads(cipher.open(body, _AAD))
+        bound = payload[2].setdefault(_BOUND, _binding(headers))
+    except (EncryptionError, ValueError, LookupError, TypeError, AttributeError):
+        # Not readable here; perhaps where it is sent.
+        return body
+    if bound != _binding(headers):
+        raise ValidationError("the body was sealed for another task; drop the message", field="message_id")
+    return cipher.seal(json.dumps(payload).encode(), _AAD)
+
+
+def _binding(headers: Mapping[str, Any]) -> list[Any]:
+    return [headers.get("task"), headers.get("id")]
 
 
 def mask_event(fields: Mapping[str, Any]) -> dict[str, Any]:

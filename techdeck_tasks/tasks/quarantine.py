@@ -1,158 +1,222 @@
-"""Messages that no worker can read: set aside, sealed, and never the end of a worker."""
+"""Messages that no worker can read: kept sealed, to be looked at, sent again or dropped."""
 
 from __future__ import annotations
 
 import base64
 import json
-import logging
-from collections.abc import Callable
-from typing import Any
+import uuid
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any, Final, cast
 
-import redis
-from celery import signals
-from celery.exceptions import NotRegistered
-from celery.worker.consumer import Consumer
-from kombu.transport.redis import Transport as RedisTransport
+from celery import Celery
+from redis import Redis
 
 from techdeck_tasks.clock import Clock
-from techdeck_tasks.errors import EncryptionError
+from techdeck_tasks.errors import ValidationError
 from techdeck_tasks.keyring import Cipher
-from techdeck_tasks.tasks.headers import malformed_header
-from techdeck_tasks.tasks.services import services_of
-from techdeck_tasks.tasks.transport import is_outage, tolerant
+from techdeck_tasks.storage.redis_client import Script
+from techdeck_tasks.tasks.broker import outages_told
+from techdeck_tasks.tasks.messaging import bind_body
 
-logger = logging.getLogger(__name__)
+MAX_MESSAGES: Final = 10_000
+MAX_BYTES: Final = 256 * 1024 * 1024
 
-KEY = "td:quarantine"
-MAX_MESSAGES = 10_000
-_AAD = b"techdeck-quarantine-1"
-_SHOWN_CHARS = 100
+KEYS: Final = ("{td:quarantine}:messages", "{td:quarantine}:times", "{td:quarantine}:bytes")
+"""Hash of sealed messages by id, their ids by time, and their size in all."""
 
-READ_TIMEOUT_S = 10
-"""A worker that waits for messages bears with a slow Redis longer than a client that waits for `.delay()`."""
+_MESSAGES, _TIMES, _ = KEYS
+_ADD = Script.load("techdeck_tasks.tasks", "lua/quarantine_add.lua")
+_TAKE = Script.load("techdeck_tasks.tasks", "lua/quarantine_take.lua")
+_AAD = b"techdeck-quarantine-2|"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class QuarantinedMessage:
+    """A message as it was found.
+
+    Attributes:
+        reason: why no worker could run it.
+        body: as it was sent, sealed or not.
+        queue: the list it came from; a replay puts it there again.
+        headers: of a task's message; None for an item that is no message at all.
+        properties: the broker's; None as above.
+    """
+
+    reason: str
+    received_at: datetime
+    body: bytes = field(repr=False)
+    queue: str
+    headers: Any = field(default=None, repr=False)
+    properties: Any = field(default=None, repr=False)
+    content_type: str | None = None
+    content_encoding: str | None = None
+    message_id: str = field(default_factory=lambda: str(uuid.uuid4()))
+
+    def summary(self) -> dict[str, Any]:
+        """Return what may be shown without its contents; JSON-safe."""
+        headers = self.headers if isinstance(self.headers, Mapping) else {}
+        return {
+            "message_id": self.message_id,
+            "reason": self.reason,
+            "received_at": self.received_at.isoformat(),
+            "queue": self.queue,
+            "task_name": str(headers.get("task")) if "task" in headers else None,
+            "task_id": str(headers.get("id")) if "id" in headers else None,
+            "content_type": self.content_type,
+            "size_bytes": len(self.body),
+        }
+
+    def document(self) -> dict[str, Any]:
+        """Return all of it, JSON-safe; `body` is base64."""
+        return {
+            **self.summary(),
+            "headers": self.headers,
+            "properties": self.properties,
+            "content_encoding": self.content_encoding,
+            "body": base64.b64encode(self.body).decode(),
+        }
 
 
 class Quarantine:
-    """A bounded Redis list of sealed messages, newest first.
+    """Sealed messages in Redis, bounded by number and size; the oldest give way.
 
     Args:
-        client: bounded by its own timeout.
+        client: bounded by its own timeout. Redis errors pass through.
         cipher: seals what is kept; a poisonous message may hold a patient's data.
         clock: tells when.
+        max_messages: at most so many.
+        max_bytes: at most so much in all; the newest stays even where it alone is more.
     """
 
-    def __init__(self, client: redis.Redis, cipher: Cipher, clock: Clock) -> None:
+    def __init__(
+        self,
+        client: Redis,
+        cipher: Cipher,
+        clock: Clock,
+        *,
+        max_messages: int = MAX_MESSAGES,
+        max_bytes: int = MAX_BYTES,
+    ) -> None:
         self._redis = client
         self._cipher = cipher
         self._clock = clock
+        self._bounds = (max_messages, max_bytes)
 
-    def add(self, reason: str, body: bytes, **facts: Any) -> None:
-        """Keep a message's body with the reason and what else is known; the oldest of 10,000 gives way.
+    def add(self, reason: str, body: bytes, *, queue: str, **facts: Any) -> QuarantinedMessage:
+        """Keep a message, with what else is known of it, and return it.
 
         Raises:
-            redis.RedisError: Redis is away; the message must not be acknowledged.
+            RedisError: Redis is away; the message must not be acknowledged.
+            EncryptionError: this process holds no message keys; as above.
         """
-        document = {
-            "reason": reason,
-            "received_at": self._clock.now().isoformat(),
-            "body": base64.b64encode(body).decode(),
-            **facts,
+        message = QuarantinedMessage(
+            reason=reason, received_at=self._clock.now(), body=body, queue=queue, **facts
+        )
+        self.put(message)
+        return message
+
+    def put(self, message: QuarantinedMessage) -> None:
+        """Keep `message` under its id."""
+        document = json.dumps(message.document(), default=str).encode()
+        sealed = self._cipher.seal(document, _AAD + message.message_id.encode())
+        received = message.received_at.timestamp()
+        _ADD(self._redis, KEYS, [message.message_id, sealed, received, *self._bounds])
+
+    def list(self, limit: int = 100) -> list[QuarantinedMessage]:
+        """Return the newest messages, newest first."""
+        ids = cast("list[bytes]", self._redis.zrevrange(_TIMES, 0, limit - 1))
+        kept = cast("list[bytes | None]", self._redis.hmget(_MESSAGES, cast("Any", ids))) if ids else []
+        return [self._open(raw.decode(), sealed) for raw, sealed in zip(ids, kept, strict=True) if sealed]
+
+    def count(self) -> int:
+        """Return how many there are."""
+        return int(self._redis.zcard(_TIMES))
+
+    def get(self, message_id: str) -> QuarantinedMessage:
+        """Return one message; its id may be shortened to its first characters.
+
+        Raises:
+            ValidationError: there is none, or more than one begins so.
+        """
+        ids = [raw.decode() for raw in cast("list[bytes]", self._redis.zrange(_TIMES, 0, -1))]
+        matching = [known for known in ids if message_id and known.startswith(message_id)]
+        if len(matching) > 1:
+            raise ValidationError(
+                f"{len(matching)} messages begin with {message_id!r}; give more of the id", field="message_id"
+            )
+        sealed = cast("bytes | None", self._redis.hget(_MESSAGES, matching[0])) if matching else None
+        if sealed is None:
+            raise _unknown(message_id)
+        return self._open(matching[0], sealed)
+
+    def take(self, message_id: str) -> QuarantinedMessage:
+        """Remove one message and return it; of two who take it, one gets it.
+
+        Raises:
+            ValidationError: there is none, or it was taken meanwhile.
+        """
+        message = self.get(message_id)
+        if not _TAKE(self._redis, KEYS, [message.message_id]):
+            raise _unknown(message_id)
+        return message
+
+    def replay(self, app: Celery, message_id: str) -> None:
+        """Put a message back into its queue, now that a worker can read it; else it comes back here.
+
+        A body that was sealed before bodies named their task is sealed again for the task it was found with.
+
+        Raises:
+            ValidationError: there is no such message, it is no message at all, or its body belongs to
+                another task.
+            ServiceUnavailableError: the broker is away; the message stays here.
+        """
+        found = self.get(message_id)
+        if not isinstance(found.headers, Mapping) or not isinstance(found.properties, Mapping):
+            raise ValidationError(
+                f"{found.message_id} is no message ({found.reason}): nobody could ever read it; drop it",
+                field="message_id",
+            )
+        body = bind_body(self._cipher, found.body, found.content_type, found.headers)
+        message = self.take(found.message_id)
+        properties = {
+            name: found.properties[name]
+            for name in ("correlation_id", "reply_to", "priority", "delivery_mode")
+            if name in found.properties
         }
-        sealed = self._cipher.seal(json.dumps(document, default=str).encode(), _AAD)
-        with self._redis.pipeline(transaction=True) as pipe:
-            pipe.lpush(KEY, sealed)
-            pipe.ltrim(KEY, 0, MAX_MESSAGES - 1)
-            pipe.execute()
-
-    def list(self, limit: int = 100) -> list[dict[str, Any]]:
-        """Return the newest messages."""
-        sealed: Any = self._redis.lrange(KEY, 0, limit - 1)
-        return [json.loads(self._cipher.open(item, _AAD)) for item in sealed]
-
-
-class QuarantiningConsumer(Consumer):  # type: ignore[misc]  # celery ships no types
-    """Celery's consumer, for which a malformed message is neither fatal nor lost nor logged in full."""
-
-    def connection_for_read(self, heartbeat: Any = None) -> Any:
-        """Connect for reading, through a transport that survives items which are no messages."""
-        connection = self.app.connection_for_read(
-            heartbeat=heartbeat, transport_options={"socket_timeout": READ_TIMEOUT_S}
-        )
-        transport = connection.get_transport_cls()
-        if issubclass(transport, RedisTransport):
-            # Not `transport_cls`: what is shown of the connection is made of its name.
-            reading = tolerant(transport, self._on_malformed_item)
-            connection.create_transport = lambda: reading(client=connection)
-        return self.ensure_connected(connection)
-
-    def on_decode_error(self, message: Any, exc: Exception) -> None:
-        """Set aside a body that cannot be decoded: wrong key, plain text, changed."""
-        self._set_aside(message, f"undecodable body: {type(exc).__name__}")
-
-    def on_unknown_message(self, body: Any, message: Any) -> None:  # noqa: ARG002 - Celery's signature
-        """Set aside what is no task message."""
-        self._set_aside(message, "no task message")
-
-    def on_invalid_task(self, body: Any, message: Any, exc: Exception) -> None:  # noqa: ARG002 - Celery's signature
-        """Set aside a task message with impossible contents, or of a refused content type."""
-        self._set_aside(message, f"invalid task message: {type(exc).__name__}")
-        signals.task_rejected.send(sender=self, message=message, exc=exc)
-
-    def on_unknown_task(self, body: Any, message: Any, exc: Exception) -> None:  # noqa: ARG002 - Celery's signature
-        """Set aside a task that this worker does not know, and fail it for whoever waits for it."""
-        task_id, name = message.headers.get("id"), str(message.headers.get("task"))[:_SHOWN_CHARS]
-        self._set_aside(message, f"unregistered task {name!r}")
-        if isinstance(task_id, str):
-            self.app.backend.mark_as_failure(task_id, NotRegistered(name))
-            if self.event_dispatcher:
-                self.event_dispatcher.send("task-failed", uuid=task_id, exception=f"NotRegistered({name!r})")
-        signals.task_unknown.send(sender=self, message=message, exc=exc, name=name, id=task_id)
-
-    def create_task_handler(self, *args: Any, **kwargs: Any) -> Callable[[Any], None]:
-        """Return Celery's handler, inside a net for what it does not expect."""
-        handle = super().create_task_handler(*args, **kwargs)
-
-        def on_task_received(message: Any) -> None:
-            bad = malformed_header(message.headers)
-            if bad is not None:
-                # Found later, it would keep one of the worker's processes reserved for ever.
-                self._set_aside(message, f"malformed header {bad!r}")
-                return
-            try:
-                handle(message)
-            except Exception as error:
-                if isinstance(error, MemoryError) or is_outage(error, self.connection_errors):
-                    raise
-                # Headers are anybody's who reaches the broker.
-                self._set_aside(message, f"malformed message: {type(error).__name__}")
-
-        return on_task_received
-
-    def _set_aside(self, message: Any, reason: str) -> None:
-        if message.acknowledged:
-            logger.error("message already set aside: %s", reason)
-            return
-        kept = self._keep(
-            reason,
-            message.body
-            if isinstance(message.body, bytes)
-            else str(message.body).encode("utf-8", "surrogateescape"),
-            content_type=message.content_type,
-            headers=message.headers,
-            delivery_info=message.delivery_info,
-        )
-        if kept:
-            # Else it stays with the broker and comes back after the visibility timeout.
-            message.ack_log_error(logger, self.connection_errors)
-
-    def _on_malformed_item(self, item: bytes, kind: str) -> None:
-        self._keep(f"no message: {kind}", item)
-
-    def _keep(self, reason: str, body: bytes, **facts: Any) -> bool:
-        logger.error("message quarantined: %s", reason)
         try:
-            services_of(self.app).quarantine.add(reason, body, **facts)
-        except (redis.RedisError, EncryptionError) as error:
-            logger.critical("quarantine unavailable: %s", type(error).__name__)
-            return False
-        return True
+            with outages_told(str(found.headers.get("task"))), app.producer_or_acquire() as producer:
+                producer.publish(
+                    body,
+                    exchange="",
+                    routing_key=message.queue,
+                    content_type=message.content_type,
+                    content_encoding=message.content_encoding,
+                    headers=dict(found.headers),
+                    **properties,
+                )
+        except BaseException:
+            self.put(message)
+            raise
+
+    def _open(self, message_id: str, sealed: bytes) -> QuarantinedMessage:
+        document = json.loads(self._cipher.open(sealed, _AAD + message_id.encode()))
+        return QuarantinedMessage(
+            reason=document["reason"],
+            received_at=datetime.fromisoformat(document["received_at"]),
+            body=base64.b64decode(document["body"]),
+            queue=document["queue"],
+            headers=document["headers"],
+            properties=document["properties"],
+            content_type=document["content_type"],
+            content_encoding=document["content_encoding"],
+            message_id=message_id,
+        )
+
+
+def _unknown(message_id: str) -> ValidationError:
+    return ValidationError(
+        f"there is no message {message_id!r} in quarantine; it was sent again, dropped, or gave way",
+        field="message_id",
+    )

@@ -6,14 +6,21 @@ the worker's event loop and ends the worker; and the item is gone.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
+from contextlib import suppress
 from queue import Empty
 from typing import Any
 
 from kombu.transport import redis
+from redis.exceptions import RedisError
 
-MalformedHandler = Callable[[bytes, str], None]
-"""Is given the item as it was in the list, and the name of what parsing it raised."""
+MalformedHandler = Callable[[str, bytes, str], bool]
+"""Is given the queue, the item as it was in the list, and the name of what parsing it raised; returns whether
+the item is kept."""
+
+PAUSE_S = 1.0
+"""Between two tries to keep an item."""
 
 
 def is_outage(error: BaseException, connection_errors: tuple[type[BaseException], ...]) -> bool:
@@ -49,8 +56,23 @@ def tolerant(transport: type[redis.Transport], on_malformed: MalformedHandler) -
             except Exception as error:
                 if not self.popped or isinstance(error, Empty) or is_outage(error, self.connection_errors):
                     raise
-                on_malformed(self.popped[1], type(error).__name__)
+                source, item = self.popped
+                self._place(source, item, type(error).__name__)
                 return True
+
+        def _place(self, source: bytes, item: bytes, kind: str) -> None:
+            """Have the item kept, or put it back behind the others; the worker waits until one of them works.
+
+            An item that was popped is nowhere else.
+            """
+            # Queues of a priority have it behind a separator.
+            queue = source.decode("utf-8", "replace").rsplit(self.sep, 1)[0]
+            placed = on_malformed(queue, item, kind)
+            while not placed:
+                with suppress(RedisError):
+                    placed = bool(self.client.lpush(source, item))
+                time.sleep(PAUSE_S)
+                placed = placed or on_malformed(queue, item, kind)
 
     class TolerantTransport(transport):  # type: ignore[misc, valid-type]  # as above
         """Its channels are tolerant."""
