@@ -13,6 +13,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Final, NoReturn
 
+from billiard.process import current_process
 from celery.exceptions import Ignore, Reject, Retry
 
 from techdeck_tasks.audit.event import AuditUnavailableError
@@ -23,6 +24,7 @@ from techdeck_tasks.errors import (
     PipelineExecutionError,
     RetryExhaustedError,
     TechDeckError,
+    WorkerLostError,
     as_techdeck_error,
     classify,
     is_control_flow,
@@ -52,6 +54,9 @@ TOLD: Final = "td_told"
 
 REPLACED: Final = "td_replaced"
 """Set on a request whose task let another one take its place."""
+
+MAIN_PROCESS: Final = "MainProcess"
+"""Billiard's name of a process that is no child of a pool."""
 
 ASK_A_PERSON: Final = "request_user_intervention"
 
@@ -99,9 +104,15 @@ class Attempt:
                 raise
             else:
                 failure = error
-        except BaseException:
-            self._release()
-            raise
+        except BaseException as error:
+            if not self._would_end_worker(error):
+                self._release()
+                raise
+            failure = WorkerLostError(
+                f"the body of {self._task.name} raised {type(error).__name__}",
+                operation=self._task.name,
+                original_error=error,
+            )
         else:
             duration_s = clock.monotonic() - began
             if self._permit is not None:
@@ -140,6 +151,14 @@ class Attempt:
             return False
         followers = (step.get("options", {}) for step in request.chain or ())
         return bool(request.chord) or any(options.get("chord") for options in followers)
+
+    def _would_end_worker(self, error: BaseException) -> bool:
+        """Whether `error` is the body's own exit in a pool of no processes, where nobody would outlive it.
+
+        Celery's orders to stop are subclasses of SystemExit; in a process of a pool, the main one answers.
+        """
+        own = type(error) in (SystemExit, GeneratorExit)
+        return own and not self._request.is_eager and current_process().name == MAIN_PROCESS
 
     def _release(self) -> None:
         if self._permit is not None:

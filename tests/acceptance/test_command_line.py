@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import base64
 import json
+import time
 from collections.abc import Callable
 from pathlib import Path
 from subprocess import CompletedProcess
@@ -238,3 +240,21 @@ def test_keys_are_listed_rotated_and_destroyed(techdeck: Techdeck) -> None:
 def _key_ids(techdeck: Techdeck, purpose: str) -> list[str]:
     listed = json.loads(techdeck("keys", "list", "--json").stdout)
     return [key["key_id"] for key in listed if key["purpose"] == purpose]
+
+
+def test_an_operator_looks_at_what_was_quarantined_and_drops_it(service: Any) -> None:
+    Redis.from_url(service.settings.redis_url.get_secret_value()).lpush("pipeline", b"{no message")
+    deadline = time.monotonic() + 20
+    while not (found := json.loads(service.techdeck("quarantine", "list", "--json").stdout)):
+        assert time.monotonic() < deadline, "not quarantined"
+    message_id = found[0]["message_id"]
+
+    shown = json.loads(service.techdeck("quarantine", "show", message_id).stdout)
+    refused = service.techdeck("quarantine", "replay", message_id[:8], "--reason", "try")
+    dropped = service.techdeck("quarantine", "drop", message_id[:8], "--reason", "junk of a test")
+
+    assert base64.b64decode(shown["body"]) == b"{no message"
+    assert refused.returncode == 2
+    assert "drop it" in refused.stderr
+    assert dropped.returncode == 0
+    assert service.techdeck("quarantine", "list").stdout == "there is none\n"
