@@ -1,4 +1,4 @@
-"""PipelineStore on real PostgreSQL."""
+"""PipelineStore on real PostgreSQL, and on the database in memory of `techdeck_tasks.testing`."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from functools import partial
 from typing import Any, TypeVar
 
 import pytest
-from sqlalchemy import Engine, create_engine, delete, select, text, update
+from sqlalchemy import Engine, Uuid, bindparam, create_engine, delete, select, text, update
 from sqlalchemy.exc import IntegrityError
 
 from techdeck_tasks.clock import SystemClock
@@ -426,9 +426,10 @@ def test_a_view_is_json_safe(store: PipelineStore) -> None:
 def test_the_database_refuses_a_row_that_contradicts_itself(
     store: PipelineStore, engine: Engine, change: str
 ) -> None:
+    of_the_run = text(f"{change} WHERE run_id = :run_id").bindparams(bindparam("run_id", type_=Uuid()))
     run_id = new_run(store)
     with pytest.raises(IntegrityError), engine.begin() as connection:
-        connection.execute(text(f"{change} WHERE run_id = :run_id"), {"run_id": uuid.UUID(run_id)})
+        connection.execute(of_the_run, {"run_id": uuid.UUID(run_id)})
 
 
 def test_a_run_takes_its_stages_with_it(store: PipelineStore, engine: Engine) -> None:
