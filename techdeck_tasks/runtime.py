@@ -64,7 +64,7 @@ from techdeck_tasks.storage.database import connect_database
 from techdeck_tasks.storage.redis_client import connect_redis
 from techdeck_tasks.tasks import upkeep
 from techdeck_tasks.tasks.base import TechDeckTask
-from techdeck_tasks.tasks.letters import LetterKind, LetterStore
+from techdeck_tasks.tasks.letters import LetterKind, LetterStore, RedisShelf
 from techdeck_tasks.tasks.messaging import MaskingAMQP, register_serializer, take_plain_commands
 from techdeck_tasks.tasks.quarantine import Quarantine
 from techdeck_tasks.tasks.services import LogTrail, bind_services, bound_services
@@ -242,12 +242,12 @@ class Runtime:
     @cached_property
     def dead_letters(self) -> LetterStore:
         """Tasks that failed for good."""
-        return LetterStore(self.redis, self.cipher, self.clock, LetterKind.DEAD)
+        return LetterStore(RedisShelf(self.redis, LetterKind.DEAD), self.cipher, self.clock)
 
     @cached_property
     def interventions(self) -> LetterStore:
         """Tasks that wait for a person."""
-        return LetterStore(self.redis, self.cipher, self.clock, LetterKind.INTERVENTION)
+        return LetterStore(RedisShelf(self.redis, LetterKind.INTERVENTION), self.cipher, self.clock)
 
     def record_breakers(self) -> int:
         """Put the breakers' transitions since the last call on record."""

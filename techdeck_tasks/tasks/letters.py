@@ -1,17 +1,17 @@
 """Tasks that ended for good, or wait for a person: kept sealed, to be looked at and sent again.
 
-A Redis string a letter, which expires by itself, and a sorted set of their ids by time. The oldest give way
-where there are too many: a store that fills up with failures must not take the broker down.
+They lie in Redis and expire by themselves. The oldest give way where there are too many: a store that fills
+up with failures must not take the broker down.
 """
 
 from __future__ import annotations
 
 import uuid
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from datetime import datetime, timedelta
 from enum import StrEnum
-from typing import Any, Self, cast
+from typing import Any, Protocol, Self, cast
 
 from kombu.utils import json
 from redis import Redis
@@ -81,56 +81,104 @@ class Letter:
         }
 
 
-class LetterStore:
-    """Letters of one kind, bounded by number and age.
+class Shelf(Protocol):
+    """Where the sealed letters of one kind lie, in the order of their time."""
+
+    kind: LetterKind
+
+    def put(self, letter_id: str, sealed: bytes, at: datetime, oldest: datetime) -> None:
+        """Keep a letter of the time `at`; drop what is older than `oldest`, and the oldest of too many."""
+
+    def ids(self, limit: int | None = None) -> list[str]:
+        """Return the ids of the newest letters, newest first; None: of all."""
+
+    def read(self, letter_ids: Sequence[str]) -> list[bytes | None]:
+        """Return those letters; None for one that is gone."""
+
+    def remove(self, letter_id: str) -> bool:
+        """Remove a letter; False where it is gone already."""
+
+    def count(self) -> int:
+        """Return how many letters there are."""
+
+
+class RedisShelf:
+    """A Redis string a letter, and a sorted set of their ids.
 
     Args:
         client: bounded by its own timeout. Redis errors pass through.
-        cipher: seals what is kept.
-        clock: tells what is too old.
         kind: which letters.
         max_letters: the oldest beyond it are dropped.
     """
 
-    def __init__(
-        self,
-        client: Redis,
-        cipher: Cipher,
-        clock: Clock,
-        kind: LetterKind,
-        *,
-        max_letters: int = MAX_LETTERS,
-    ) -> None:
+    def __init__(self, client: Redis, kind: LetterKind, *, max_letters: int = MAX_LETTERS) -> None:
+        self.kind = kind
         self._redis = client
-        self._cipher = cipher
-        self._clock = clock
-        self._kind = kind
         self._index = f"td:letters:{kind}"
         self._max_letters = max_letters
 
-    def add(self, letter: Letter) -> None:
-        """Keep `letter`."""
-        document = {**asdict(letter), "failed_at": letter.failed_at.isoformat()}
-        sealed = self._cipher.seal(json.dumps(document).encode(), _aad(letter.letter_id))
-        oldest = (self._clock.now() - MAX_AGE).timestamp()
+    def put(self, letter_id: str, sealed: bytes, at: datetime, oldest: datetime) -> None:
+        """Keep a letter, in one round trip; in two where others give way."""
         with self._redis.pipeline(transaction=True) as pipe:
-            pipe.set(_PREFIX + letter.letter_id, sealed, ex=MAX_AGE)
-            pipe.zadd(self._index, {letter.letter_id: letter.failed_at.timestamp()})
-            pipe.zremrangebyscore(self._index, "-inf", oldest)
+            pipe.set(_PREFIX + letter_id, sealed, ex=MAX_AGE)
+            pipe.zadd(self._index, {letter_id: at.timestamp()})
+            pipe.zremrangebyscore(self._index, "-inf", oldest.timestamp())
             pipe.zcard(self._index)
             excess = pipe.execute()[-1] - self._max_letters
         if excess > 0:
             popped = cast("list[tuple[bytes, float]]", self._redis.zpopmin(self._index, excess))
             self._redis.unlink(*[_PREFIX + letter_id.decode() for letter_id, _ in popped])
 
+    def ids(self, limit: int | None = None) -> list[str]:
+        """Return the ids of the newest letters, newest first; None: of all."""
+        last = -1 if limit is None else limit - 1
+        return [raw.decode() for raw in cast("list[bytes]", self._redis.zrevrange(self._index, 0, last))]
+
+    def read(self, letter_ids: Sequence[str]) -> list[bytes | None]:
+        """Return those letters; None for one that is gone."""
+        if not letter_ids:
+            return []
+        return cast("list[bytes | None]", self._redis.mget([_PREFIX + letter_id for letter_id in letter_ids]))
+
+    def remove(self, letter_id: str) -> bool:
+        """Remove a letter; False where it is gone already."""
+        with self._redis.pipeline(transaction=True) as pipe:
+            pipe.unlink(_PREFIX + letter_id)
+            pipe.zrem(self._index, letter_id)
+            return bool(pipe.execute()[0])
+
+    def count(self) -> int:
+        """Return how many letters there are."""
+        return int(self._redis.zcard(self._index))
+
+
+class LetterStore:
+    """Letters of one kind, bounded by number and age.
+
+    Args:
+        shelf: keeps them; its errors pass through.
+        cipher: seals what is kept.
+        clock: tells what is too old.
+    """
+
+    def __init__(self, shelf: Shelf, cipher: Cipher, clock: Clock) -> None:
+        self._shelf = shelf
+        self._cipher = cipher
+        self._clock = clock
+
+    def add(self, letter: Letter) -> None:
+        """Keep `letter`."""
+        document = {**asdict(letter), "failed_at": letter.failed_at.isoformat()}
+        sealed = self._cipher.seal(json.dumps(document).encode(), _aad(letter.letter_id))
+        self._shelf.put(letter.letter_id, sealed, letter.failed_at, self._clock.now() - MAX_AGE)
+
     def list(self, limit: int = 100) -> list[Letter]:
         """Return the newest letters, newest first."""
-        ids = [raw.decode() for raw in cast("list[bytes]", self._redis.zrevrange(self._index, 0, limit - 1))]
-        if not ids:
-            return []
-        sealed = cast("list[bytes | None]", self._redis.mget([_PREFIX + letter_id for letter_id in ids]))
+        ids = self._shelf.ids(limit)
         return [
-            self._open(letter_id, raw) for letter_id, raw in zip(ids, sealed, strict=True) if raw is not None
+            self._open(letter_id, raw)
+            for letter_id, raw in zip(ids, self._shelf.read(ids), strict=True)
+            if raw is not None
         ]
 
     def get(self, letter_id: str) -> Letter:
@@ -140,7 +188,7 @@ class LetterStore:
             ValidationError: there is none, or more than one begins so.
         """
         whole = self._whole_id(letter_id)
-        raw = cast("bytes | None", self._redis.get(_PREFIX + whole))
+        (raw,) = self._shelf.read([whole])
         if raw is None:
             raise self._unknown(letter_id)
         return self._open(whole, raw)
@@ -152,24 +200,19 @@ class LetterStore:
             ValidationError: there is none, or it was taken meanwhile.
         """
         letter = self.get(letter_id)
-        with self._redis.pipeline(transaction=True) as pipe:
-            pipe.unlink(_PREFIX + letter.letter_id)
-            pipe.zrem(self._index, letter.letter_id)
-            removed = pipe.execute()[0]
-        if not removed:
+        if not self._shelf.remove(letter.letter_id):
             raise self._unknown(letter_id)
         return letter
 
     def count(self) -> int:
         """Return how many there are."""
-        return int(self._redis.zcard(self._index))
+        return self._shelf.count()
 
     def _whole_id(self, letter_id: str) -> str:
-        ids = [raw.decode() for raw in cast("list[bytes]", self._redis.zrevrange(self._index, 0, -1))]
-        matching = [known for known in ids if known.startswith(letter_id)]
+        matching = [known for known in self._shelf.ids() if known.startswith(letter_id)]
         if len(matching) > 1:
             raise ValidationError(
-                f"{len(matching)} {self._kind} letters begin with {letter_id!r}; give more of the id",
+                f"{len(matching)} {self._shelf.kind} letters begin with {letter_id!r}; give more of the id",
                 field="letter_id",
             )
         if not matching or not letter_id:
@@ -178,7 +221,7 @@ class LetterStore:
 
     def _unknown(self, letter_id: str) -> ValidationError:
         return ValidationError(
-            f"there is no {self._kind} letter {letter_id!r}; it was sent, dropped, or never kept",
+            f"there is no {self._shelf.kind} letter {letter_id!r}; it was sent, dropped, or never kept",
             field="letter_id",
         )
 

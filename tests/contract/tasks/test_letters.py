@@ -1,7 +1,9 @@
 from __future__ import annotations
 
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
+from functools import partial
 from typing import Any
 
 import pytest
@@ -10,9 +12,10 @@ import redis
 from techdeck_tasks.clock import SystemClock
 from techdeck_tasks.errors import ConnectionFailedError, EncryptionError, ValidationError
 from techdeck_tasks.keyring import Cipher, KeySet
-from techdeck_tasks.runtime import Runtime
-from techdeck_tasks.tasks.letters import MAX_AGE, Letter, LetterKind, LetterStore
+from techdeck_tasks.tasks.letters import MAX_AGE, Letter, LetterKind, LetterStore, RedisShelf, Shelf
+from techdeck_tasks.testing.letters import InMemoryShelf
 
+CLOCK = SystemClock()
 CANARY = "canary-argument-4711"
 
 
@@ -29,9 +32,30 @@ def letter(**changes: Any) -> Letter:
     return Letter.of(ConnectionFailedError("the lab is away"), **(facts | changes))
 
 
+NewShelf = Callable[..., Shelf]
+
+
+@pytest.fixture(params=["redis", "memory"])
+def new_shelf(request: pytest.FixtureRequest) -> NewShelf:
+    """The same bodies run on Redis and on the shelf of `techdeck_tasks.testing`."""
+    if request.param == "memory":
+        return InMemoryShelf
+    return partial(RedisShelf, request.getfixturevalue("redis_client"))
+
+
 @pytest.fixture
-def store(runtime: Runtime, redis_client: redis.Redis) -> LetterStore:
-    return LetterStore(redis_client, runtime.cipher, runtime.clock, LetterKind.DEAD)
+def cipher() -> Cipher:
+    return Cipher(KeySet("k", {"k": b"\0" * 32}))
+
+
+@pytest.fixture
+def store(new_shelf: NewShelf, cipher: Cipher) -> LetterStore:
+    return LetterStore(new_shelf(LetterKind.DEAD), cipher, CLOCK)
+
+
+@pytest.fixture
+def redis_store(redis_client: redis.Redis, cipher: Cipher) -> LetterStore:
+    return LetterStore(RedisShelf(redis_client, LetterKind.DEAD), cipher, CLOCK)
 
 
 def test_a_letter_comes_back_as_it_was_put_in(store: LetterStore) -> None:
@@ -45,10 +69,10 @@ def test_a_letter_comes_back_as_it_was_put_in(store: LetterStore) -> None:
 
 
 def test_arguments_are_sealed_in_redis_and_absent_from_summary_and_repr(
-    store: LetterStore, redis_client: redis.Redis
+    redis_store: LetterStore, redis_client: redis.Redis
 ) -> None:
     kept = letter()
-    store.add(kept)
+    redis_store.add(kept)
 
     for key in redis_client.scan_iter():
         assert CANARY.encode() not in (redis_client.dump(key) or b"")
@@ -57,36 +81,36 @@ def test_arguments_are_sealed_in_redis_and_absent_from_summary_and_repr(
 
 
 def test_a_letter_opens_only_under_its_own_id_and_key(
-    store: LetterStore, redis_client: redis.Redis, runtime: Runtime
+    redis_store: LetterStore, redis_client: redis.Redis
 ) -> None:
     first, second = letter(), letter()
-    store.add(first)
-    store.add(second)
+    redis_store.add(first)
+    redis_store.add(second)
     redis_client.copy(f"td:letter:{first.letter_id}", f"td:letter:{second.letter_id}", replace=True)
 
     with pytest.raises(EncryptionError):
-        store.get(second.letter_id)
-    stranger = Cipher(KeySet("k", {"k": b"\1" * 32}))
+        redis_store.get(second.letter_id)
+    stranger = Cipher(KeySet("s", {"s": b"\1" * 32}))
     with pytest.raises(EncryptionError, match="not in this key ring"):
-        LetterStore(redis_client, stranger, runtime.clock, LetterKind.DEAD).get(first.letter_id)
+        LetterStore(RedisShelf(redis_client, LetterKind.DEAD), stranger, CLOCK).get(first.letter_id)
 
 
-def test_the_newest_are_listed_first_and_the_oldest_give_way(
-    redis_client: redis.Redis, runtime: Runtime
-) -> None:
-    small = LetterStore(redis_client, runtime.cipher, runtime.clock, LetterKind.DEAD, max_letters=3)
-    now = runtime.clock.now()
+def test_the_newest_are_listed_first_and_the_oldest_give_way(new_shelf: NewShelf, cipher: Cipher) -> None:
+    shelf = new_shelf(LetterKind.DEAD, max_letters=3)
+    small = LetterStore(shelf, cipher, CLOCK)
+    now = CLOCK.now()
     letters = [letter(failed_at=now + timedelta(seconds=number)) for number in range(5)]
     for kept in letters:
         small.add(kept)
 
     assert small.list() == letters[:1:-1]
     assert small.list(limit=1) == letters[-1:]
-    assert len(list(redis_client.scan_iter("td:letter:*"))) == 3
+    assert shelf.read([kept.letter_id for kept in letters[:2]]) == [None, None]
+    assert small.count() == 3
 
 
-def test_what_is_too_old_is_gone(store: LetterStore, runtime: Runtime) -> None:
-    old = letter(failed_at=runtime.clock.now() - MAX_AGE - timedelta(days=1))
+def test_what_is_too_old_is_gone(store: LetterStore) -> None:
+    old = letter(failed_at=CLOCK.now() - MAX_AGE - timedelta(days=1))
     store.add(old)
     store.add(letter())
 
@@ -120,8 +144,8 @@ def test_of_two_who_take_a_letter_one_gets_it(store: LetterStore) -> None:
     assert store.count() == 0
 
 
-def test_kinds_are_kept_apart(store: LetterStore, redis_client: redis.Redis, runtime: Runtime) -> None:
-    waiting = LetterStore(redis_client, runtime.cipher, runtime.clock, LetterKind.INTERVENTION)
+def test_kinds_are_kept_apart(store: LetterStore, new_shelf: NewShelf, cipher: Cipher) -> None:
+    waiting = LetterStore(new_shelf(LetterKind.INTERVENTION), cipher, CLOCK)
     waiting.add(letter(kind=LetterKind.INTERVENTION))
 
     assert waiting.count() == 1
