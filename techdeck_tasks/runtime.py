@@ -87,6 +87,9 @@ class Runtime:
         rng: where jitter comes from.
     """
 
+    keeps_eager_letters = False
+    """Whether tasks in eager mode leave dead letters and wait for people, as those in a worker do."""
+
     def __init__(
         self, settings: Settings, *, clock: Clock | None = None, rng: random.Random | None = None
     ) -> None:
@@ -307,15 +310,20 @@ def install(app: Celery, settings: Settings | None = None) -> Runtime:
     """
     settings = settings or load_settings()
     runtime = Runtime(settings)
-    runtime.app = app
     app.task_cls = TechDeckTask
     app.amqp_cls = MaskingAMQP
     register_serializer(lambda: runtime.cipher)
     app.conf.update(celery_settings(settings))
-    runtime.listeners.add(RetryListener(lambda: runtime.retry_registry))
-    bind_services(app, runtime)
+    bind(app, runtime)
     take_plain_commands(app)
     return runtime
+
+
+def bind(app: Celery, runtime: Runtime) -> None:
+    """Let the tasks of `app` use `runtime` from now on."""
+    runtime.app = app
+    runtime.listeners.add(RetryListener(lambda: runtime.retry_registry))
+    bind_services(app, runtime)
 
 
 def create_app(settings: Settings | None = None, role: Role = Role.CLIENT) -> Celery:

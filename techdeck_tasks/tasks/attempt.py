@@ -306,7 +306,7 @@ class Attempt:
         return replace_with(task, fallback, shown, services.cipher)
 
     def _asks_a_person(self, error: Exception) -> bool:
-        wanted = self._task.recovery == ASK_A_PERSON and not self._request.is_eager
+        wanted = self._task.recovery == ASK_A_PERSON and self._task.leaves_letters
         return wanted and classify(error).recoverable
 
     def _wait_for_a_person(self, error: TechDeckError) -> NoReturn:

@@ -221,9 +221,14 @@ class TechDeckTask(Task):  # type: ignore[misc]  # celery ships no types
 
     def tell_given_up(self, error: TechDeckError, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> None:
         """Keep the task as a dead letter and call the application's `on_given_up`; failures are logged."""
-        if self.dead_letters and not self.request.is_eager:
+        if self.dead_letters and self.leaves_letters:
             _shielded(self.keep_letter, LetterKind.DEAD, error, self.request)
         _shielded(self.on_given_up, error, args, kwargs)
+
+    @property
+    def leaves_letters(self) -> bool:
+        """Whether what becomes of the running attempt is kept where an operator finds it."""
+        return not self.request.is_eager or self.services.keeps_eager_letters
 
     def keep_letter(self, kind: LetterKind, error: TechDeckError, request: Any) -> None:
         """Keep the task, sealed, as it was sent, to be sent again.

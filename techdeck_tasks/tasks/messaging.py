@@ -31,12 +31,20 @@ _IDENTITY = re.compile(r"error_code='[A-Z_]+', error_id='[0-9a-f-]{36}'")
 _FRAME = re.compile(r'^  File "[^"\n]*", line \d+, in \S+$', re.MULTILINE)
 
 
-def register_serializer(cipher: Callable[[], Cipher]) -> None:
+_cipher: Callable[[], Cipher] | None = None
+
+
+def register_serializer(cipher: Callable[[], Cipher]) -> Callable[[], Cipher] | None:
     """Make the encrypted serializer known to kombu, for the whole process.
 
     Args:
         cipher: gives the cipher when the first message needs it; the keys are read then and not before.
+
+    Returns:
+        What was registered before; None for nothing.
     """
+    global _cipher
+    before, _cipher = _cipher, cipher
 
     def encode(payload: Any) -> bytes:
         return cipher().seal(json.dumps(payload).encode(), _AAD)
@@ -46,6 +54,7 @@ def register_serializer(cipher: Callable[[], Cipher]) -> None:
         return json.loads(cipher().open(raw, _AAD))
 
     register(SERIALIZER, encode, decode, content_type=CONTENT_TYPE, content_encoding="binary")
+    return before
 
 
 def take_plain_commands(app: Celery) -> None:

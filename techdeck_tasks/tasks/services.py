@@ -67,6 +67,10 @@ class TaskServices(Protocol):
         """Fallbacks by name, for tasks whose fallback is no task."""
 
     @property
+    def keeps_eager_letters(self) -> bool:
+        """Whether tasks in eager mode leave dead letters and wait for people, as those in a worker do."""
+
+    @property
     def dead_letters(self) -> LetterStore:
         """Where tasks that failed for good are kept."""
 
@@ -91,8 +95,8 @@ class LogTrail:
         )
 
 
-def bind_services(app: Celery, services: TaskServices) -> None:
-    """Give `app` its services."""
+def bind_services(app: Celery, services: TaskServices | None) -> None:
+    """Give `app` its services; None takes them away."""
     setattr(app, _ATTRIBUTE, services)
 
 
