@@ -21,7 +21,7 @@ _EAGER = {
     "task_always_eager": True,
     # True would raise a retry to the caller instead of making it.
     "task_eager_propagates": False,
-    "broker_url": "memory://",
+    "broker_url": "memory://localhost/",
     "result_backend": "cache+memory://",
 }
 
