@@ -30,7 +30,8 @@ class Fault:
         if self._left > 0:
             self._left -= 1
             self.struck += 1
-            raise self._error
+            # Raised before, it would show the frames of that attempt as well.
+            raise self._error.with_traceback(None) if isinstance(self._error, BaseException) else self._error
 
     def withdraw(self) -> None:
         """Let the attempts to come pass."""
@@ -63,7 +64,7 @@ class Faults:
 
         Args:
             target: a task or its name; else the name of a stage in its definition, or of a kind of stage.
-            error: what is raised.
+            error: what is raised; of a class, each attempt raises an instance of its own.
             times: attempts, over all runs.
 
         Raises:

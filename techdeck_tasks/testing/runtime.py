@@ -9,7 +9,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any, NoReturn
 
 import fsspec
-from pydantic_settings import BaseSettings, PydanticBaseSettingsSource
+from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 from sqlalchemy import Engine
 
 from techdeck_tasks.audit.event import AuditTrail
@@ -38,7 +38,9 @@ _KEY = "testing"
 
 
 class ClosedSettings(Settings):
-    """Settings that nothing outside the test changes: no environment, no files."""
+    """Settings that nothing outside the test changes: no environment, no files. Unknown names are refused."""
+
+    model_config = SettingsConfigDict(extra="forbid")
 
     @classmethod
     def settings_customise_sources(

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from typing import Any
 
 from celery import Celery, _state
 from kombu.serialization import unregister
 
+from techdeck_tasks.keyring import Cipher
 from techdeck_tasks.pipeline import tasks as pipeline_tasks
 from techdeck_tasks.pipeline.registry import load_stages
 from techdeck_tasks.runtime import bind
@@ -43,41 +44,24 @@ class FreshApp(Celery):  # type: ignore[misc]  # celery ships no types
 @contextmanager
 def taken_over(app: Celery, runtime: InMemoryRuntime) -> Iterator[None]:
     """Make `app` eager, current and served by `runtime` inside the block; afterwards it is as it was."""
-    services, current = bound_services(app), _state._tls.current_app  # noqa: SLF001 - Celery's own test helpers do so
-    changes = _changes(app)
-    before, names = dict(changes), set(app.tasks)
-    changes.update(_EAGER)
-    cached = app._backend_cache  # noqa: SLF001 - it would go on using the real result store
-    app._backend_cache = app._get_backend()  # noqa: SLF001 - as above
-    cipher = register_serializer(lambda: runtime.cipher)
-    bind(app, runtime)
-    app.set_current()
-    load_stages()
-    pipeline_tasks.register(app)
-    try:
+    with ExitStack() as undo:
+        changes = _changes(app)
+        undo.callback(_put_back, changes, dict(changes))
+        changes.update(_EAGER)
+        # Celery keeps the result store it made first, and has no public way to make another; nor to know
+        # which application is current in this thread.
+        undo.callback(setattr, app, "_backend_cache", app._backend_cache)  # noqa: SLF001 - as above
+        app._backend_cache = app._get_backend()  # noqa: SLF001 - as above
+        undo.callback(_state._set_current_app, _state._tls.current_app)  # noqa: SLF001 - as above
+        app.set_current()
+        undo.callback(_serve, register_serializer(lambda: runtime.cipher))
+        undo.callback(bind_services, app, bound_services(app))
+        bind(app, runtime)
+        undo.callback(_keep_tasks, app, set(app.tasks))
+        load_stages()
+        pipeline_tasks.register(app)
+        undo.callback(runtime.close)
         yield
-    finally:
-        runtime.close()
-        for name in pipeline_names(app) - names:
-            app.tasks.unregister(name)
-        _state._set_current_app(current)  # noqa: SLF001 - as above
-        if cipher is None:
-            unregister(SERIALIZER)
-        else:
-            register_serializer(cipher)
-        app._backend_cache = cached  # noqa: SLF001 - as above
-        changes.clear()
-        changes.update(before)
-        bind_services(app, services)
-
-
-def pipeline_names(app: Celery) -> set[str]:
-    """Return the names of the tasks that run pipelines in `app`."""
-    return {
-        name
-        for name in app.tasks
-        if name == pipeline_tasks.EXECUTE or name.startswith(pipeline_tasks.STAGE_PREFIX)
-    }
 
 
 def _changes(app: Celery) -> dict[str, Any]:
@@ -85,3 +69,22 @@ def _changes(app: Celery) -> dict[str, Any]:
     bool(app.conf.task_always_eager)
     changes: dict[str, Any] = app.conf.changes
     return changes
+
+
+def _put_back(changes: dict[str, Any], before: dict[str, Any]) -> None:
+    changes.clear()
+    changes.update(before)
+
+
+def _serve(cipher: Callable[[], Cipher] | None) -> None:
+    if cipher is None:
+        unregister(SERIALIZER)
+    else:
+        register_serializer(cipher)
+
+
+def _keep_tasks(app: Celery, names: set[str]) -> None:
+    """Take away new tasks of pipelines; others may be of modules that the test was the first to import."""
+    for name in set(app.tasks) - names:
+        if name == pipeline_tasks.EXECUTE or name.startswith(pipeline_tasks.STAGE_PREFIX):
+            app.tasks.unregister(name)

@@ -5,6 +5,8 @@ from __future__ import annotations
 import uuid
 from typing import TYPE_CHECKING
 
+import pytest
+
 from techdeck_tasks.resilience import RetryRegistry
 
 if TYPE_CHECKING:
@@ -32,14 +34,31 @@ def test_what_two_processes_count_adds_up(breaker_redis: Redis) -> None:
     assert 0 < breaker_redis.ttl(f"td:retry:{{{operation}}}") <= 30 * 86400
 
 
-def test_an_operation_nobody_ran_has_empty_statistics(breaker_redis: Redis) -> None:
-    statistics = RetryRegistry(breaker_redis).get_statistics(f"op-{uuid.uuid4().hex}")
+@pytest.fixture(params=["redis", "memory"])
+def client(request: pytest.FixtureRequest) -> Redis | None:
+    """None counts in the process, as a testbed does."""
+    return None if request.param == "memory" else request.getfixturevalue("breaker_redis")
+
+
+def test_an_operation_nobody_ran_has_empty_statistics(client: Redis | None) -> None:
+    statistics = RetryRegistry(client).get_statistics(f"op-{uuid.uuid4().hex}")
     assert statistics["total_operations"] == 0
     assert statistics["average_retries"] == 0.0
     assert statistics["retry_distribution"] == {}
 
 
-def test_a_batch_is_told_when_it_is_due(breaker_redis: Redis) -> None:
+def test_what_one_process_counts_is_seen_at_once(client: Redis | None) -> None:
     operation = f"op-{uuid.uuid4().hex}"
-    assert not RetryRegistry(breaker_redis, flush_s=60).record(operation, 0, success=True)
-    assert RetryRegistry(breaker_redis, flush_s=0).record(operation, 0, success=True)
+    registry = RetryRegistry(client, flush_s=60)
+    registry.record(operation, 2, success=True)
+    registry.record(operation, 0, success=False)
+    statistics = registry.get_statistics(operation)
+    assert statistics == registry.get_statistics()["operations"][operation]
+    assert (statistics["successful_operations"], statistics["failed_operations"]) == (1, 1)
+    assert statistics["retry_distribution"] == {"2": 1}
+
+
+def test_a_batch_is_told_when_it_is_due(client: Redis | None) -> None:
+    operation = f"op-{uuid.uuid4().hex}"
+    assert not RetryRegistry(client, flush_s=60).record(operation, 0, success=True)
+    assert RetryRegistry(client, flush_s=0).record(operation, 0, success=True)

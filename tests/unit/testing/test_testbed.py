@@ -331,6 +331,8 @@ def test_settings_are_the_test_s_alone(monkeypatch: pytest.MonkeyPatch) -> None:
         fetch.delay()
         bed.assert_retried(fetch, times=1)
     assert TechDeckTestbed().runtime.settings.default_max_retries == 3
+    with pytest.raises(ValueError, match="default_max_retrys"):
+        TechDeckTestbed(default_max_retrys=1)
 
 
 def test_there_is_no_redis_and_it_says_so(bed: TechDeckTestbed) -> None:
