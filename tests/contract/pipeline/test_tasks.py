@@ -1,8 +1,9 @@
-"""The Celery tasks, in eager mode on a real database, and the dispatcher on real brokers."""
+"""The Celery tasks, in eager mode on real servers and under a testbed, and the dispatcher on real brokers."""
 
 from __future__ import annotations
 
 import uuid
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from techdeck_tasks.pipeline import StageContext, StageParams, StageResult, stag
 from techdeck_tasks.pipeline.tasks import EXECUTE, STAGE_PREFIX, CeleryDispatcher
 from techdeck_tasks.runtime import Runtime, create_app
 from techdeck_tasks.settings import Settings
+from techdeck_tasks.testing import TechDeckTestbed
 
 
 class RecoveringParams(StageParams):
@@ -28,11 +30,23 @@ def recovering(context: StageContext, params: RecoveringParams) -> StageResult:
     return StageResult(report={"attempt": context.attempt})
 
 
-@pytest.fixture
-def app(runtime: Runtime) -> Celery:
+@pytest.fixture(params=["servers", "memory"])
+def eager(request: pytest.FixtureRequest) -> Iterator[Runtime]:
+    """A runtime whose application is eager: on real servers, and that of a testbed."""
+    if request.param == "memory":
+        with TechDeckTestbed() as testbed:
+            yield testbed.runtime
+        return
+    runtime: Runtime = request.getfixturevalue("runtime")
     assert runtime.app is not None
     runtime.app.conf.task_always_eager = True
-    return runtime.app
+    yield runtime
+
+
+@pytest.fixture
+def app(eager: Runtime) -> Celery:
+    assert eager.app is not None
+    return eager.app
 
 
 def definition(folder: Path, *stages: dict[str, Any]) -> dict[str, Any]:
@@ -40,7 +54,9 @@ def definition(folder: Path, *stages: dict[str, Any]) -> dict[str, Any]:
     return {"name": "people", "source": {"url": str(folder / "people.csv")}, "stages": list(stages)}
 
 
-def test_each_kind_of_stage_has_its_task_in_the_pipeline_queue(app: Celery) -> None:
+def test_each_kind_of_stage_has_its_task_in_the_pipeline_queue(runtime: Runtime) -> None:
+    app = runtime.app
+    assert app is not None
     for kind in (
         "dataset_load",
         "validation",
@@ -54,7 +70,7 @@ def test_each_kind_of_stage_has_its_task_in_the_pipeline_queue(app: Celery) -> N
     assert app.tasks[EXECUTE].service == "pipeline"
 
 
-def test_a_pipeline_runs_under_the_id_of_its_task(app: Celery, runtime: Runtime, tmp_path: Path) -> None:
+def test_a_pipeline_runs_under_the_id_of_its_task(app: Celery, eager: Runtime, tmp_path: Path) -> None:
     export = {
         "name": "export",
         "needs": ["dataset_load"],
@@ -66,7 +82,7 @@ def test_a_pipeline_runs_under_the_id_of_its_task(app: Celery, runtime: Runtime,
     )
     assert result.get() == {"run_id": task_id, "state": "succeeded"}
     assert (tmp_path / "out.csv").read_text() == "name,age\nAda,36\nBob,51\n"
-    assert [stage.state for stage in runtime.pipeline.store.get_run(task_id).stages] == ["succeeded"] * 2
+    assert [stage.state for stage in eager.pipeline.store.get_run(task_id).stages] == ["succeeded"] * 2
 
 
 def test_an_idempotency_key_gives_the_run_it_has(app: Celery, tmp_path: Path) -> None:
@@ -77,30 +93,30 @@ def test_an_idempotency_key_gives_the_run_it_has(app: Celery, tmp_path: Path) ->
 
 
 def test_a_stage_that_recovers_keeps_what_it_recovered_from(
-    app: Celery, runtime: Runtime, tmp_path: Path
+    app: Celery, eager: Runtime, tmp_path: Path
 ) -> None:
     result = app.tasks[EXECUTE].delay(definition(tmp_path, {"name": "lab", "stage": "test_recovering"})).get()
-    stage = runtime.pipeline.store.get_run(result["run_id"]).stage("lab")
+    stage = eager.pipeline.store.get_run(result["run_id"]).stage("lab")
     assert (stage.state, stage.attempt, stage.error_code) == ("succeeded", 1, "SERVICE_UNAVAILABLE")
     assert stage.report == {"attempt": 1}
 
 
 def test_a_stage_that_gives_up_fails_the_run_and_skips_what_follows(
-    app: Celery, runtime: Runtime, tmp_path: Path
+    app: Celery, eager: Runtime, tmp_path: Path
 ) -> None:
     lab = {"name": "lab", "stage": "test_recovering", "params": {"failures": 100}}
     after = {"name": "after", "stage": "test_recovering", "needs": ["lab"]}
     result = app.tasks[EXECUTE].delay(definition(tmp_path, lab, after, {"name": "dataset_load"})).get()
-    run = runtime.pipeline.store.get_run(result["run_id"])
+    run = eager.pipeline.store.get_run(result["run_id"])
     assert [stage.state for stage in run.stages] == ["failed", "skipped", "succeeded"]
     assert (run.state, run.error_code) == ("failed", "RETRY_EXHAUSTED")
 
 
-def test_a_definition_that_is_not_valid_leaves_no_run(app: Celery, runtime: Runtime, tmp_path: Path) -> None:
-    before = len(runtime.pipeline.store.list_runs(1000))
+def test_a_definition_that_is_not_valid_leaves_no_run(app: Celery, eager: Runtime, tmp_path: Path) -> None:
+    before = len(eager.pipeline.store.list_runs(1000))
     result = app.tasks[EXECUTE].delay(definition(tmp_path, {"name": "dataset_laod"}))
     assert isinstance(result.result, ValidationError)
-    assert len(runtime.pipeline.store.list_runs(1000)) == before
+    assert len(eager.pipeline.store.list_runs(1000)) == before
 
 
 def test_a_broker_that_is_away_is_an_error_worth_a_retry(settings: Settings) -> None:
