@@ -7,6 +7,7 @@ import os
 import random
 import weakref
 from collections.abc import Mapping
+from datetime import timedelta
 from functools import cached_property
 from typing import Any
 
@@ -41,6 +42,7 @@ from techdeck_tasks.keyring import (
     KeySet,
     RecipientAlgorithm,
 )
+from techdeck_tasks.metrics import ErrorMetricsCollector, MetricsRecorder, MetricsStore, RedisMetricsStore
 from techdeck_tasks.pipeline import tasks as pipeline_tasks
 from techdeck_tasks.pipeline.artifacts import ArtifactStore
 from techdeck_tasks.pipeline.execution import PipelineEngine
@@ -227,9 +229,10 @@ class Runtime:
         return RetryRegistry(self.redis, clock=self.clock)
 
     def flush(self) -> None:
-        """Tell Redis what this process still keeps: successes of breakers, and retries. For shutdown."""
+        """Tell Redis what this process still keeps: successes of breakers, retries, metrics. For shutdown."""
         self.breakers.flush()
         self.retry_registry.flush()
+        self.metrics_recorder.flush()
 
     @cached_property
     def retries(self) -> RetryManager:
@@ -256,6 +259,23 @@ class Runtime:
         """Put the breakers' transitions since the last call on record."""
         days = self.settings.error_log_retention_days
         return record_transitions(self.breakers, self.audit, self.redis, days)
+
+    # -- metrics -----------------------------------------------------------------------------------
+
+    @cached_property
+    def metrics_store(self) -> MetricsStore:
+        """The counters of all processes, in Redis."""
+        return RedisMetricsStore(self.redis, timedelta(hours=self.settings.metrics_retention_hours))
+
+    @cached_property
+    def metrics_recorder(self) -> MetricsRecorder:
+        """Counts what happens in this process."""
+        return MetricsRecorder(lambda: self.metrics_store)
+
+    @cached_property
+    def metrics(self) -> ErrorMetricsCollector:
+        """Error statistics, trends and alert conditions."""
+        return ErrorMetricsCollector(self.metrics_store, self.metrics_recorder, self.settings, self.clock)
 
     # -- tasks and pipelines -----------------------------------------------------------------------
 
@@ -294,6 +314,11 @@ def _leave_connections_to_parent(runtime: Runtime | None) -> None:
         runtime.engine.dispose(close=False)
 
 
+def _flush(runtime: Runtime | None) -> None:
+    if runtime is not None:
+        runtime.flush()
+
+
 def runtime_of(app: Celery) -> Runtime:
     """Return the runtime that `create_app` or `install` gave `app`."""
     runtime = bound_services(app)
@@ -315,6 +340,9 @@ def install(app: Celery, settings: Settings | None = None) -> Runtime:
     register_serializer(lambda: runtime.cipher)
     app.conf.update(celery_settings(settings))
     bind(app, runtime)
+    this = weakref.ref(runtime)
+    for ending in (signals.worker_process_shutdown, signals.worker_shutdown):
+        ending.connect(lambda **_: _flush(this()), weak=False)
     take_plain_commands(app)
     return runtime
 
@@ -323,6 +351,7 @@ def bind(app: Celery, runtime: Runtime) -> None:
     """Let the tasks of `app` use `runtime` from now on."""
     runtime.app = app
     runtime.listeners.add(RetryListener(lambda: runtime.retry_registry))
+    runtime.listeners.add(runtime.metrics_recorder)
     bind_services(app, runtime)
 
 
@@ -350,8 +379,6 @@ def create_app(settings: Settings | None = None, role: Role = Role.CLIENT) -> Ce
     else:
         load_stages()
         pipeline_tasks.register(app)
-    if role is Role.PIPELINE:
-        signals.worker_process_shutdown.connect(lambda **_: runtime.flush(), weak=False)
     if role in (Role.PIPELINE, Role.AUDIT, Role.BEAT):
         signals.setup_logging.connect(lambda **_: configure_logging(runtime.settings), weak=False)
     return app
