@@ -34,6 +34,7 @@ up: $(VENV)/.ready ## Run the whole service on this machine until Ctrl-C
 	@$(BIN)/techdeck up
 
 test: $(VENV)/.ready-dev ## Run the whole test suite on servers of its own
+	@.ci/system-packages prometheus
 	@$(BIN)/python -m pytest -n 2 --dist loadfile
 
 test-docker: $(VENV)/.ready-dev ## Build the image, run containers and docker-compose.yml (needs Docker)

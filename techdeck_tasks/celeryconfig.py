@@ -17,6 +17,7 @@ from techdeck_tasks.tasks.messaging import SERIALIZER
 
 PIPELINE_QUEUE = "pipeline"
 AUDIT_QUEUE = "audit"
+QUEUES = (PIPELINE_QUEUE, AUDIT_QUEUE)
 
 
 class Role(StrEnum):
@@ -108,7 +109,7 @@ def _reliability(settings: Settings) -> dict[str, Any]:
         "task_track_started": True,
         # A mistyped queue name must fail and not wait unread.
         "task_create_missing_queues": False,
-        "task_queues": [Queue(PIPELINE_QUEUE), Queue(AUDIT_QUEUE)],
+        "task_queues": [Queue(name) for name in QUEUES],
         "task_default_queue": PIPELINE_QUEUE,
         # Eager retries and chains keep their meaning only so.
         "task_eager_propagates": False,

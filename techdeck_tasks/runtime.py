@@ -27,7 +27,7 @@ from techdeck_tasks.audit.stream import AuditStream
 from techdeck_tasks.audit.verify import VerifyReport, verify
 from techdeck_tasks.audit.worker import drain_step
 from techdeck_tasks.audit.writer import AuditWriter
-from techdeck_tasks.celeryconfig import AUDIT_QUEUE, Role, celery_settings
+from techdeck_tasks.celeryconfig import AUDIT_QUEUE, QUEUES, Role, celery_settings
 from techdeck_tasks.clock import Clock, SystemClock
 from techdeck_tasks.events import Listeners
 from techdeck_tasks.handler import ErrorHandler
@@ -43,6 +43,8 @@ from techdeck_tasks.keyring import (
     RecipientAlgorithm,
 )
 from techdeck_tasks.metrics import ErrorMetricsCollector, MetricsRecorder, MetricsStore, RedisMetricsStore
+from techdeck_tasks.metrics.exporter import serve_beside
+from techdeck_tasks.metrics.prometheus import PrometheusCollector
 from techdeck_tasks.pipeline import tasks as pipeline_tasks
 from techdeck_tasks.pipeline.artifacts import ArtifactStore
 from techdeck_tasks.pipeline.execution import PipelineEngine
@@ -66,6 +68,7 @@ from techdeck_tasks.storage.database import connect_database
 from techdeck_tasks.storage.redis_client import connect_redis
 from techdeck_tasks.tasks import upkeep
 from techdeck_tasks.tasks.base import TechDeckTask
+from techdeck_tasks.tasks.gauges import gauges
 from techdeck_tasks.tasks.letters import LetterKind, LetterStore, RedisShelf
 from techdeck_tasks.tasks.messaging import MaskingAMQP, register_serializer, take_plain_commands
 from techdeck_tasks.tasks.quarantine import Quarantine
@@ -277,6 +280,22 @@ class Runtime:
         """Error statistics, trends and alert conditions."""
         return ErrorMetricsCollector(self.metrics_store, self.metrics_recorder, self.settings, self.clock)
 
+    @cached_property
+    def prometheus(self) -> PrometheusCollector:
+        """What Prometheus is told: the counters of all processes, and what waits."""
+        return PrometheusCollector(
+            self.metrics.totals,
+            gauges(
+                redis=self.redis,
+                breakers=self.breakers,
+                dead_letters=self.dead_letters,
+                interventions=self.interventions,
+                spool_dir=self.settings.audit_spool_dir,
+                app=self.app,
+                queues=QUEUES,
+            ),
+        )
+
     # -- tasks and pipelines -----------------------------------------------------------------------
 
     @cached_property
@@ -381,7 +400,15 @@ def create_app(settings: Settings | None = None, role: Role = Role.CLIENT) -> Ce
         pipeline_tasks.register(app)
     if role in (Role.PIPELINE, Role.AUDIT, Role.BEAT):
         signals.setup_logging.connect(lambda **_: configure_logging(runtime.settings), weak=False)
+        _serve_metrics(runtime)
     return app
+
+
+def _serve_metrics(runtime: Runtime) -> None:
+    address = runtime.settings.metrics_address
+    if address is not None:
+        for ready in (signals.worker_ready, signals.beat_init):
+            ready.connect(lambda **_: serve_beside(runtime.prometheus, address), weak=False)
 
 
 def _pipeline_execute() -> Any:

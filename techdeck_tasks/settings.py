@@ -98,6 +98,9 @@ class Settings(BaseSettings):
 
     # -- metrics and alerts ------------------------------------------------------------------------
     metrics_retention_hours: PositiveInt = 24 * 30
+    metrics_address: str | None = Field(
+        None, description="HOST:PORT where workers and beat serve /metrics without a login; default: nowhere"
+    )
     error_rate_alert_threshold: Percent = 5.0
     service_error_rate_thresholds: dict[str, Percent] = Field(
         default_factory=dict, description='JSON, percent a service: {"dataset_load": 2.5}'

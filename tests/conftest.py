@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import secrets
+import shutil
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
@@ -25,6 +26,8 @@ if TYPE_CHECKING:
 NewEvent = Callable[..., AuditEvent]
 Databases = Callable[[], AbstractContextManager[Engine]]
 
+DEBIAN_PROGRAMS = str(Path(__file__).parents[1] / ".venv" / "debian" / "usr" / "bin")
+
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--chaos-rounds", type=int, default=1, help="how often each chaos test runs")
@@ -33,6 +36,35 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     if "chaos_round" in metafunc.fixturenames:
         metafunc.parametrize("chaos_round", range(metafunc.config.getoption("--chaos-rounds")))
+
+
+def find_program(name: str) -> str | None:
+    """Return the path of a program: the machine's, or what `.ci/system-packages` unpacked."""
+    return shutil.which(name) or shutil.which(name, path=DEBIAN_PROGRAMS)
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    for marker in item.iter_markers("needs_program"):
+        for name in marker.args:
+            if find_program(name) is None:
+                pytest.skip(f"{name} is not on this machine; run .ci/system-packages")
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    for report in terminalreporter.stats.get("skipped", []):
+        terminalreporter.write_line(f"NOT RUN {report.nodeid}: {report.longrepr[2]}", yellow=True)
+
+
+@pytest.fixture(scope="session")
+def program() -> Callable[[str], str]:
+    """Gives the path of a program that a test said it needs."""
+
+    def path(name: str) -> str:
+        found = find_program(name)
+        assert found, f"mark the test with needs_program({name!r})"
+        return found
+
+    return path
 
 
 @pytest.fixture(scope="session")

@@ -13,9 +13,11 @@ from techdeck_tasks.cli import (
     demo,
     keys,
     letters,
+    metrics,
     pipelines,
     quarantine,
     stack,
+    top,
     worker,
 )
 from techdeck_tasks.cli.console import complain
@@ -35,6 +37,9 @@ app.command("demo")(demo.demo)
 app.command("up")(stack.up)
 app.command("run")(pipelines.run)
 app.command("status")(pipelines.status)
+app.command("stats")(metrics.stats)
+app.command("trend")(metrics.trend)
+app.command("top")(top.top)
 app.add_typer(audit.app, name="audit")
 app.add_typer(breakers.app, name="breaker")
 app.add_typer(letters.dead, name="dead")
@@ -42,6 +47,7 @@ app.add_typer(letters.interventions, name="interventions")
 app.add_typer(quarantine.app, name="quarantine")
 app.add_typer(keys.app, name="keys")
 app.add_typer(database.app, name="db")
+app.add_typer(metrics.app, name="metrics")
 app.add_typer(worker.app, name="worker")
 
 
