@@ -1,8 +1,8 @@
 """What counting costs a task, and whether a day reads as fast after ten million errors as after ten thousand.
 
-The errors of a day are spread evenly over its minutes and over six series, so that each occurs in each minute
-also where there are few: the cost of a query is that of its series. They are told to the store in batches whose
-counts carry the weight: Redis ends up with the same hashes as after so many events.
+The errors of a day are spread evenly over its minutes and over six series, so that each occurs in each
+minute also where there are few: the cost of a query is that of its series. They are told to the store in
+batches whose counts carry the weight: Redis ends up with the same hashes as after so many events.
 
 Run: python -m benchmarks metrics
 """

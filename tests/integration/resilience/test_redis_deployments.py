@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,10 @@ import pytest
 import redis
 
 from techdeck_tasks.errors import ServiceUnavailableError
+from techdeck_tasks.metrics import RedisMetricsStore
+from techdeck_tasks.metrics.buckets import minute_of, spans_between, summed
+from techdeck_tasks.metrics.series import Kind, Series
+from techdeck_tasks.metrics.store import Batch
 from techdeck_tasks.resilience.breaker import BreakerConfig, BreakerRegistry, CircuitBreaker, State
 from techdeck_tasks.resilience.statistics import RetryRegistry
 from techdeck_tasks.settings import Settings
@@ -41,9 +46,18 @@ def drive_round(client: redis.Redis, until: Until) -> None:
     for name in ("alpha", "beta"):
         statistics.record(name, 2, success=True)
     assert statistics.get_statistics()["total_retries"] == 4
+    count_and_read(RedisMetricsStore(client, timedelta(hours=48)))
 
 
-def test_the_breaker_runs_on_a_cluster(new_server: NewServer, until: Until) -> None:
+def count_and_read(store: RedisMetricsStore) -> None:
+    now = datetime.now(UTC)
+    series = Series(Kind.SUCCESS, "lab")
+    store.add(Batch("one", 1, minute_of(now) - 1, {series: 3}))
+    read = store.read(spans_between(now - timedelta(hours=24), now, now))
+    assert summed(read) == store.totals() == {series: 3}
+
+
+def test_breakers_and_metrics_run_on_a_cluster(new_server: NewServer, until: Until) -> None:
     node = new_server("--cluster-enabled", "yes")
     admin = node.client()
     admin.execute_command("CLUSTER", "ADDSLOTS", *range(16384))
@@ -52,7 +66,9 @@ def test_the_breaker_runs_on_a_cluster(new_server: NewServer, until: Until) -> N
     drive_round(connect_redis(Settings(redis_url=url, redis_timeout_seconds=2)), until)
 
 
-def test_the_breaker_runs_behind_sentinel(new_server: NewServer, until: Until, tmp_path: Path) -> None:
+def test_breakers_and_metrics_run_behind_sentinel(
+    new_server: NewServer, until: Until, tmp_path: Path
+) -> None:
     master = new_server()
     configuration = tmp_path / "sentinel.conf"
     configuration.write_text(
