@@ -43,7 +43,7 @@ from techdeck_tasks.keyring import (
     RecipientAlgorithm,
 )
 from techdeck_tasks.metrics import ErrorMetricsCollector, MetricsRecorder, MetricsStore, RedisMetricsStore
-from techdeck_tasks.metrics.exporter import serve_beside
+from techdeck_tasks.metrics.exporter import parse_address, serve_beside
 from techdeck_tasks.metrics.prometheus import PrometheusCollector
 from techdeck_tasks.pipeline import tasks as pipeline_tasks
 from techdeck_tasks.pipeline.artifacts import ArtifactStore
@@ -383,6 +383,7 @@ def create_app(settings: Settings | None = None, role: Role = Role.CLIENT) -> Ce
 
     Raises:
         SettingsError: a setting is malformed.
+        ValidationError: so is a worker's or beat's `metrics_address`.
     """
     app = Celery("techdeck")
     runtime = install(app, settings)
@@ -407,6 +408,7 @@ def create_app(settings: Settings | None = None, role: Role = Role.CLIENT) -> Ce
 def _serve_metrics(runtime: Runtime) -> None:
     address = runtime.settings.metrics_address
     if address is not None:
+        parse_address(address)
         for ready in (signals.worker_ready, signals.beat_init):
             ready.connect(lambda **_: serve_beside(runtime.prometheus, address), weak=False)
 

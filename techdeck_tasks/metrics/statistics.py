@@ -9,7 +9,7 @@ executions.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from techdeck_tasks.metrics.buckets import Bucket, summed
@@ -93,5 +93,4 @@ def _distribution(counts: Counter[str]) -> dict[str, float]:
 
 
 def _where(counts: Mapping[Series, int], wanted: Callable[[Series], bool]) -> int:
-    chosen: Iterable[int] = (n for series, n in counts.items() if wanted(series))
-    return sum(chosen)
+    return sum(n for series, n in counts.items() if wanted(series))
