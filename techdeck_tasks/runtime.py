@@ -290,6 +290,7 @@ class Runtime:
                 breakers=self.breakers,
                 dead_letters=self.dead_letters,
                 interventions=self.interventions,
+                quarantine=self.quarantine,
                 spool_dir=self.settings.audit_spool_dir,
                 app=self.app,
                 queues=QUEUES,

@@ -15,7 +15,7 @@ from techdeck_tasks.metrics.prometheus import Gauge, Labels
 from techdeck_tasks.resilience.breaker import BreakerRegistry, State
 from techdeck_tasks.tasks.broker import OUTAGE
 from techdeck_tasks.tasks.letters import LetterStore
-from techdeck_tasks.tasks.quarantine import KEY as MESSAGE_QUARANTINE
+from techdeck_tasks.tasks.quarantine import Quarantine
 
 if TYPE_CHECKING:
     from celery import Celery
@@ -27,6 +27,7 @@ def gauges(
     breakers: BreakerRegistry,
     dead_letters: LetterStore,
     interventions: LetterStore,
+    quarantine: Quarantine,
     spool_dir: Path,
     app: Celery | None,
     queues: Sequence[str],
@@ -38,6 +39,7 @@ def gauges(
         breakers: those whose state is shown.
         dead_letters: tasks that failed for good.
         interventions: tasks that wait for a person.
+        quarantine: messages that no worker could read.
         spool_dir: where this machine keeps audit events while Redis is away.
         app: whose broker is asked; None: no queue is shown.
         queues: whose length is shown.
@@ -58,7 +60,7 @@ def gauges(
         Gauge(
             "techdeck_quarantined_messages",
             "Messages that no worker could read.",
-            single(lambda: _whole(redis.llen(MESSAGE_QUARANTINE))),
+            single(quarantine.count),
         ),
         Gauge(
             "techdeck_audit_quarantined_events",

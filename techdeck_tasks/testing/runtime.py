@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 import secrets
 from collections import deque
+from datetime import timedelta
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, NoReturn
 
@@ -15,6 +16,7 @@ from sqlalchemy import Engine
 from techdeck_tasks.audit.event import AuditTrail
 from techdeck_tasks.events import Event, RetryScheduled
 from techdeck_tasks.keyring import KEY_BYTES, Cipher, KeySet
+from techdeck_tasks.metrics import MetricsStore
 from techdeck_tasks.pipeline.artifacts import ArtifactRef, ArtifactStore
 from techdeck_tasks.pipeline.execution import PipelineEngine
 from techdeck_tasks.pipeline.tasks import CeleryDispatcher, register
@@ -30,6 +32,7 @@ from techdeck_tasks.testing.clock import FakeClock
 from techdeck_tasks.testing.database import in_memory_database
 from techdeck_tasks.testing.faults import Faults
 from techdeck_tasks.testing.letters import InMemoryShelf
+from techdeck_tasks.testing.metrics import InMemoryMetricsStore
 
 if TYPE_CHECKING:
     from celery import Celery
@@ -99,6 +102,12 @@ class InMemoryRuntime(Runtime):
     def retry_registry(self) -> RetryRegistry:
         """Counts this process alone."""
         return RetryRegistry(None, clock=self.clock)
+
+    @cached_property
+    def metrics_store(self) -> MetricsStore:
+        """Counts this process alone."""
+        retention = timedelta(hours=self.settings.metrics_retention_hours)
+        return InMemoryMetricsStore(retention, clock=self.clock)
 
     @cached_property
     def dead_letters(self) -> LetterStore:

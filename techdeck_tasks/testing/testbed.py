@@ -12,6 +12,7 @@ from celery import Celery, Task, signals
 from celery.result import AsyncResult
 
 from techdeck_tasks.audit.reader import AuditEntry
+from techdeck_tasks.metrics import ErrorMetricsCollector
 from techdeck_tasks.pipeline.view import RunView
 from techdeck_tasks.resilience.breaker import State
 from techdeck_tasks.tasks.letters import Letter, LetterStore
@@ -124,6 +125,12 @@ class TechDeckTestbed:
     def retry_statistics(self, operation: str | None = None) -> dict[str, Any]:
         """Return the statistics of retries, of one task's name or of all."""
         return self.runtime.retry_registry.get_statistics(operation)
+
+    @property
+    def metrics(self) -> ErrorMetricsCollector:
+        """Statistics, trend and alert conditions of what ran under this testbed."""
+        self.runtime.metrics.flush()
+        return self.runtime.metrics
 
     def run(self, run: AsyncResult | str) -> RunView:
         """Return a pipeline's run, by the result of `pipeline_execute` or by its id."""

@@ -348,3 +348,14 @@ class WithoutPytest(unittest.TestCase):
         fetch = flaky(self.techdeck, 1)
         self.assertEqual(fetch.delay().get(), 1)  # noqa: PT009 - the other framework
         self.techdeck.assert_audited(outcome="retry", times=1)
+
+
+def test_what_ran_is_counted(bed: TechDeckTestbed) -> None:
+    flaky(bed, 2, retry=HOURLY).delay()
+    since = bed.clock.now() - timedelta(hours=3)
+
+    statistics = bed.metrics.get_error_statistics({"start": since, "end": bed.clock.now()})
+
+    assert statistics["total_errors"] == 2
+    assert statistics["error_distribution"] == {"CONNECTION_ERROR": 100.0}
+    assert statistics["error_rate"] == pytest.approx(200 / 3)
