@@ -163,5 +163,21 @@ def _schedule() -> dict[str, Any]:
                 "schedule": timedelta(days=1),
                 "options": {"queue": AUDIT_QUEUE, "expires": 86400},
             },
+            # The names and periods are those of pipeline/upkeep.py.
+            "pipeline-reconcile": {
+                "task": "techdeck.pipeline.reconcile",
+                "schedule": timedelta(seconds=15),
+                "options": {"queue": PIPELINE_QUEUE, "expires": 15},
+            },
+            "pipeline-start-due": {
+                "task": "techdeck.pipeline.start_due",
+                "schedule": timedelta(seconds=15),
+                "options": {"queue": PIPELINE_QUEUE, "expires": 15},
+            },
+            "pipeline-collect": {
+                "task": "techdeck.pipeline.collect",
+                "schedule": timedelta(hours=1),
+                "options": {"queue": PIPELINE_QUEUE, "expires": 3600},
+            },
         },
     }

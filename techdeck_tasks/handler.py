@@ -7,12 +7,19 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import uuid
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, Protocol
 
-from techdeck_tasks.audit.event import AuditEvent, AuditTrail, AuditUnavailableError, EventType
+from techdeck_tasks.audit.event import (
+    AuditEvent,
+    AuditTrail,
+    AuditUnavailableError,
+    EventType,
+    new_event_id,
+)
 from techdeck_tasks.clock import Clock
 from techdeck_tasks.errors import Classification, Severity, TechDeckError, classify, error_id_of
 from techdeck_tasks.errors.record import classification_in_need, clear_value, columns_of, document_of, said
@@ -141,6 +148,7 @@ class ErrorHandler:
         context: Mapping[str, Any] | None = None,
         *,
         outcome: Outcome = Outcome.RESPONDED,
+        event_id: uuid.UUID | None = None,
     ) -> HandledError:
         """Classify, tell the listeners, recover, answer, record and notify.
 
@@ -150,19 +158,22 @@ class ErrorHandler:
                 `pipeline_id`, `stage`, `user_id` and `subject_id` become columns of the record; the rest is
                 stored sanitised inside its sealed document.
             outcome: what becomes of the attempt.
+            event_id: of the record; given where the error may be handled twice and must be recorded once.
 
         Raises:
             AuditUnavailableError: the error could be recorded nowhere and the fail policy is closed.
         """
         facts = dict(context) if context else {}
         try:
-            return self._handle(error, facts, outcome)
+            return self._handle(error, facts, outcome, event_id)
         except AuditUnavailableError:
             raise
         except Exception as failure:  # noqa: BLE001 - an error of the handler must never mask the one handled
             return self._fail_safe(error, failure, facts, outcome)
 
-    def _handle(self, error: BaseException, facts: dict[str, Any], outcome: Outcome) -> HandledError:
+    def _handle(
+        self, error: BaseException, facts: dict[str, Any], outcome: Outcome, event_id: uuid.UUID | None
+    ) -> HandledError:
         case = _Case(error, classify(error, facts), columns_of(error, facts), outcome)
         self._log(case)
         self._tell(case.as_event(self._clock.now()))
@@ -175,7 +186,7 @@ class ErrorHandler:
             recovery=recovery,
         )
         document = document_of(error, case.found, facts, response, recovery)
-        self._record(EventType.ERROR_HANDLING, case, document)
+        self._record(EventType.ERROR_HANDLING, case, document, event_id)
         if case.found.hipaa_notify:
             self._notify(case)
         return HandledError(error, case.found, response, recovery)
@@ -210,7 +221,13 @@ class ErrorHandler:
         document = {"violation_type": violation, "requires_review": True}
         self._record(EventType.COMPLIANCE_NOTICE, case, document)
 
-    def _record(self, event_type: EventType, case: _Case, document: Mapping[str, Any]) -> None:
+    def _record(
+        self,
+        event_type: EventType,
+        case: _Case,
+        document: Mapping[str, Any],
+        event_id: uuid.UUID | None = None,
+    ) -> None:
         self._audit.record(
             AuditEvent(
                 event_type=event_type,
@@ -224,6 +241,7 @@ class ErrorHandler:
                 hipaa_related=case.found.hipaa_related,
                 hipaa_notify=case.found.hipaa_notify,
                 retention_days=self._retention_days,
+                event_id=event_id or new_event_id(),
                 **case.columns,
             )
         )

@@ -46,9 +46,13 @@ from techdeck_tasks.metrics import ErrorMetricsCollector, MetricsRecorder, Metri
 from techdeck_tasks.metrics.exporter import parse_address, serve_beside
 from techdeck_tasks.metrics.prometheus import PrometheusCollector
 from techdeck_tasks.pipeline import tasks as pipeline_tasks
+from techdeck_tasks.pipeline import upkeep as pipeline_upkeep
 from techdeck_tasks.pipeline.artifacts import ArtifactStore
+from techdeck_tasks.pipeline.control import RunControl
 from techdeck_tasks.pipeline.execution import PipelineEngine
+from techdeck_tasks.pipeline.operations import RunOperations
 from techdeck_tasks.pipeline.registry import load_stages
+from techdeck_tasks.pipeline.schedules import Schedules
 from techdeck_tasks.pipeline.store import PipelineStore
 from techdeck_tasks.redaction import RedactingFilter
 from techdeck_tasks.resilience.backoff import RetryPolicy
@@ -312,7 +316,11 @@ class Runtime:
     @cached_property
     def pipeline_store(self) -> PipelineStore:
         """The state of runs."""
-        return PipelineStore(self.engine, self.cipher, self.clock)
+        return PipelineStore(self.engine, self.cipher, self.clock, self._stage_lease)
+
+    @property
+    def _stage_lease(self) -> timedelta:
+        return timedelta(seconds=self.settings.stage_lease_seconds)
 
     def _note_pipeline_error(self, run_id: str, response: Mapping[str, Any]) -> None:
         self.pipeline_store.note_error(
@@ -323,10 +331,38 @@ class Runtime:
     def pipeline(self) -> PipelineEngine:
         """Runs pipelines."""
         assert self.app is not None, "pipelines are dispatched through an app: use create_app() or install()"
-        artifacts = ArtifactStore(self.settings.artifact_url)
         return PipelineEngine(
-            self.pipeline_store, artifacts, pipeline_tasks.CeleryDispatcher(self.app), self.clock
+            self.pipeline_store,
+            self.artifacts,
+            pipeline_tasks.CeleryDispatcher(self.app),
+            self.clock,
+            timedelta(seconds=self.settings.task_time_limit_seconds),
         )
+
+    @cached_property
+    def artifacts(self) -> ArtifactStore:
+        """The data handed from stage to stage."""
+        return ArtifactStore(self.settings.artifact_url, self.cipher)
+
+    @cached_property
+    def runs(self) -> RunOperations:
+        """Cancels, resumes and looks after runs."""
+        return RunOperations(
+            engine=self.pipeline,
+            control=RunControl(self.engine, self.clock, self._stage_lease),
+            artifacts=self.artifacts,
+            handler=self.handler,
+            trail=self.trail,
+            clock=self.clock,
+            max_retries=self.settings.default_max_retries,
+            artifact_retention=timedelta(hours=self.settings.artifact_retention_hours),
+            audit_retention_days=self.settings.error_log_retention_days,
+        )
+
+    @cached_property
+    def schedules(self) -> Schedules:
+        """Pipelines that beat starts."""
+        return Schedules(self.engine, self.cipher, self.clock, self.pipeline)
 
 
 def _leave_connections_to_parent(runtime: Runtime | None) -> None:
@@ -400,6 +436,15 @@ def create_app(settings: Settings | None = None, role: Role = Role.CLIENT) -> Ce
     else:
         load_stages()
         pipeline_tasks.register(app)
+    if role is Role.PIPELINE:
+        pipeline_upkeep.register(
+            app,
+            redis=lambda: runtime.redis,
+            clock=runtime.clock,
+            reconcile=lambda: runtime.runs.reconcile(),  # noqa: PLW0108 - made when it is first needed
+            start_due=lambda: runtime.schedules.start_due(),  # noqa: PLW0108 - as above
+            collect=lambda: runtime.runs.collect(),  # noqa: PLW0108 - as above
+        )
     if role in (Role.PIPELINE, Role.AUDIT, Role.BEAT):
         signals.setup_logging.connect(lambda **_: configure_logging(runtime.settings), weak=False)
         _serve_metrics(runtime)

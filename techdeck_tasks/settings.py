@@ -55,6 +55,14 @@ class Settings(BaseSettings):
         "file://.techdeck/artifacts", description="fsspec folder of the data handed from stage to stage"
     )
 
+    # -- pipelines ---------------------------------------------------------------------------------
+    stage_lease_seconds: PositiveSeconds = Field(
+        60.0, description="a stage whose worker or message is not heard of for so long is sent again"
+    )
+    artifact_retention_hours: PositiveInt = Field(
+        168, description="so long after its end a run can be resumed; then its artifacts are removed"
+    )
+
     # -- keys --------------------------------------------------------------------------------------
     keys_dir: Path = Field(Path(".techdeck/keys/producer"), description="keys every worker needs")
     reader_keys_dir: Path = Field(

@@ -31,20 +31,23 @@ class EventType(StrEnum):
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _VERSION_AND_VARIANT = (7, 0b10)
 _NS_PER_MS = 1_000_000
+_RANDOM_BITS = 62
 
 
-def new_event_id(time_ns: int | None = None) -> uuid.UUID:
+def new_event_id(time_ns: int | None = None, random: int | None = None) -> uuid.UUID:
     """Return a fresh UUIDv7 (RFC 9562, method 3): 48 bits of ms, 12 bits of its fraction, 62 random bits.
 
     Not a counter that runs ahead of the clock in a burst: the row's time is read from here.
 
     Args:
         time_ns: the moment, in ns since 1970; default: now.
+        random: the random bits; given where two reports of one event must be told to be the same.
     """
     ms, rest_ns = divmod(time.time_ns() if time_ns is None else time_ns, _NS_PER_MS)
     fraction = (rest_ns << 12) // _NS_PER_MS
     version, variant = _VERSION_AND_VARIANT
-    return uuid.UUID(int=ms << 80 | version << 76 | fraction << 64 | variant << 62 | secrets.randbits(62))
+    bits = secrets.randbits(_RANDOM_BITS) if random is None else random % (1 << _RANDOM_BITS)
+    return uuid.UUID(int=ms << 80 | version << 76 | fraction << 64 | variant << _RANDOM_BITS | bits)
 
 
 def time_of(event_id: uuid.UUID) -> datetime:

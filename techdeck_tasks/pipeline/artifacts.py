@@ -1,9 +1,11 @@
-"""Data handed from stage to stage: Parquet files in an fsspec folder; messages carry an `ArtifactRef`."""
+"""Data handed from stage to stage: sealed Parquet in an fsspec folder; messages carry an `ArtifactRef`."""
 
 from __future__ import annotations
 
 import hashlib
+import os
 import tempfile
+import uuid
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Self
@@ -13,14 +15,20 @@ import polars as pl
 from techdeck_tasks.errors import PipelineExecutionError, ValidationError
 from techdeck_tasks.pipeline import location
 from techdeck_tasks.pipeline.frame_errors import frame_errors
+from techdeck_tasks.pipeline.sealed_file import Cipher, open_stream, seal_stream
+from techdeck_tasks.pipeline.workspace import private_workspace
 
 _BLOCK_BYTES = 1 << 20
 _DIGEST_CHARS_IN_NAME = 16
+_SUFFIX = ".parquet.sealed"
 
 
 @dataclass(frozen=True, slots=True)
 class ArtifactRef:
-    """Names one artifact and what it must be. `sha256` is the hex digest of the file of `size_bytes`."""
+    """Names one artifact and what it must be.
+
+    `sha256` is the hex digest of the sealed file of `size_bytes`: it tells nothing of the data.
+    """
 
     url: str
     rows: int
@@ -39,18 +47,21 @@ class ArtifactRef:
 
 
 class ArtifactStore:
-    """Writes and reads artifacts under one folder.
+    """Writes and reads artifacts under one folder, sealed: what lies there is of no use without the keys.
 
     A file's name has its attempt and digest, so that an attempt which was given up and still writes can
-    never change what another one delivered. Local folders are the owner's only (mode 0700).
+    never change what another one delivered. Local folders are the owner's only (mode 0700). In the clear the
+    data is only in the private workspaces of running attempts.
 
     Args:
         url: the folder, a path or fsspec URL; made at the first write.
+        cipher: seals the files.
     """
 
-    def __init__(self, url: str) -> None:
+    def __init__(self, url: str, cipher: Cipher) -> None:
         self._remote = location.is_remote(url)
         self._root = url.rstrip("/") if self._remote else str(location.local_path(url).absolute())
+        self._cipher = cipher
 
     def write(
         self,
@@ -67,22 +78,26 @@ class ArtifactStore:
             DataProcessingError: the frame could not be computed.
             ServiceUnavailableError, ConnectionFailedError: the store could not be reached.
         """
-        folder = f"{self._root}/{run_id}/{stage}"
-        with tempfile.TemporaryDirectory(prefix="techdeck-") as workspace:
-            staging = location.staging_folder(f"{folder}/{name}", Path(workspace), private=True)
+        place = f"{run_id}/{stage}/{name}-{attempt}"
+        with private_workspace() as workspace:
+            plain = workspace / "plain.parquet"
+            with frame_errors(f"writing the {name} of stage {stage!r}"):
+                # By a path, Polars' threads may still make the file after an error was raised here.
+                with plain.open("wb") as file:
+                    frame.lazy().sink_parquet(file)
+                rows = int(pl.scan_parquet(plain, glob=False).select(pl.len()).collect().item())
+            staging = location.staging_folder(f"{self._root}/{place}", workspace, private=True)
             with tempfile.NamedTemporaryFile(
                 dir=staging, prefix=f".{name}-{attempt}-", suffix=".tmp", delete=False
             ) as created:
                 temporary = Path(created.name)
             try:
-                with frame_errors(f"writing the {name} of stage {stage!r}"):
-                    # By a path, Polars' threads may still make the file after an error was raised here.
-                    with temporary.open("wb") as file:
-                        frame.lazy().sink_parquet(file)
-                    rows = int(pl.scan_parquet(temporary, glob=False).select(pl.len()).collect().item())
+                with plain.open("rb") as source, temporary.open("wb") as target:
+                    seal_stream(self._cipher, source, target, place.encode())
+                plain.unlink()
                 digest = file_digest(temporary)
                 size = temporary.stat().st_size
-                url = f"{folder}/{name}-{attempt}-{digest[:_DIGEST_CHARS_IN_NAME]}.parquet"
+                url = f"{self._root}/{place}-{digest[:_DIGEST_CHARS_IN_NAME]}{_SUFFIX}"
                 location.publish(temporary, url, private=True)
             finally:
                 temporary.unlink(missing_ok=True)
@@ -93,29 +108,63 @@ class ArtifactStore:
 
         Args:
             ref: what `write` returned.
-            workspace: a local folder for a copy of a remote artifact; must outlive the frame.
+            workspace: a private local folder for the data in the clear; must outlive the frame.
 
         Raises:
             PipelineExecutionError: the file is gone or is not what was written.
             ValidationError: the reference points outside this store.
+            EncryptionError: this process does not hold the key it was sealed with.
         """
+        place = self._place(ref)
+        plain = workspace / f"{ref.sha256}.{ref.format}"
+        if plain.is_file():
+            return pl.scan_parquet(plain, glob=False)
+        sealed = location.local_path(ref.url)
+        if self._remote:
+            sealed = workspace / f"{ref.sha256}{_SUFFIX}"
+            try:
+                location.fetch(ref.url, sealed)
+            except ValidationError:
+                raise _broken(ref, "is gone") from None
+        if not sealed.is_file():
+            raise _broken(ref, "is gone")
+        if sealed.stat().st_size != ref.size_bytes or file_digest(sealed) != ref.sha256:
+            raise _broken(ref, "is not what was written")
+        opening = plain.with_suffix(".tmp")
+        descriptor = os.open(opening, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+        with sealed.open("rb") as source, os.fdopen(descriptor, "wb") as target:
+            open_stream(self._cipher, source, target, place.encode())
+        opening.replace(plain)
+        if self._remote:
+            sealed.unlink()
+        return pl.scan_parquet(plain, glob=False)
+
+    def exists(self, ref: ArtifactRef) -> bool:
+        """Tell whether the artifact's file is there; its content is verified when it is read.
+
+        Raises:
+            ValidationError: the reference points outside this store.
+            ServiceUnavailableError, ConnectionFailedError: the store could not be reached.
+        """
+        self._place(ref)
+        return location.exists(ref.url)
+
+    def remove_run(self, run_id: str) -> None:
+        """Remove all artifacts of a run, if there are any.
+
+        Raises:
+            ServiceUnavailableError, ConnectionFailedError: the store could not be reached.
+        """
+        location.remove_folder(f"{self._root}/{uuid.UUID(run_id)}")
+
+    def _place(self, ref: ArtifactRef) -> str:
+        """Return run, stage, name and attempt, which the file is bound to, from the reference's URL."""
+        place, _, _ = ref.url.removeprefix(self._root + "/").rpartition("-")
         if not ref.url.startswith(self._root + "/") or "/../" in ref.url:
             raise ValidationError(
                 "the artifact is not of this store; check TECHDECK_ARTIFACT_URL", field="url"
             )
-        if self._remote:
-            path = workspace / f"{ref.sha256}.{ref.format}"
-            try:
-                location.fetch(ref.url, path)
-            except ValidationError:
-                raise _broken(ref, "is gone") from None
-        else:
-            path = Path(ref.url)
-        if not path.is_file():
-            raise _broken(ref, "is gone")
-        if path.stat().st_size != ref.size_bytes or file_digest(path) != ref.sha256:
-            raise _broken(ref, "is not what was written")
-        return pl.scan_parquet(path, glob=False)
+        return place
 
 
 def file_digest(path: Path) -> str:

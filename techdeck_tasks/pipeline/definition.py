@@ -16,13 +16,15 @@ from __future__ import annotations
 import difflib
 import json
 from collections.abc import Mapping, Sequence
+from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import pydantic
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
 from techdeck_tasks.errors import ValidationError
+from techdeck_tasks.pipeline.cron import read_cron
 from techdeck_tasks.pipeline.document import read_document
 from techdeck_tasks.pipeline.location import FORMATS, DataUrl, data_format, display, is_remote, local_path
 from techdeck_tasks.pipeline.registry import find_stage
@@ -32,6 +34,23 @@ _MAX_PROBLEMS_TOLD = 3
 
 # A name is part of artifact paths and of a database key.
 Name = Annotated[str, Field(min_length=1, max_length=64, pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
+
+
+class Priority(StrEnum):
+    """Which of the stages that wait for a worker are taken first."""
+
+    NORMAL = "normal"
+    LOW = "low"
+    """Waits while a stage of normal priority does: for bulk and back-fill runs."""
+
+
+def _checked_cron(expression: str) -> str:
+    read_cron(expression)
+    return expression
+
+
+Cron = Annotated[str, Field(max_length=100), AfterValidator(_checked_cron)]
+"""Five fields as in crontab, in UTC: minute, hour, day of month, month, day of week."""
 
 
 class SourceSpec(BaseModel):
@@ -60,7 +79,10 @@ class SourceSpec(BaseModel):
 
 
 class StageSpec(BaseModel):
-    """One stage: `stage` is its kind (default: its name), `needs` the stages it follows."""
+    """One stage: `stage` is its kind (default: its name), `needs` the stages it follows.
+
+    `timeout_seconds` ends an attempt that takes longer, which is then retried; default: the worker's limit.
+    """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -68,6 +90,7 @@ class StageSpec(BaseModel):
     stage: str | None = Field(None, min_length=1, max_length=64)
     params: dict[str, Any] = Field(default_factory=dict)
     needs: tuple[str, ...] = Field((), max_length=MAX_STAGES)
+    timeout_seconds: int | None = Field(None, ge=1, le=7 * 86_400)
 
     @property
     def kind(self) -> str:
@@ -83,6 +106,8 @@ class PipelineDefinition(BaseModel):
     name: Name
     source: SourceSpec
     stages: tuple[StageSpec, ...] = Field(min_length=1, max_length=MAX_STAGES)
+    priority: Priority = Priority.NORMAL
+    schedule: Cron | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """Return JSON-safe data that `parse_definition` reads back as an equal definition."""

@@ -4,23 +4,29 @@ from __future__ import annotations
 
 import json
 import logging
-import tempfile
 from collections.abc import Callable, Iterable, Mapping
 from datetime import timedelta
-from pathlib import Path
 from typing import Any, Protocol
 
 import pydantic
 
 from techdeck_tasks.clock import Clock
-from techdeck_tasks.errors import PipelineExecutionError, RetryRule, ServiceUnavailableError, TechDeckError
+from techdeck_tasks.errors import (
+    PipelineExecutionError,
+    RetryRule,
+    ServiceUnavailableError,
+    TechDeckError,
+    ValidationError,
+)
 from techdeck_tasks.pipeline.artifacts import ArtifactRef, ArtifactStore
+from techdeck_tasks.pipeline.claim import Claim, StageStopped
 from techdeck_tasks.pipeline.definition import PipelineDefinition, StageSpec, as_one_line
 from techdeck_tasks.pipeline.frame_errors import frame_errors
 from techdeck_tasks.pipeline.registry import StageContext, StageResult, find_stage
 from techdeck_tasks.pipeline.state import StageState
 from techdeck_tasks.pipeline.statements import ReadyStage
 from techdeck_tasks.pipeline.store import PipelineStore
+from techdeck_tasks.pipeline.workspace import private_workspace
 
 logger = logging.getLogger(__name__)
 
@@ -30,7 +36,7 @@ PROGRESS_INTERVAL_S = 1.0
 class Dispatcher(Protocol):
     """Hands a stage to whoever runs stages."""
 
-    def send(self, run_id: str, stage_name: str, kind: str) -> None:
+    def send(self, run_id: str, stage: ReadyStage) -> None:
         """Let some worker call `PipelineEngine.run_stage`.
 
         Raises:
@@ -43,15 +49,28 @@ class PipelineEngine:
 
     Messages may be doubled, late, or for a run that ended: the store's compare-and-set decides. When
     PostgreSQL is away ServiceUnavailableError is raised, and the caller tries again.
+
+    Args:
+        store: the state of runs.
+        artifacts: the data handed from stage to stage.
+        dispatcher: sends stages to workers.
+        clock: the time.
+        stage_limit: the longest that an attempt may take.
     """
 
     def __init__(
-        self, store: PipelineStore, artifacts: ArtifactStore, dispatcher: Dispatcher, clock: Clock
+        self,
+        store: PipelineStore,
+        artifacts: ArtifactStore,
+        dispatcher: Dispatcher,
+        clock: Clock,
+        stage_limit: timedelta = timedelta(hours=1),
     ) -> None:
         self.store = store
         self._artifacts = artifacts
         self._dispatcher = dispatcher
         self._clock = clock
+        self._stage_limit = stage_limit
 
     def start(
         self, run_id: str, definition: PipelineDefinition, idempotency_key: str | None = None
@@ -61,9 +80,10 @@ class PipelineEngine:
         Called again (the message came twice, sending broke off, the idempotency key has a run already) it
         sends again what still waits for a worker.
         """
+        self._check_timeouts(definition)
         run_id, _ = self.store.create_run(run_id, definition, idempotency_key)
         self.store.mark_ready(run_id)
-        self._send(run_id, self.store.queued_stages(run_id))
+        self.send(run_id, self.store.queued_stages(run_id))
         return {"run_id": run_id, "state": str(self.store.get_run(run_id).state)}
 
     def start_failed(self, run_id: str, error: TechDeckError) -> None:
@@ -72,7 +92,9 @@ class PipelineEngine:
             # The task that starts a run bears its id and holds no claim: only waiting stages are failed.
             self.store.fail_stage(run_id, waiting.name, error, task_id=run_id)
 
-    def run_stage(self, run_id: str, stage_name: str, attempt: int, task_id: str) -> dict[str, Any]:
+    def run_stage(
+        self, run_id: str, stage_name: str, attempt: int, task_id: str, generation: int = 0
+    ) -> dict[str, Any]:
         """Run one attempt of a stage and send what is ready after it.
 
         Args:
@@ -80,17 +102,22 @@ class PipelineEngine:
             stage_name: the stage's name in the definition.
             attempt: from 0, as Celery counts the task's retries.
             task_id: the id of the Celery task.
+            generation: how often the stage was resumed, as its message says.
 
         Returns:
             A JSON-safe summary: run_id, stage, state, attempt, claimed, rows. `claimed` is False where
-            another message has, or had, the stage; nothing was done then.
+            another message has, or had, the stage, or where the run was cancelled: nothing came of it.
 
         Raises:
             TechDeckError: the stage failed; the caller decides on a retry.
         """
-        if not self.store.claim_stage(run_id, stage_name, attempt, task_id):
+        if not self.store.claim_stage(run_id, stage_name, attempt, task_id, generation):
             return self._already_taken(run_id, stage_name)
-        output, report = self._execute(run_id, stage_name, attempt)
+        try:
+            output, report = self._execute(run_id, stage_name, attempt, task_id)
+        except StageStopped:
+            self.store.stop_stage(run_id, stage_name, attempt, task_id)
+            return self._already_taken(run_id, stage_name)
         settled = self.store.succeed_stage(
             run_id,
             stage_name,
@@ -102,7 +129,7 @@ class PipelineEngine:
         )
         if not settled.accepted:
             return self._already_taken(run_id, stage_name)
-        self._send(run_id, settled.ready)
+        self.send(run_id, settled.ready)
         rows = None if output is None else output.rows
         return _summary(run_id, stage_name, StageState.SUCCEEDED, attempt, claimed=True, rows=rows)
 
@@ -124,18 +151,52 @@ class PipelineEngine:
         )
 
     def stage_failed(
-        self, run_id: str, stage_name: str, error: TechDeckError, task_id: str | None = None
+        self,
+        run_id: str,
+        stage_name: str,
+        error: TechDeckError,
+        task_id: str | None = None,
+        generation: int | None = None,
     ) -> None:
         """End a stage for good: its dependents are skipped, independent branches go on."""
-        settled = self.store.fail_stage(run_id, stage_name, error, task_id)
-        self._send(run_id, settled.ready)
+        settled = self.store.fail_stage(run_id, stage_name, error, task_id, generation)
+        self.send(run_id, settled.ready)
+
+    def send(self, run_id: str, stages: Iterable[ReadyStage]) -> None:
+        """Send stages to whoever runs them.
+
+        Raises:
+            ConnectionFailedError: one could not be sent; sending all of them again is harmless.
+        """
+        for ready in stages:
+            self._dispatcher.send(run_id, ready)
+
+    def _check_timeouts(self, definition: PipelineDefinition) -> None:
+        limit_s = int(self._stage_limit.total_seconds())
+        for spec in definition.stages:
+            if spec.timeout_seconds is not None and spec.timeout_seconds > limit_s:
+                raise ValidationError(
+                    f"stage {spec.name!r} asks for {spec.timeout_seconds} s, and a task may take {limit_s}; "
+                    "lower its timeout_seconds or raise TECHDECK_TASK_TIME_LIMIT_SECONDS",
+                    field="timeout_seconds",
+                )
 
     def _execute(
-        self, run_id: str, stage_name: str, attempt: int
+        self, run_id: str, stage_name: str, attempt: int, task_id: str
     ) -> tuple[ArtifactRef | None, dict[str, Any]]:
         definition = self.store.get_definition(run_id)
         spec = definition.stage(stage_name)
-        with tempfile.TemporaryDirectory(prefix="techdeck-") as workspace:
+        limit_s = spec.timeout_seconds or self._stage_limit.total_seconds()
+        claim = Claim(
+            self.store,
+            self._clock,
+            run_id=run_id,
+            stage=stage_name,
+            attempt=attempt,
+            task_id=task_id,
+            limit_s=limit_s,
+        )
+        with claim, private_workspace() as workspace:
             context = StageContext(
                 run_id=run_id,
                 stage=stage_name,
@@ -143,14 +204,16 @@ class PipelineEngine:
                 source=definition.source,
                 inputs=self._inputs(run_id, spec),
                 artifacts=self._artifacts,
-                workspace=Path(workspace),
+                workspace=workspace,
                 report_progress=self._progress(run_id, stage_name),
+                check_cancelled=claim.check,
             )
             with frame_errors(f"stage {stage_name!r}"):
                 result = _call(spec, context)
                 output = result.output
                 if output is not None and not isinstance(output, ArtifactRef):
                     output = context.write(output)
+            claim.check()
         return output, _checked_report(result.report, run_id, stage_name)
 
     def _inputs(self, run_id: str, spec: StageSpec) -> dict[str, ArtifactRef]:
@@ -182,12 +245,8 @@ class PipelineEngine:
         stage = self.store.get_run(run_id).stage(stage_name)
         if stage.state is StageState.SUCCEEDED:
             # The process may have died between storing the success and sending what follows.
-            self._send(run_id, self.store.queued_stages(run_id, needing=stage_name))
+            self.send(run_id, self.store.queued_stages(run_id, needing=stage_name))
         return _summary(run_id, stage_name, stage.state, stage.attempt, claimed=False, rows=stage.rows_done)
-
-    def _send(self, run_id: str, stages: Iterable[ReadyStage]) -> None:
-        for ready in stages:
-            self._dispatcher.send(run_id, ready.name, ready.kind)
 
 
 def _call(spec: StageSpec, context: StageContext) -> StageResult:

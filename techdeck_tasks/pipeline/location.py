@@ -152,6 +152,29 @@ def publish(source: Path, url: str, *, private: bool = False) -> None:
             _publish_local(source, target)
 
 
+def exists(url: str) -> bool:
+    """Tell whether there is a file or folder at `url`.
+
+    Raises:
+        As `fetch`, but for a missing file.
+    """
+    filesystem, path = open_location(url)
+    with _transfer_errors(url):
+        return bool(filesystem.exists(path))
+
+
+def remove_folder(url: str) -> None:
+    """Remove the folder at `url` with everything in it; a missing one is no error.
+
+    Raises:
+        As `fetch`, but for a missing folder.
+    """
+    filesystem, path = open_location(url)
+    with _transfer_errors(url):
+        if filesystem.exists(path):
+            filesystem.rm(path, recursive=True)
+
+
 def staging_folder(url: str, workspace: Path, *, private: bool = False) -> Path:
     """Return where to write what `publish` will put at `url`: beside it, so that a rename is enough."""
     if is_remote(url):

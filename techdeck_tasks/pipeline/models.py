@@ -18,6 +18,7 @@ from sqlalchemy import (
     String,
     Text,
     Uuid,
+    text,
 )
 from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.orm import Mapped, mapped_column
@@ -27,6 +28,7 @@ from techdeck_tasks.storage.database import Base
 
 MAX_NAME_CHARS = 64
 MAX_IDEMPOTENCY_KEY_CHARS = 200
+MAX_CRON_CHARS = 100
 
 _Moment = DateTime(timezone=True)
 # JSON null and SQL NULL would be two ways to say "none"; only NULL is used.
@@ -48,10 +50,14 @@ class PipelineRun(Base):
     definition: Mapped[bytes] = mapped_column(LargeBinary)
     # See RunState for which transition sets each state.
     state: Mapped[str] = mapped_column(String(16))
+    # See definition.Priority.
+    priority: Mapped[str] = mapped_column(String(8), server_default="normal")
     idempotency_key: Mapped[str | None] = mapped_column(String(MAX_IDEMPOTENCY_KEY_CHARS), unique=True)
     created_at: Mapped[datetime] = mapped_column(_Moment)
     started_at: Mapped[datetime | None] = mapped_column(_Moment)
     finished_at: Mapped[datetime | None] = mapped_column(_Moment)
+    # When its artifacts were given up to the collector; it cannot be resumed after.
+    artifacts_removed_at: Mapped[datetime | None] = mapped_column(_Moment)
     # The error of the stage that failed first.
     error_id: Mapped[str | None] = mapped_column(String(36))
     error_code: Mapped[str | None] = mapped_column(String(64))
@@ -81,10 +87,18 @@ class StageRun(Base):
     needs: Mapped[list[str]] = mapped_column(_Document)
     # See StageState for which transition sets each state.
     state: Mapped[str] = mapped_column(String(16))
-    # The attempt that runs or ran last; while retrying, the one that comes. From 0.
+    # How often the stage was resumed: messages of an earlier life have no effect.
+    generation: Mapped[int] = mapped_column(Integer, server_default="0")
+    # The attempt that runs or ran last; while queued or retrying, the one that comes. From 0.
     attempt: Mapped[int] = mapped_column(Integer)
     # The Celery task that holds the claim; a message of another task has no effect.
     task_id: Mapped[str | None] = mapped_column(String(155))
+    # The definition's limit for one attempt; None: the worker's.
+    timeout_seconds: Mapped[int | None] = mapped_column(Integer)
+    # Until when its message or its worker must have been heard of, or it counts as lost.
+    lease_until: Mapped[datetime | None] = mapped_column(_Moment)
+    # How often its message was sent again since it was queued: each time it is waited for twice as long.
+    resends: Mapped[int] = mapped_column(Integer, server_default="0")
     started_at: Mapped[datetime | None] = mapped_column(_Moment)
     finished_at: Mapped[datetime | None] = mapped_column(_Moment)
     rows_done: Mapped[int | None] = mapped_column(BigInteger)
@@ -108,4 +122,22 @@ class StageRun(Base):
             name="finished",
         ),
         CheckConstraint("(retry_at IS NOT NULL) = (state = 'retrying')", name="retry_at"),
+        CheckConstraint(
+            "(lease_until IS NOT NULL) = (state IN ('queued', 'running', 'retrying'))", name="lease"
+        ),
+        Index("ix_stage_run_lease_until", "lease_until", postgresql_where=text("lease_until IS NOT NULL")),
     )
+
+
+class PipelineSchedule(Base):
+    """A definition that beat starts again and again."""
+
+    __tablename__ = "pipeline_schedule"
+
+    name: Mapped[str] = mapped_column(String(MAX_NAME_CHARS), primary_key=True)
+    cron: Mapped[str] = mapped_column(String(MAX_CRON_CHARS))
+    # As PipelineRun.definition.
+    definition: Mapped[bytes] = mapped_column(LargeBinary)
+    created_at: Mapped[datetime] = mapped_column(_Moment)
+    # The slot that was started last; until the first one, when it was added.
+    last_slot: Mapped[datetime] = mapped_column(_Moment)

@@ -70,6 +70,8 @@ class StageContext:
         artifacts: the store of artifacts.
         workspace: a local folder of this attempt, removed at its end.
         report_progress: takes rows done and rows in all (None: unknown); may be called often.
+        check_cancelled: to be called between batches, as often as it fits: raises, and so ends the attempt,
+            where its run was cancelled or the stage was given to another worker. Let what it raises pass.
     """
 
     run_id: str
@@ -80,6 +82,7 @@ class StageContext:
     artifacts: ArtifactStore
     workspace: Path
     report_progress: Callable[[int, int | None], None] = lambda _done, _total: None
+    check_cancelled: Callable[[], None] = lambda: None
 
     def input_ref(self) -> ArtifactRef:
         """Return the input: the output of the first of `needs` that has one; the others are only waited for.

@@ -16,18 +16,19 @@ from techdeck_tasks.errors import PipelineExecutionError
 class RunState(StrEnum):
     """Where a run is. Each comment names the transition that sets the state."""
 
-    QUEUED = "queued"  # created: the definition is stored, no stage has begun
-    RUNNING = "running"  # the first stage was claimed by a worker
+    QUEUED = "queued"  # created, or resumed: the definition is stored, no stage has begun
+    RUNNING = "running"  # a stage was claimed by a worker
+    CANCELLING = "cancelling"  # somebody called it off while a stage was running
     SUCCEEDED = "succeeded"  # the last stage ended, and every stage succeeded
     FAILED = "failed"  # the last stage that could run ended, and at least one failed
-    CANCELLED = "cancelled"  # somebody called it off
+    CANCELLED = "cancelled"  # somebody called it off, and no stage is running any more
 
 
 class StageState(StrEnum):
     """Where a stage is. Each comment names the transition that sets the state."""
 
-    PENDING = "pending"  # created: at least one of its `needs` has not succeeded yet
-    QUEUED = "queued"  # its last need succeeded (or it has none): a message may be sent
+    PENDING = "pending"  # created, or resumed: at least one of its `needs` has not succeeded yet
+    QUEUED = "queued"  # its last need succeeded, or its attempt was lost: a message may be sent
     RUNNING = "running"  # a worker claimed it for one attempt of one task
     RETRYING = "retrying"  # the attempt failed and another one is scheduled
     SUCCEEDED = "succeeded"  # the holder of the claim delivered its output
@@ -39,10 +40,14 @@ class StageState(StrEnum):
 RUN_TRANSITIONS: Mapping[RunState, frozenset[RunState]] = {
     # queued -> failed: the message of the first stage could not be sent, or gave up before any claim.
     RunState.QUEUED: frozenset({RunState.RUNNING, RunState.FAILED, RunState.CANCELLED}),
-    RunState.RUNNING: frozenset({RunState.SUCCEEDED, RunState.FAILED, RunState.CANCELLED}),
+    RunState.RUNNING: frozenset(
+        {RunState.CANCELLING, RunState.SUCCEEDED, RunState.FAILED, RunState.CANCELLED}
+    ),
+    RunState.CANCELLING: frozenset({RunState.CANCELLED}),
     RunState.SUCCEEDED: frozenset(),
-    RunState.FAILED: frozenset(),
-    RunState.CANCELLED: frozenset(),
+    # failed, cancelled -> queued: somebody resumed it.
+    RunState.FAILED: frozenset({RunState.QUEUED}),
+    RunState.CANCELLED: frozenset({RunState.QUEUED}),
 }
 
 STAGE_TRANSITIONS: Mapping[StageState, frozenset[StageState]] = {
@@ -53,21 +58,34 @@ STAGE_TRANSITIONS: Mapping[StageState, frozenset[StageState]] = {
         {
             # running -> running: a later attempt of the same task, after the process of the earlier one died.
             StageState.RUNNING,
+            # running -> queued: nobody renewed its lease: the attempt is lost, and another one is sent.
+            StageState.QUEUED,
             StageState.RETRYING,
             StageState.SUCCEEDED,
             StageState.FAILED,
             StageState.CANCELLED,
         }
     ),
-    StageState.RETRYING: frozenset({StageState.RUNNING, StageState.FAILED, StageState.CANCELLED}),
+    # retrying -> queued: its next attempt is overdue: the message is lost, and sent again.
+    StageState.RETRYING: frozenset(
+        {StageState.QUEUED, StageState.RUNNING, StageState.FAILED, StageState.CANCELLED}
+    ),
     StageState.SUCCEEDED: frozenset(),
-    StageState.FAILED: frozenset(),
-    StageState.SKIPPED: frozenset(),
-    StageState.CANCELLED: frozenset(),
+    # failed, skipped, cancelled -> pending: the run was resumed.
+    StageState.FAILED: frozenset({StageState.PENDING}),
+    StageState.SKIPPED: frozenset({StageState.PENDING}),
+    StageState.CANCELLED: frozenset({StageState.PENDING}),
 }
 
-FINAL_RUN_STATES = frozenset(state for state, following in RUN_TRANSITIONS.items() if not following)
-FINAL_STAGE_STATES = frozenset(state for state, following in STAGE_TRANSITIONS.items() if not following)
+FINAL_RUN_STATES = frozenset({RunState.SUCCEEDED, RunState.FAILED, RunState.CANCELLED})
+"""A run's life is over, unless somebody resumes it."""
+RESUMABLE_RUN_STATES = frozenset({RunState.FAILED, RunState.CANCELLED})
+CANCELLABLE_RUN_STATES = frozenset({RunState.QUEUED, RunState.RUNNING})
+FINAL_STAGE_STATES = frozenset(
+    {StageState.SUCCEEDED, StageState.FAILED, StageState.SKIPPED, StageState.CANCELLED}
+)
+LEASED_STAGE_STATES = frozenset({StageState.QUEUED, StageState.RUNNING, StageState.RETRYING})
+"""Somebody is to be heard of before the stage's lease ends: a message, or the worker that runs it."""
 
 S = TypeVar("S", RunState, StageState)
 
@@ -100,11 +118,11 @@ def check_run_transition(old: RunState, new: RunState) -> None:
     _check("run", RUN_TRANSITIONS[old], old, new)
 
 
-def concluded(stages: Mapping[str, StageState]) -> RunState | None:
-    """Return the final state of a run whose stages are in these states; None while one can still move."""
+def concluded(run: RunState, stages: Mapping[str, StageState]) -> RunState | None:
+    """Return the final state of a run in state `run` with such stages; None while a stage can still move."""
     if any(state not in FINAL_STAGE_STATES for state in stages.values()):
         return None
-    if StageState.CANCELLED in stages.values():
+    if run is RunState.CANCELLING or StageState.CANCELLED in stages.values():
         return RunState.CANCELLED
     if all(state is StageState.SUCCEEDED for state in stages.values()):
         return RunState.SUCCEEDED

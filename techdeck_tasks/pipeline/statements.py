@@ -10,7 +10,7 @@ from typing import Any
 
 from sqlalchemy import ColumnElement, Connection, and_, select, update
 
-from techdeck_tasks.errors import PipelineExecutionError, TechDeckError
+from techdeck_tasks.errors import PipelineExecutionError, TechDeckError, ValidationError
 from techdeck_tasks.pipeline.models import PipelineRun, StageRun
 from techdeck_tasks.pipeline.state import (
     RunState,
@@ -27,10 +27,12 @@ RUNS = select(
     PipelineRun.run_id,
     PipelineRun.name,
     PipelineRun.state,
+    PipelineRun.priority,
     PipelineRun.idempotency_key,
     PipelineRun.created_at,
     PipelineRun.started_at,
     PipelineRun.finished_at,
+    PipelineRun.artifacts_removed_at,
     PipelineRun.error_id,
     PipelineRun.error_code,
     PipelineRun.error_message,
@@ -41,12 +43,46 @@ STAGES = select(*StageRun.__table__.columns).order_by(StageRun.position)
 """Stages in the order of the definition; read a row with `stage_view`."""
 
 
+READY = (
+    select(
+        StageRun.name,
+        StageRun.kind,
+        StageRun.generation,
+        StageRun.attempt,
+        StageRun.timeout_seconds,
+        PipelineRun.priority,
+    )
+    .join(PipelineRun, PipelineRun.run_id == StageRun.run_id)
+    .order_by(StageRun.position)
+)
+"""Stages as they are sent to a worker; the columns of `ReadyStage`."""
+
+
 @dataclass(frozen=True, slots=True)
 class ReadyStage:
-    """A stage that may be sent to a worker."""
+    """A stage that may be sent to a worker: what its message says.
+
+    Attributes:
+        generation: how often the stage was resumed.
+        attempt: the attempt to be made, from 0.
+        timeout_seconds: the definition's limit for the attempt; None: the worker's.
+        priority: the run's, see `definition.Priority`.
+    """
 
     name: str
     kind: str
+    generation: int = 0
+    attempt: int = 0
+    timeout_seconds: int | None = None
+    priority: str = "normal"
+
+
+@dataclass(frozen=True, slots=True)
+class Times:
+    """The moment of a change, and until when what it queues must be heard of."""
+
+    now: datetime
+    lease_until: datetime
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,7 +100,6 @@ class _Plan:
 
     states: dict[str, StageState]
     needs: dict[str, tuple[str, ...]]
-    kinds: dict[str, str]
 
 
 def lock_run(connection: Connection, key: uuid.UUID) -> RunState:
@@ -96,47 +131,96 @@ def move_stage(
     return result.rowcount == 1
 
 
-def queue_ready(connection: Connection, key: uuid.UUID) -> list[ReadyStage]:
+def queue_ready(connection: Connection, key: uuid.UUID, lease_until: datetime) -> list[ReadyStage]:
     """Queue each pending stage whose needs have all succeeded. The caller holds the run's lock."""
     plan = _plan(connection, key)
     names = ready(plan.states, plan.needs)
-    if names:
+    if not names:
+        return []
+    connection.execute(
+        update(StageRun)
+        .where(StageRun.run_id == key, StageRun.name.in_(names), StageRun.state == StageState.PENDING)
+        .values(state=StageState.QUEUED, lease_until=lease_until, resends=0)
+    )
+    return ready_stages(connection, and_(StageRun.run_id == key, StageRun.name.in_(names)))
+
+
+def ready_stages(connection: Connection, condition: ColumnElement[bool]) -> list[ReadyStage]:
+    """Return the stages that fulfil `condition`, in the order of the definition, as they are sent."""
+    return [ReadyStage(**row) for row in connection.execute(READY.where(condition)).mappings()]
+
+
+def end_stage(  # noqa: PLR0917 - the database, the row, the change
+    connection: Connection,
+    key: uuid.UUID,
+    stage: str,
+    target: StageState,
+    condition: ColumnElement[bool],
+    times: Times,
+    **values: Any,
+) -> Settled:
+    """Move a stage to the final state `target` and settle its run. The caller holds the run's lock."""
+    ended = {"finished_at": times.now, "lease_until": None, "retry_at": None, **values}
+    if not move_stage(connection, key, stage, target, condition, **ended):
+        return Settled(accepted=False)
+    return settle(connection, key, times)
+
+
+def fail_stage(  # noqa: PLR0917 - as end_stage
+    connection: Connection,
+    key: uuid.UUID,
+    stage: str,
+    error: TechDeckError,
+    condition: ColumnElement[bool],
+    times: Times,
+) -> Settled:
+    """End a stage with an error, which is the run's if it is the first. The caller holds the run's lock."""
+    values = error_values(error)
+    settled = end_stage(connection, key, stage, StageState.FAILED, condition, times, **values)
+    if settled.accepted:
         connection.execute(
-            update(StageRun)
-            .where(StageRun.run_id == key, StageRun.name.in_(names))
-            .values(state=StageState.QUEUED)
+            update(PipelineRun)
+            .where(PipelineRun.run_id == key, PipelineRun.error_code.is_(None))
+            .values(values)
         )
-    return [ReadyStage(name, plan.kinds[name]) for name in names]
+    return settled
 
 
-def settle(connection: Connection, key: uuid.UUID, now: datetime) -> Settled:
+def settle(connection: Connection, key: uuid.UUID, times: Times) -> Settled:
     """After a stage ended: skip what can never run, queue what can run, finish the run if nothing is left.
 
     The caller holds the run's lock.
     """
     plan = _plan(connection, key)
+    run = RunState(str(connection.scalar(select(PipelineRun.state).where(PipelineRun.run_id == key))))
     if lost := blocked(plan.states, plan.needs):
         connection.execute(
             update(StageRun)
             .where(StageRun.run_id == key, StageRun.name.in_(lost))
-            .values(state=StageState.SKIPPED, finished_at=now)
+            .values(state=StageState.SKIPPED, finished_at=times.now)
         )
         plan.states.update(dict.fromkeys(lost, StageState.SKIPPED))
-    queued = queue_ready(connection, key)
-    final = None if queued else concluded(plan.states)
+    queued = queue_ready(connection, key, times.lease_until)
+    final = None if queued else concluded(run, plan.states)
     if final is not None:
         connection.execute(
             update(PipelineRun)
             .where(PipelineRun.run_id == key, PipelineRun.state.in_(run_sources(final)))
-            .values(state=final, finished_at=now)
+            .values(state=final, finished_at=times.now)
         )
-    state = connection.scalar(select(PipelineRun.state).where(PipelineRun.run_id == key))
-    return Settled(accepted=True, ready=tuple(queued), run_state=RunState(str(state)))
+    return Settled(accepted=True, ready=tuple(queued), run_state=final or run)
 
 
 def one_stage(key: uuid.UUID, stage: str) -> ColumnElement[bool]:
     """Return the condition that names one stage of one run."""
     return and_(StageRun.run_id == key, StageRun.name == stage)
+
+
+def held_by(attempt: int, task_id: str) -> ColumnElement[bool]:
+    """Return the condition that this attempt of this task runs the stage: its fencing token."""
+    return and_(
+        StageRun.state == StageState.RUNNING, StageRun.attempt == attempt, StageRun.task_id == task_id
+    )
 
 
 def error_values(error: TechDeckError) -> dict[str, str]:
@@ -160,6 +244,20 @@ def stage_view(row: Mapping[Any, Any]) -> StageView:
     return StageView(**values)
 
 
+def run_key(run_id: str) -> uuid.UUID:
+    """Return a run's id as its key.
+
+    Raises:
+        ValidationError: it is no UUID.
+    """
+    try:
+        return uuid.UUID(run_id)
+    except (ValueError, AttributeError, TypeError):
+        raise ValidationError(
+            "a run id is a UUID, and this one is not", field="run_id", value=run_id
+        ) from None
+
+
 def no_run(key: uuid.UUID) -> PipelineExecutionError:
     """Return the error for a run that is not there."""
     return PipelineExecutionError(
@@ -170,12 +268,11 @@ def no_run(key: uuid.UUID) -> PipelineExecutionError:
 
 def _plan(connection: Connection, key: uuid.UUID) -> _Plan:
     rows = connection.execute(
-        select(StageRun.name, StageRun.kind, StageRun.state, StageRun.needs)
+        select(StageRun.name, StageRun.state, StageRun.needs)
         .where(StageRun.run_id == key)
         .order_by(StageRun.position)
     ).all()
     return _Plan(
         states={row.name: StageState(row.state) for row in rows},
         needs={row.name: tuple(row.needs) for row in rows},
-        kinds={row.name: row.kind for row in rows},
     )

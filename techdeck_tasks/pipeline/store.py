@@ -12,8 +12,9 @@ from __future__ import annotations
 import json
 import uuid
 from collections.abc import Mapping
-from datetime import timedelta
-from typing import Any, Protocol
+from datetime import datetime, timedelta
+from enum import Enum
+from typing import Any
 
 from sqlalchemy import ColumnElement, Engine, and_, func, or_, select, update
 from sqlalchemy.dialects.postgresql import insert
@@ -22,43 +23,60 @@ from techdeck_tasks.clock import Clock
 from techdeck_tasks.errors import PipelineExecutionError, TechDeckError, ValidationError
 from techdeck_tasks.pipeline.definition import PipelineDefinition
 from techdeck_tasks.pipeline.models import MAX_IDEMPOTENCY_KEY_CHARS, PipelineRun, StageRun
+from techdeck_tasks.pipeline.sealed_file import Cipher
 from techdeck_tasks.pipeline.state import FINAL_RUN_STATES, RunState, StageState, run_sources
 from techdeck_tasks.pipeline.statements import (
     RUNS,
     STAGES,
     ReadyStage,
     Settled,
+    Times,
+    end_stage,
     error_values,
+    fail_stage,
+    held_by,
     lock_run,
     move_stage,
     no_run,
     one_stage,
     queue_ready,
+    ready_stages,
+    run_key,
     run_view,
-    settle,
     stage_view,
 )
 from techdeck_tasks.pipeline.view import RunView
 from techdeck_tasks.storage.database import transaction
 
+LEASE = timedelta(seconds=60)
 
-class Cipher(Protocol):
-    """Seals what the database must not be able to read."""
 
-    def seal(self, plaintext: bytes, aad: bytes) -> bytes:
-        """Encrypt `plaintext`, bound to `aad`."""
+class Hold(Enum):
+    """What an attempt learns about its claim."""
 
-    def open(self, sealed: bytes, aad: bytes) -> bytes:
-        """Return the plaintext of `sealed`; raises EncryptionError if it or `aad` was changed."""
+    HELD = "held"
+    CANCELLING = "cancelling"
+    """Its run is called off: it should stop."""
+    LOST = "lost"
+    """The stage ended, or belongs to another attempt: what this one delivers will be refused."""
 
 
 class PipelineStore:
-    """Reads and changes runs. Safe to share between threads; each call is one transaction."""
+    """Reads and changes runs. Safe to share between threads; each call is one transaction.
 
-    def __init__(self, engine: Engine, cipher: Cipher, clock: Clock) -> None:
+    Args:
+        engine: the database.
+        cipher: seals definitions.
+        clock: the time; the clocks of all workers must agree to a fraction of `lease`.
+        lease: so long a queued stage's message, or a running stage's worker, need not be heard of before the
+            stage counts as lost.
+    """
+
+    def __init__(self, engine: Engine, cipher: Cipher, clock: Clock, lease: timedelta = LEASE) -> None:
         self._engine = engine
         self._cipher = cipher
         self._clock = clock
+        self.lease = lease
 
     def create_run(
         self, run_id: str, definition: PipelineDefinition, idempotency_key: str | None = None
@@ -70,7 +88,7 @@ class PipelineStore:
         Raises:
             ValidationError: the id is no UUID, or the key is too long or belongs to another definition.
         """
-        key = _run_key(run_id)
+        key = run_key(run_id)
         if idempotency_key is not None and not 0 < len(idempotency_key) <= MAX_IDEMPOTENCY_KEY_CHARS:
             raise ValidationError(
                 f"the idempotency key has {len(idempotency_key)} characters; "
@@ -83,6 +101,7 @@ class PipelineStore:
             "name": definition.name,
             "definition": self._cipher.seal(document, _definition_aad(key)),
             "state": RunState.QUEUED,
+            "priority": definition.priority,
             "idempotency_key": idempotency_key,
             "created_at": self._clock.now(),
         }
@@ -95,6 +114,7 @@ class PipelineStore:
                 "needs": list(spec.needs),
                 "state": StageState.PENDING,
                 "attempt": 0,
+                "timeout_seconds": spec.timeout_seconds,
             }
             for position, spec in enumerate(definition.stages)
         ]
@@ -115,8 +135,7 @@ class PipelineStore:
             raise PipelineExecutionError(
                 f"run {run_id} could not be stored; send it again", pipeline_id=run_id
             )
-        known = self._cipher.open(found.definition, _definition_aad(found.run_id))
-        if json.loads(known) != json.loads(document):
+        if self._opened(found.run_id, found.definition) != definition:
             raise ValidationError(
                 f"this idempotency key or task id belongs to run {found.run_id} of another definition; "
                 "use a new key",
@@ -126,43 +145,43 @@ class PipelineStore:
 
     def mark_ready(self, run_id: str) -> list[ReadyStage]:
         """Queue the pending stages whose needs have all succeeded; return each exactly once."""
-        key = _run_key(run_id)
+        key = run_key(run_id)
         with transaction(self._engine) as connection:
             if lock_run(connection, key) in FINAL_RUN_STATES:
                 return []
-            return queue_ready(connection, key)
+            return queue_ready(connection, key, self._lease_end())
 
     def queued_stages(self, run_id: str, *, needing: str | None = None) -> list[ReadyStage]:
         """Return the stages that wait for a worker, in order: all, or those that need the stage `needing`.
 
         Sending them again is harmless, and makes up for a message that was never sent.
         """
-        statement = (
-            select(StageRun.name, StageRun.kind)
-            .where(StageRun.run_id == _run_key(run_id), StageRun.state == StageState.QUEUED)
-            .order_by(StageRun.position)
-        )
+        waiting = and_(StageRun.run_id == run_key(run_id), StageRun.state == StageState.QUEUED)
         if needing is not None:
-            statement = statement.where(StageRun.needs.contains([needing]))
+            waiting = and_(waiting, StageRun.needs.contains([needing]))
         with transaction(self._engine) as connection:
-            return [ReadyStage(row.name, row.kind) for row in connection.execute(statement)]
+            return ready_stages(connection, waiting)
 
-    def claim_stage(self, run_id: str, stage: str, attempt: int, task_id: str) -> bool:
+    def claim_stage(self, run_id: str, stage: str, attempt: int, task_id: str, generation: int = 0) -> bool:
         """Take the stage for one attempt of one task; False where somebody has, or had, it already.
 
-        A queued stage is taken by the first to come. After that only the same task may take it, for a later
-        attempt: that is a retry, scheduled or because the process of the earlier attempt died.
+        A queued stage is taken by the first to come, unless its attempt is one that was lost. After that only
+        the same task may take it, for a later attempt: that is a retry, scheduled or because the process of
+        the earlier attempt died. The claim is a lease: `renew_stage` keeps it.
         """
-        key = _run_key(run_id)
+        key = run_key(run_id)
         now = self._clock.now()
         same_task = StageRun.task_id == task_id
-        claimable = or_(
-            StageRun.state == StageState.QUEUED,
-            and_(StageRun.state == StageState.RETRYING, same_task, StageRun.attempt <= attempt),
-            and_(StageRun.state == StageState.RUNNING, same_task, StageRun.attempt < attempt),
+        claimable = and_(
+            StageRun.generation == generation,
+            or_(
+                and_(StageRun.state == StageState.QUEUED, StageRun.attempt <= attempt),
+                and_(StageRun.state == StageState.RETRYING, same_task, StageRun.attempt <= attempt),
+                and_(StageRun.state == StageState.RUNNING, same_task, StageRun.attempt < attempt),
+            ),
         )
         with transaction(self._engine) as connection:
-            if lock_run(connection, key) in FINAL_RUN_STATES:
+            if lock_run(connection, key) not in (RunState.QUEUED, RunState.RUNNING):
                 return False
             claimed = move_stage(
                 connection,
@@ -173,22 +192,38 @@ class PipelineStore:
                 attempt=attempt,
                 task_id=task_id,
                 started_at=func.coalesce(StageRun.started_at, now),
+                lease_until=self._lease_end(),
                 retry_at=None,
             )
             if claimed:
                 connection.execute(
                     update(PipelineRun)
                     .where(PipelineRun.run_id == key, PipelineRun.state.in_(run_sources(RunState.RUNNING)))
-                    .values(state=RunState.RUNNING, started_at=now)
+                    .values(state=RunState.RUNNING, started_at=func.coalesce(PipelineRun.started_at, now))
                 )
             return claimed
+
+    def renew_stage(self, run_id: str, stage: str, attempt: int, task_id: str) -> Hold:
+        """Keep the claim of a running attempt for another lease, and tell how it stands."""
+        key = run_key(run_id)
+        statement = (
+            update(StageRun)
+            .where(one_stage(key, stage), held_by(attempt, task_id), PipelineRun.run_id == StageRun.run_id)
+            .values(lease_until=self._lease_end())
+            .returning(PipelineRun.state)
+        )
+        with transaction(self._engine) as connection:
+            state = connection.scalar(statement)
+        if state is None:
+            return Hold.LOST
+        return Hold.CANCELLING if state == RunState.CANCELLING else Hold.HELD
 
     def progress(self, run_id: str, stage: str, rows_done: int, rows_total: int | None = None) -> None:
         """Note how many rows a running stage has done, of how many."""
         with transaction(self._engine) as connection:
             connection.execute(
                 update(StageRun)
-                .where(one_stage(_run_key(run_id), stage), StageRun.state == StageState.RUNNING)
+                .where(one_stage(run_key(run_id), stage), StageRun.state == StageState.RUNNING)
                 .values(rows_done=rows_done, rows_total=func.coalesce(rows_total, StageRun.rows_total))
             )
 
@@ -206,19 +241,34 @@ class PipelineStore:
         """Note that `attempt` failed and `next_attempt` is due after `delay`; False if it has ended.
 
         `next_attempt` equals `attempt` where the task only waits for a breaker. `task_id` None means: any.
+        In a run that is being cancelled the stage ends instead.
         """
+        key = run_key(run_id)
         held = StageRun.attempt == attempt
         if task_id is not None:
             held = and_(held, StageRun.task_id == task_id)
         with transaction(self._engine) as connection:
+            if lock_run(connection, key) is RunState.CANCELLING:
+                end_stage(
+                    connection,
+                    key,
+                    stage,
+                    StageState.CANCELLED,
+                    held,
+                    self._times(),
+                    **error_values(error),
+                )
+                return False
+            retry_at = self._clock.now() + delay
             return move_stage(
                 connection,
-                _run_key(run_id),
+                key,
                 stage,
                 StageState.RETRYING,
                 held,
                 attempt=next_attempt,
-                retry_at=self._clock.now() + delay,
+                retry_at=retry_at,
+                lease_until=retry_at + self.lease,
                 **error_values(error),
             )
 
@@ -235,49 +285,61 @@ class PipelineStore:
     ) -> Settled:
         """Deliver a stage's output; queue what is ready now, or finish the run.
 
-        Only the holder of the claim is heard: what an attempt delivers after it was given up is refused.
+        Only the holder of the claim is heard: what an attempt delivers after it was given up, or after its
+        run was called off, is refused.
         """
-        key = _run_key(run_id)
+        key = run_key(run_id)
         with transaction(self._engine) as connection:
-            lock_run(connection, key)
-            accepted = move_stage(
+            if lock_run(connection, key) is RunState.CANCELLING:
+                end_stage(
+                    connection, key, stage, StageState.CANCELLED, held_by(attempt, task_id), self._times()
+                )
+                return Settled(accepted=False)
+            return end_stage(
                 connection,
                 key,
                 stage,
                 StageState.SUCCEEDED,
-                and_(StageRun.attempt == attempt, StageRun.task_id == task_id),
-                finished_at=self._clock.now(),
+                held_by(attempt, task_id),
+                self._times(),
                 output=None if output is None else dict(output),
                 report=None if report is None else dict(report),
                 rows_done=func.coalesce(rows, StageRun.rows_done),
                 rows_total=func.coalesce(rows, StageRun.rows_total),
             )
-            return settle(connection, key, self._clock.now()) if accepted else Settled(accepted=False)
 
     def fail_stage(
-        self, run_id: str, stage: str, error: TechDeckError, task_id: str | None = None
+        self,
+        run_id: str,
+        stage: str,
+        error: TechDeckError,
+        task_id: str | None = None,
+        generation: int | None = None,
     ) -> Settled:
         """End a stage for good: skip what depends on it; finish the run where nothing else can run.
 
-        A claimed stage is failed only by its own task; `task_id` None means: any.
+        A claimed stage is failed only by its own task; `task_id` or `generation` None means: any.
         """
-        key = _run_key(run_id)
+        key = run_key(run_id)
         held: ColumnElement[bool] = (
             StageRun.name == stage
             if task_id is None
             else or_(StageRun.state == StageState.QUEUED, StageRun.task_id == task_id)
         )
+        if generation is not None:
+            held = and_(held, StageRun.generation == generation)
         with transaction(self._engine) as connection:
             lock_run(connection, key)
-            values = {"finished_at": self._clock.now(), "retry_at": None, **error_values(error)}
-            if not move_stage(connection, key, stage, StageState.FAILED, held, **values):
-                return Settled(accepted=False)
-            connection.execute(
-                update(PipelineRun)
-                .where(PipelineRun.run_id == key, PipelineRun.error_code.is_(None))
-                .values(error_values(error))
-            )
-            return settle(connection, key, self._clock.now())
+            return fail_stage(connection, key, stage, error, held, self._times())
+
+    def stop_stage(self, run_id: str, stage: str, attempt: int, task_id: str) -> bool:
+        """End a running attempt whose run is being cancelled; False where it no longer holds the stage."""
+        key = run_key(run_id)
+        with transaction(self._engine) as connection:
+            if lock_run(connection, key) is not RunState.CANCELLING:
+                return False
+            held = held_by(attempt, task_id)
+            return end_stage(connection, key, stage, StageState.CANCELLED, held, self._times()).accepted
 
     def note_error(self, run_id: str, error_id: str, error_code: str, message: str) -> None:
         """Note an error on a run that has none yet; its state stays what its stages make it.
@@ -287,7 +349,7 @@ class PipelineStore:
         """
         statement = (
             update(PipelineRun)
-            .where(PipelineRun.run_id == _run_key(run_id), PipelineRun.error_id.is_(None))
+            .where(PipelineRun.run_id == run_key(run_id), PipelineRun.error_id.is_(None))
             .values(error_id=error_id, error_code=error_code, error_message=message)
         )
         with transaction(self._engine) as connection:
@@ -300,12 +362,12 @@ class PipelineStore:
             PipelineExecutionError: there is no such run.
             EncryptionError: the stored definition cannot be opened with this process's keys.
         """
-        key = _run_key(run_id)
+        key = run_key(run_id)
         with transaction(self._engine) as connection:
             sealed = connection.scalar(select(PipelineRun.definition).where(PipelineRun.run_id == key))
         if sealed is None:
             raise no_run(key)
-        return PipelineDefinition.model_validate_json(self._cipher.open(sealed, _definition_aad(key)))
+        return self._opened(key, sealed)
 
     def get_run(self, run_id: str) -> RunView:
         """Return a run with its stages.
@@ -313,7 +375,7 @@ class PipelineStore:
         Raises:
             PipelineExecutionError: there is no such run.
         """
-        key = _run_key(run_id)
+        key = run_key(run_id)
         with transaction(self._engine) as connection:
             row = connection.execute(RUNS.where(PipelineRun.run_id == key)).mappings().first()
             if row is None:
@@ -327,15 +389,16 @@ class PipelineStore:
         with transaction(self._engine) as connection:
             return [run_view(row) for row in connection.execute(statement).mappings()]
 
+    def _opened(self, key: uuid.UUID, sealed: bytes) -> PipelineDefinition:
+        return PipelineDefinition.model_validate_json(self._cipher.open(sealed, _definition_aad(key)))
+
+    def _lease_end(self) -> datetime:
+        return self._clock.now() + self.lease
+
+    def _times(self) -> Times:
+        now = self._clock.now()
+        return Times(now, now + self.lease)
+
 
 def _definition_aad(key: uuid.UUID) -> bytes:
     return b"pipeline_run.definition|" + key.bytes
-
-
-def _run_key(run_id: str) -> uuid.UUID:
-    try:
-        return uuid.UUID(run_id)
-    except (ValueError, AttributeError, TypeError):
-        raise ValidationError(
-            "a run id is a UUID, and this one is not", field="run_id", value=run_id
-        ) from None

@@ -11,9 +11,10 @@ from celery import Celery
 from kombu.exceptions import OperationalError
 
 from techdeck_tasks.errors import ConnectionFailedError, TechDeckError, ValidationError
-from techdeck_tasks.pipeline.definition import parse_definition
+from techdeck_tasks.pipeline.definition import Priority, parse_definition
 from techdeck_tasks.pipeline.execution import PipelineEngine
 from techdeck_tasks.pipeline.registry import known_stages
+from techdeck_tasks.pipeline.statements import ReadyStage
 from techdeck_tasks.tasks.base import TechDeckTask
 
 logger = logging.getLogger(__name__)
@@ -59,13 +60,13 @@ class PipelineTask(TechDeckTask):
 
 
 class StageTask(PipelineTask):
-    """Base of the tasks that run one stage. Arguments: run id and stage name, never data."""
+    """Base of the tasks that run one stage. Arguments: run id, stage name, generation; never data."""
 
     abstract = True
 
     def error_context(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Mapping[str, Any]:
         """Name the run and the stage."""
-        run_id, stage_name = _arguments(args, kwargs)
+        run_id, stage_name, _ = _arguments(args, kwargs)
         kind = str(self.name).removeprefix(STAGE_PREFIX)
         return {"pipeline_id": run_id, "stage": stage_name, "service": kind, "operation": f"stage.{kind}"}
 
@@ -78,7 +79,7 @@ class StageTask(PipelineTask):
         kwargs: Mapping[str, Any],
     ) -> None:
         """Note the coming attempt, for readers; the claim of that attempt does not depend on it."""
-        run_id, stage_name = _arguments(args, kwargs)
+        run_id, stage_name, _ = _arguments(args, kwargs)
         try:
             self.engine.stage_retrying(
                 run_id,
@@ -98,11 +99,20 @@ class StageTask(PipelineTask):
         Runs in the worker's main process when the child was killed: nothing here may compute with Polars,
         whose thread pool, once started, does not survive the fork of the next child.
         """
-        run_id, stage_name = _arguments(args, kwargs)
+        run_id, stage_name, generation = _arguments(args, kwargs)
         try:
-            self.engine.stage_failed(run_id, stage_name, error, task_id=self.request.id)
+            self.engine.stage_failed(
+                run_id, stage_name, error, task_id=self.request.id, generation=generation
+            )
         except TechDeckError as trouble:
             logger.error("the end of stage %s of run %s is not stored: %s", stage_name, run_id, trouble)  # noqa: TRY400 - its cause may quote SQL
+
+
+_PRIORITIES = {Priority.NORMAL: 0, Priority.LOW: 9}
+"""As the transport counts: 0 is taken first, and is what messages have that say nothing. So nothing can be
+put before ordinary work, only behind it."""
+
+_HARD_LIMIT_MARGIN_S = 30
 
 
 class CeleryDispatcher:
@@ -111,24 +121,34 @@ class CeleryDispatcher:
     def __init__(self, app: Celery) -> None:
         self._app = app
 
-    def send(self, run_id: str, stage_name: str, kind: str) -> None:
+    def send(self, run_id: str, stage: ReadyStage) -> None:
         """Publish the stage's message.
 
         Raises:
             ConnectionFailedError: the broker could not be reached.
             ValidationError: this process knows no such kind of stage.
         """
-        task = self._app.tasks.get(STAGE_PREFIX + kind)
+        task = self._app.tasks.get(STAGE_PREFIX + stage.kind)
         if task is None:
             raise ValidationError(
-                f"no task runs stages of kind {kind!r}; import its module before the Celery app is made",
+                f"no task runs stages of kind {stage.kind!r}; import its module before the app is made",
                 field="stage",
             )
+        limits: dict[str, int] = {}
+        if stage.timeout_seconds is not None:
+            # The soft limit ends the attempt, and it is retried; the hard one is for code that ignores it.
+            hard_s = min(stage.timeout_seconds + _HARD_LIMIT_MARGIN_S, self._app.conf.task_time_limit)
+            limits = {"soft_time_limit": stage.timeout_seconds, "time_limit": hard_s}
         try:
-            task.apply_async((run_id, stage_name))
+            task.apply_async(
+                (run_id, stage.name, stage.generation),
+                retries=stage.attempt,
+                priority=_PRIORITIES[Priority(stage.priority)],
+                **limits,
+            )
         except (OperationalError, OSError) as error:
             raise ConnectionFailedError(
-                f"stage {stage_name!r} could not be sent: the broker is away; check TECHDECK_BROKER_URL",
+                f"stage {stage.name!r} could not be sent: the broker is away; check TECHDECK_BROKER_URL",
                 service_name="broker",
                 original_error=error,
             ) from error
@@ -156,11 +176,13 @@ def _execute(
     return self.engine.start(self.request.id, parse_definition(definition), idempotency_key)
 
 
-def _run_stage(self: StageTask, run_id: str, stage_name: str) -> dict[str, Any]:
+def _run_stage(self: StageTask, run_id: str, stage_name: str, generation: int = 0) -> dict[str, Any]:
     """Run one stage of a run."""
-    return self.engine.run_stage(run_id, stage_name, attempt=self.request.retries, task_id=self.request.id)
+    return self.engine.run_stage(
+        run_id, stage_name, attempt=self.request.retries, task_id=self.request.id, generation=generation
+    )
 
 
-def _arguments(args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> tuple[str, str]:
-    named = dict(zip(("run_id", "stage_name"), args, strict=False)) | dict(kwargs)
-    return str(named.get("run_id")), str(named.get("stage_name"))
+def _arguments(args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> tuple[str, str, int]:
+    named = dict(zip(("run_id", "stage_name", "generation"), args, strict=False)) | dict(kwargs)
+    return str(named.get("run_id")), str(named.get("stage_name")), int(named.get("generation", 0))

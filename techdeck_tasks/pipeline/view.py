@@ -11,12 +11,16 @@ from techdeck_tasks.pipeline.state import FINAL_RUN_STATES, RunState, StageState
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StageView:
-    """One stage. `attempt` counts from 0; moments are aware UTC; the error is the last one, redacted."""
+    """One stage; moments are aware UTC.
+
+    `attempt` counts from 0, `generation` how often it was resumed; the error is the last one, redacted.
+    """
 
     name: str
     kind: str
     needs: tuple[str, ...]
     state: StageState
+    generation: int
     attempt: int
     task_id: str | None
     started_at: datetime | None
@@ -38,10 +42,12 @@ class RunView:
     run_id: str
     name: str
     state: RunState
+    priority: str
     idempotency_key: str | None
     created_at: datetime
     started_at: datetime | None
     finished_at: datetime | None
+    artifacts_removed_at: datetime | None
     error_id: str | None
     error_code: str | None
     error_message: str | None
@@ -49,7 +55,7 @@ class RunView:
 
     @property
     def finished(self) -> bool:
-        """Whether nothing will change any more."""
+        """Whether nothing will change any more, unless somebody resumes it."""
         return self.state in FINAL_RUN_STATES
 
     def stage(self, name: str) -> StageView:

@@ -31,6 +31,7 @@ from techdeck_tasks.pipeline import (
 )
 from techdeck_tasks.pipeline.artifacts import ArtifactStore
 from techdeck_tasks.pipeline.execution import PipelineEngine
+from techdeck_tasks.pipeline.statements import ReadyStage
 from techdeck_tasks.pipeline.store import PipelineStore
 from techdeck_tasks.pipeline.view import RunView
 
@@ -52,10 +53,10 @@ class Mailbox:
         self.messages: list[tuple[str, str, str]] = []
         self.down = False
 
-    def send(self, run_id: str, stage_name: str, kind: str) -> None:
+    def send(self, run_id: str, stage: ReadyStage) -> None:
         if self.down:
             raise ConnectionFailedError("the broker is away")
-        self.messages.append((run_id, stage_name, kind))
+        self.messages.append((run_id, stage.name, stage.kind))
 
 
 class World:
@@ -66,7 +67,7 @@ class World:
         self.artifacts = folder / "artifacts"
         self.store = PipelineStore(engine, PlainCipher(), SystemClock())
         self.engine = PipelineEngine(
-            self.store, ArtifactStore(f"file://{self.artifacts}"), self.mailbox, SystemClock()
+            self.store, ArtifactStore(f"file://{self.artifacts}", PlainCipher()), self.mailbox, SystemClock()
         )
         self.errors: dict[str, TechDeckError] = {}
 
@@ -259,14 +260,16 @@ def test_the_result_of_an_attempt_that_was_overtaken_is_not_used(world: World, s
     store = world.store
 
     class Overtaken(PipelineStore):
-        def claim_stage(self, run_id: str, stage: str, attempt: int, task_id: str) -> bool:
-            claimed = super().claim_stage(run_id, stage, attempt, task_id)
+        def claim_stage(
+            self, run_id: str, stage: str, attempt: int, task_id: str, generation: int = 0
+        ) -> bool:
+            claimed = super().claim_stage(run_id, stage, attempt, task_id, generation)
             store.claim_stage(run_id, stage, attempt + 1, task_id)
             return claimed
 
     engine = PipelineEngine(
         Overtaken(store._engine, PlainCipher(), SystemClock()),
-        ArtifactStore("unused"),
+        ArtifactStore("unused", PlainCipher()),
         world.mailbox,
         SystemClock(),
     )
@@ -297,7 +300,7 @@ def test_artifacts_are_the_owner_s_only_and_nothing_temporary_stays(
     world.run(checked(source, tmp_path / "out.csv", max_bad_rows=2))
     paths = [world.artifacts, *world.artifacts.rglob("*")]
     assert all(path.stat().st_mode & 0o077 == 0 for path in paths)
-    assert {path.suffix for path in paths if path.is_file()} == {".parquet"}
+    assert {path.suffix for path in paths if path.is_file()} == {".sealed"}
     assert [path.name for path in tmp_path.iterdir() if path.name.startswith(".")] == []
 
 
@@ -305,7 +308,7 @@ def test_an_artifact_that_was_changed_is_not_used(world: World, source: Path, tm
     run_id = world.start(checked(source, tmp_path / "out.parquet", max_bad_rows=2))
     message = world.mailbox.messages.pop()
     world.engine.run_stage(run_id, message[1], 0, "task")
-    (artifact,) = world.artifacts.rglob("*.parquet")
+    (artifact,) = world.artifacts.rglob("*.sealed")
     raw = bytearray(artifact.read_bytes())
     raw[len(raw) // 2] ^= 1
     artifact.write_bytes(raw)

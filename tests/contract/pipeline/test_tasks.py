@@ -13,6 +13,7 @@ from pydantic import SecretStr
 
 from techdeck_tasks.errors import ConnectionFailedError, ServiceUnavailableError, ValidationError
 from techdeck_tasks.pipeline import StageContext, StageParams, StageResult, stage
+from techdeck_tasks.pipeline.statements import ReadyStage
 from techdeck_tasks.pipeline.tasks import EXECUTE, STAGE_PREFIX, CeleryDispatcher
 from techdeck_tasks.runtime import Runtime, create_app
 from techdeck_tasks.settings import Settings
@@ -122,9 +123,9 @@ def test_a_definition_that_is_not_valid_leaves_no_run(app: Celery, eager: Runtim
 def test_a_broker_that_is_away_is_an_error_worth_a_retry(settings: Settings) -> None:
     app = create_app(settings.model_copy(update={"broker_url": SecretStr("redis://127.0.0.1:1/0")}))
     with pytest.raises(ConnectionFailedError, match="the broker is away"):
-        CeleryDispatcher(app).send(str(uuid.uuid4()), "load", "dataset_load")
+        CeleryDispatcher(app).send(str(uuid.uuid4()), ReadyStage("load", "dataset_load"))
 
 
 def test_a_kind_without_a_task_is_named(app: Celery) -> None:
     with pytest.raises(ValidationError, match="no task runs stages of kind 'unheard'"):
-        CeleryDispatcher(app).send(str(uuid.uuid4()), "load", "unheard")
+        CeleryDispatcher(app).send(str(uuid.uuid4()), ReadyStage("load", "unheard"))

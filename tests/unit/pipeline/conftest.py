@@ -11,6 +11,7 @@ from typing import Any
 import polars as pl
 import pytest
 
+from techdeck_tasks.keyring import Cipher, KeySet
 from techdeck_tasks.pipeline.artifacts import ArtifactStore
 from techdeck_tasks.pipeline.definition import SourceSpec
 from techdeck_tasks.pipeline.registry import StageContext, StageResult, find_stage
@@ -58,8 +59,13 @@ RunStage = Callable[..., StageResult]
 
 
 @pytest.fixture
-def store(tmp_path: Path) -> ArtifactStore:
-    return ArtifactStore(str(tmp_path / "artifacts"))
+def store(tmp_path: Path, cipher: Cipher) -> ArtifactStore:
+    return ArtifactStore(str(tmp_path / "artifacts"), cipher)
+
+
+@pytest.fixture
+def cipher() -> Cipher:
+    return Cipher(KeySet("test", {"test": bytes(32)}))
 
 
 @pytest.fixture

@@ -28,6 +28,10 @@ LEGAL_RUN = {
     ("running", "succeeded"),
     ("running", "failed"),
     ("running", "cancelled"),
+    ("running", "cancelling"),
+    ("cancelling", "cancelled"),
+    ("failed", "queued"),
+    ("cancelled", "queued"),
 }
 LEGAL_STAGE = {
     ("pending", "queued"),
@@ -37,6 +41,11 @@ LEGAL_STAGE = {
     ("queued", "failed"),
     ("queued", "cancelled"),
     ("running", "running"),
+    ("running", "queued"),
+    ("retrying", "queued"),
+    ("failed", "pending"),
+    ("skipped", "pending"),
+    ("cancelled", "pending"),
     ("running", "retrying"),
     ("running", "succeeded"),
     ("running", "failed"),
@@ -128,10 +137,12 @@ def test_blocking_finds_dependents_that_stand_before_what_they_need() -> None:
 
 @pytest.mark.parametrize("moving", sorted(set(StageState) - FINAL_STAGE_STATES))
 def test_a_run_goes_on_while_one_stage_can_move(moving: StageState) -> None:
-    assert concluded({"a": SUCCEEDED, "b": moving, "c": FAILED}) is None
+    assert concluded(RunState.RUNNING, {"a": SUCCEEDED, "b": moving, "c": FAILED}) is None
 
 
 def test_a_run_ends_as_its_stages_did() -> None:
-    assert concluded({"a": SUCCEEDED, "b": SUCCEEDED}) is RunState.SUCCEEDED
-    assert concluded({"a": SUCCEEDED, "b": FAILED, "c": StageState.SKIPPED}) is RunState.FAILED
-    assert concluded({"a": SUCCEEDED, "b": StageState.CANCELLED}) is RunState.CANCELLED
+    assert concluded(RunState.RUNNING, {"a": SUCCEEDED, "b": SUCCEEDED}) is RunState.SUCCEEDED
+    assert (
+        concluded(RunState.RUNNING, {"a": SUCCEEDED, "b": FAILED, "c": StageState.SKIPPED}) is RunState.FAILED
+    )
+    assert concluded(RunState.RUNNING, {"a": SUCCEEDED, "b": StageState.CANCELLED}) is RunState.CANCELLED

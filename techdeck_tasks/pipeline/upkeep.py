@@ -1,0 +1,71 @@
+"""The pipelines' scheduled tasks. Plain Celery tasks: what they fail at, the next slot does."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+from celery import Task
+from redis import Redis
+
+from techdeck_tasks.clock import Clock
+
+if TYPE_CHECKING:
+    from celery import Celery
+
+RECONCILE = "techdeck.pipeline.reconcile"
+START_DUE = "techdeck.pipeline.start_due"
+COLLECT = "techdeck.pipeline.collect"
+
+RECONCILE_S = 15
+START_DUE_S = 15
+COLLECT_S = 3600
+
+LAST_RUN = "td:upkeep:"
+"""Hash-free keys ``td:upkeep:<task>``: the slot that ran last, in seconds since 1970."""
+
+_PERIODS_S = {RECONCILE: RECONCILE_S, START_DUE: START_DUE_S, COLLECT: COLLECT_S}
+
+
+def register(
+    app: Celery,
+    *,
+    redis: Callable[[], Redis],
+    clock: Clock,
+    reconcile: Callable[[], object],
+    start_due: Callable[[], object],
+    collect: Callable[[], object],
+) -> None:
+    """Give `app` the pipelines' scheduled tasks. Two schedulers run each once a slot.
+
+    Args:
+        app: the pipeline worker's application.
+        redis: where slots are taken.
+        clock: the time.
+        reconcile: sends again what was lost.
+        start_due: starts what a schedule wants.
+        collect: removes old artifacts.
+    """
+    for name, body in ((RECONCILE, reconcile), (START_DUE, start_due), (COLLECT, collect)):
+        app.task(
+            _once_a_slot(name, body, redis, clock),
+            name=name,
+            base=Task,
+            shared=False,
+            ignore_result=True,
+        )
+
+
+def _once_a_slot(
+    name: str, body: Callable[[], object], redis: Callable[[], Redis], clock: Clock
+) -> Callable[[], Any]:
+    period_s = _PERIODS_S[name]
+
+    def run() -> None:
+        slot = int(clock.now().timestamp()) // period_s * period_s
+        # SET with GET answers what was there: whoever finds the slot there has come second.
+        before = redis().set(LAST_RUN + name, slot, get=True)
+        if before is None or int(str(before.decode() if isinstance(before, bytes) else before)) != slot:
+            body()
+
+    return run
