@@ -24,9 +24,9 @@ class StageStopped(Exception):  # noqa: N818 - control flow, no error
 class Claim:
     """Keeps one attempt's lease for as long as the block runs, and at most for `limit_s` seconds.
 
-    The process that runs the stage renews its lease, not the worker's main process: after the main process
-    was killed its children go on until their stage ends, and must not be taken for dead while they do.
-    Without a main process nobody enforces their time limit, hence `limit_s`.
+    The process that runs the stage renews its lease, not the worker's main process: where a child outlives
+    the main process (it dies with it only on Linux) it goes on until its stage ends, and must not be taken
+    for dead while it does. Nobody enforces its time limit then, hence `limit_s`.
     """
 
     def __init__(
