@@ -9,13 +9,17 @@ import typer
 from techdeck_tasks.cli import (
     audit,
     breakers,
+    control,
     database,
+    definitions,
     demo,
+    doctor,
     keys,
     letters,
     metrics,
     pipelines,
     quarantine,
+    schedules,
     stack,
     top,
     worker,
@@ -40,6 +44,16 @@ app.command("status")(pipelines.status)
 app.command("stats")(metrics.stats)
 app.command("trend")(metrics.trend)
 app.command("top")(top.top)
+app.command("watch")(pipelines.watch)
+app.command("list")(pipelines.list_runs)
+app.command("cancel")(control.cancel)
+app.command("resume")(control.resume)
+app.command("logs")(control.logs)
+app.command("reconcile")(control.reconcile)
+app.command("validate")(definitions.validate)
+app.command("stages")(definitions.stages)
+app.add_typer(schedules.app, name="schedule")
+app.command("doctor")(doctor.doctor)
 app.add_typer(audit.app, name="audit")
 app.add_typer(breakers.app, name="breaker")
 app.add_typer(letters.dead, name="dead")

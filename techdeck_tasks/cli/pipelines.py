@@ -1,4 +1,4 @@
-"""``techdeck run`` and ``techdeck status``."""
+"""``techdeck run``, ``status``, ``watch`` and ``list``: start pipelines and look at them."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from sqlalchemy import text
 from techdeck_tasks.cli.console import err, out, print_json
 from techdeck_tasks.cli.exits import Exit
 from techdeck_tasks.cli.options import JsonOption
-from techdeck_tasks.cli.tables import STYLES, show_run
-from techdeck_tasks.errors import PipelineExecutionError
+from techdeck_tasks.cli.tables import STYLES, show_run, show_runs
+from techdeck_tasks.errors import ConnectionFailedError
 from techdeck_tasks.pipeline.definition import PipelineDefinition, load_definition
-from techdeck_tasks.pipeline.tasks import EXECUTE
 from techdeck_tasks.pipeline.view import RunView
 from techdeck_tasks.runtime import Runtime, create_app, runtime_of
 from techdeck_tasks.storage.database import transaction
+from techdeck_tasks.tasks.broker import outages_told
 
 POLL_S = 0.15
 PATIENCE_S = 10.0
@@ -60,6 +60,33 @@ def status(
     _show(view, json_output=json_output)
 
 
+def watch(
+    run_id: Annotated[str, typer.Argument(help="The run's id.")],
+    json_output: JsonOption = False,
+) -> None:
+    """Follow a run until it ends. Exit code 0: succeeded, 1: failed or cancelled."""
+    runtime = runtime_of(create_app())
+    runtime.pipeline.store.get_run(run_id)
+    view = follow(runtime, run_id, quiet=json_output)
+    _show(view, json_output=json_output)
+    if view.state != "succeeded":
+        raise typer.Exit(Exit.FAILED)
+
+
+def list_runs(
+    limit: Annotated[int, typer.Option(min=1, max=1000, help="At most this many, the youngest.")] = 20,
+    json_output: JsonOption = False,
+) -> None:
+    """List runs, youngest first."""
+    runs = runtime_of(create_app()).pipeline.store.list_runs(limit)
+    if json_output:
+        print_json([run.to_dict() for run in runs])
+    elif runs:
+        show_runs(out, runs)
+    else:
+        out.print("there is no run yet: techdeck run FILE")
+
+
 def _show(view: RunView, *, json_output: bool) -> None:
     if json_output:
         print_json(view.to_dict())
@@ -68,24 +95,27 @@ def _show(view: RunView, *, json_output: bool) -> None:
 
 
 def submit(runtime: Runtime, definition: PipelineDefinition, idempotency_key: str | None = None) -> str:
-    """Enqueue a pipeline and return its run id.
+    """Start a pipeline and return its run id; where the key has a run already, that one's.
+
+    The run is stored before anything is sent, so that no lost message can lose it.
 
     Raises:
-        ServiceUnavailableError: PostgreSQL or the broker is away; nothing was enqueued.
+        ServiceUnavailableError: PostgreSQL or the broker is away; there is no run.
+        ConnectionFailedError: the broker went away meanwhile; the run has failed.
     """
-    # Asked first: a run that its sender could never look at should not begin.
-    with transaction(runtime.engine) as connection:
-        connection.execute(text("SELECT 1"))
     assert runtime.app is not None
+    # Asked first: a run that nobody can be told of should not begin.
+    with transaction(runtime.engine) as database:
+        database.execute(text("SELECT 1"))
+    with outages_told(definition.name), runtime.app.connection_for_write() as connection:
+        connection.ensure_connection(max_retries=1)
+        _ = connection.default_channel
     run_id = str(uuid.uuid4())
-    result = runtime.app.tasks[EXECUTE].apply_async(
-        (definition.to_dict(),), {"idempotency_key": idempotency_key}, task_id=run_id
-    )
-    if idempotency_key is None:
-        return run_id
-    # The key may have a run already, under its own id; only the task knows.
-    answer: dict[str, str] = result.get(timeout=60)
-    return answer["run_id"]
+    try:
+        return str(runtime.pipeline.start(run_id, definition, idempotency_key)["run_id"])
+    except ConnectionFailedError as error:
+        runtime.pipeline.start_failed(run_id, error)
+        raise
 
 
 def follow(runtime: Runtime, run_id: str, *, quiet: bool = False) -> RunView:
@@ -95,23 +125,16 @@ def follow(runtime: Runtime, run_id: str, *, quiet: bool = False) -> RunView:
         waiting = progress.add_task("waiting for a worker", total=None, state="")
         began, warned = time.monotonic(), False
         while True:
-            view = _find(runtime, run_id)
-            if view is not None:
+            view = runtime.pipeline.store.get_run(run_id)
+            if view.state != "queued":
                 progress.update(waiting, visible=False)
                 _draw(progress, bars, view)
-                if view.finished:
-                    return view
             elif not warned and time.monotonic() - began > PATIENCE_S:
                 warned = True
-                err.print("no worker has taken the run yet: is one running? (techdeck worker pipeline)")
+                err.print("no worker has taken the run yet: is one running? (techdeck doctor)")
+            if view.finished:
+                return view
             time.sleep(POLL_S)
-
-
-def _find(runtime: Runtime, run_id: str) -> RunView | None:
-    try:
-        return runtime.pipeline.store.get_run(run_id)
-    except PipelineExecutionError:
-        return None
 
 
 def _progress(*, quiet: bool) -> Progress:

@@ -23,6 +23,7 @@ STYLES = {
     "retry": "yellow",
     "queued": "blue",
     "skipped": "dim",
+    "cancelling": "yellow",
     "cancelled": "dim",
     "critical": "bold red",
     "high": "red",
@@ -63,6 +64,22 @@ def show_run(console: Console, run: RunView) -> None:
                     f" {stage.error_code}: {stage.error_message}",
                 )
             )
+
+
+def show_runs(console: Console, runs: Iterable[RunView]) -> None:
+    """Print runs, one a row."""
+    table = Table()
+    for heading in ("run", "pipeline", "state", "created (UTC)", "error"):
+        table.add_column(heading, no_wrap=heading == "run")
+    for run in runs:
+        table.add_row(
+            run.run_id,
+            run.name,
+            styled(run.state),
+            run.created_at.strftime("%Y-%m-%d %H:%M:%S"),
+            run.error_code or NOTHING,
+        )
+    console.print(table)
 
 
 def show_audit(console: Console, entries: Iterable[AuditEntry]) -> None:

@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import difflib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -146,39 +146,68 @@ def parse_definition(mapping: Any, *, folder: Path | None = None) -> PipelineDef
     Raises:
         ValidationError: one line with the first problems, each with its place.
     """
+    definition, problems = _check(mapping, folder)
+    if definition is None or problems:
+        raise _in_one_line(problems)
+    return definition
+
+
+def find_problems(mapping: Any, *, folder: Path | None = None) -> list[ValidationError]:
+    """Return every problem of a definition at once, each with its place; none where it is valid.
+
+    Args:
+        mapping: as for `parse_definition`.
+        folder: as for `parse_definition`.
+    """
+    return _check(mapping, folder)[1]
+
+
+def _check(mapping: Any, folder: Path | None) -> tuple[PipelineDefinition | None, list[ValidationError]]:
     if not isinstance(mapping, Mapping):
-        raise ValidationError(
-            f"a pipeline definition is a mapping with name, source and stages, not {type(mapping).__name__}",
-            field="definition",
-        )
+        kind = type(mapping).__name__
+        text = f"a pipeline definition is a mapping with name, source and stages, not {kind}"
+        return None, [ValidationError(text, field="definition")]
     context = {"folder": folder}
     try:
         shape = PipelineDefinition.model_validate(dict(mapping), context=context)
     except pydantic.ValidationError as error:
-        raise as_one_line(error) from None
-    _check_names(shape)
-    _check_cycles(shape)
-    definition = shape.model_copy(
-        update={
-            "stages": tuple(_check_params(spec, index, context) for index, spec in enumerate(shape.stages))
-        }
-    )
-    _ = definition.source.effective_format
-    if folder is not None and not is_remote(definition.source.url):
-        source = local_path(definition.source.url)
-        if not source.is_file():
-            raise ValidationError(
-                f"source.url: there is no file {source}; paths are relative to the definition file",
-                field="source.url",
-            )
-    return definition
+        return None, _problems_of(error)
+    # Cycles are looked for where every need is a stage.
+    problems = [*_name_problems(shape)] or _cycle_problems(shape)
+    checked = []
+    for index, spec in enumerate(shape.stages):
+        try:
+            checked.append(_check_params(spec, index, context))
+        except ValidationError as problem:
+            problems.append(problem)
+        except pydantic.ValidationError as error:
+            problems += _problems_of(error, f"stages[{index}].params")
+    problems += _source_problems(shape.source, folder)
+    if problems:
+        return None, problems
+    return shape.model_copy(update={"stages": tuple(checked)}), []
 
 
-def _check_names(definition: PipelineDefinition) -> None:
+def _source_problems(source: SourceSpec, folder: Path | None) -> list[ValidationError]:
+    try:
+        _ = source.effective_format
+    except ValidationError as problem:
+        return [problem]
+    if folder is None or is_remote(source.url) or (path := local_path(source.url)).is_file():
+        return []
+    return [
+        ValidationError(
+            f"source.url: there is no file {path}; paths are relative to the definition file",
+            field="source.url",
+        )
+    ]
+
+
+def _name_problems(definition: PipelineDefinition) -> Iterator[ValidationError]:
     positions: dict[str, int] = {}
     for index, spec in enumerate(definition.stages):
         if spec.name in positions:
-            raise ValidationError(
+            yield ValidationError(
                 f"stages[{index}].name: {spec.name!r} is also the name of stages[{positions[spec.name]}]; "
                 "give each stage its own name and its kind in `stage`",
                 field=f"stages[{index}].name",
@@ -189,18 +218,18 @@ def _check_names(definition: PipelineDefinition) -> None:
             if need not in positions:
                 near = difflib.get_close_matches(need, positions, n=1)
                 hint = f"did you mean {near[0]!r}?" if near else f"stages are {', '.join(positions)}"
-                raise ValidationError(
+                yield ValidationError(
                     f"stages[{index}].needs: {spec.name!r} needs {need!r}, which is no stage; {hint}",
                     field=f"stages[{index}].needs",
                 )
         if len(set(spec.needs)) != len(spec.needs):
-            raise ValidationError(
+            yield ValidationError(
                 f"stages[{index}].needs: {spec.name!r} names a stage twice; keep one",
                 field=f"stages[{index}].needs",
             )
 
 
-def _check_cycles(definition: PipelineDefinition) -> None:
+def _cycle_problems(definition: PipelineDefinition) -> list[ValidationError]:
     needs = {spec.name: spec.needs for spec in definition.stages}
     waiting = dict(needs)
     # Take away what needs nothing that is left; where nothing can be taken, what is left holds a cycle.
@@ -208,7 +237,7 @@ def _check_cycles(definition: PipelineDefinition) -> None:
         for name in free:
             del waiting[name]
     if not waiting:
-        return
+        return []
     path = [next(iter(waiting))]
     while True:
         following = next(need for need in needs[path[-1]] if need in waiting)
@@ -216,9 +245,8 @@ def _check_cycles(definition: PipelineDefinition) -> None:
             cycle = [*path[path.index(following) :], following]
             break
         path.append(following)
-    raise ValidationError(
-        f"stages: {' needs '.join(cycle)}: a cycle; remove one of these `needs`", field="stages"
-    )
+    text = f"stages: {' needs '.join(cycle)}: a cycle; remove one of these `needs`"
+    return [ValidationError(text, field="stages")]
 
 
 def _check_params(spec: StageSpec, index: int, context: dict[str, Any]) -> StageSpec:
@@ -228,10 +256,7 @@ def _check_params(spec: StageSpec, index: int, context: dict[str, Any]) -> Stage
         kind = find_stage(spec.kind)
     except ValidationError as error:
         raise ValidationError(f"{where}.stage: {error.message}", field=f"{where}.stage") from None
-    try:
-        params = kind.params.model_validate(spec.params, context=context)
-    except pydantic.ValidationError as error:
-        raise as_one_line(error, f"{where}.params") from None
+    params = kind.params.model_validate(spec.params, context=context)
     plain = params.model_dump(mode="json", exclude_unset=True, by_alias=True)
     try:
         json.dumps(plain, allow_nan=False)
@@ -245,13 +270,29 @@ def _check_params(spec: StageSpec, index: int, context: dict[str, Any]) -> Stage
 
 def as_one_line(error: pydantic.ValidationError, prefix: str = "") -> ValidationError:
     """Return pydantic's problems as one line that names each place below `prefix`, never a value."""
-    problems = error.errors(include_url=False, include_context=False, include_input=False)
-    told = [f"{_place(prefix, problem['loc'])}: {_lower(problem['msg'])}" for problem in problems]
-    more = len(told) - _MAX_PROBLEMS_TOLD
-    text = "; ".join(told[:_MAX_PROBLEMS_TOLD]) + (f"; and {more} more" if more > 0 else "")
+    return _in_one_line(_problems_of(error, prefix))
+
+
+def _in_one_line(problems: Sequence[ValidationError]) -> ValidationError:
+    told = "; ".join(problem.message for problem in problems[:_MAX_PROBLEMS_TOLD])
+    more = len(problems) - _MAX_PROBLEMS_TOLD
+    first = problems[0].details
     return ValidationError(
-        text, field=_place(prefix, problems[0]["loc"]), validation_rule=problems[0]["type"]
+        told + (f"; and {more} more" if more > 0 else ""),
+        field=first.get("field"),
+        validation_rule=first.get("validation_rule"),
     )
+
+
+def _problems_of(error: pydantic.ValidationError, prefix: str = "") -> list[ValidationError]:
+    return [
+        ValidationError(
+            f"{_place(prefix, problem['loc'])}: {_lower(problem['msg'])}",
+            field=_place(prefix, problem["loc"]),
+            validation_rule=problem["type"],
+        )
+        for problem in error.errors(include_url=False, include_context=False, include_input=False)
+    ]
 
 
 def _place(prefix: str, loc: Sequence[int | str]) -> str:

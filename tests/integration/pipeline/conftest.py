@@ -18,6 +18,7 @@ import redis
 
 from techdeck_tasks.audit.stream import STREAM, unpack
 from techdeck_tasks.devservices import DevServices
+from techdeck_tasks.devservices.ports import free_port
 from techdeck_tasks.keyring import generate_keys
 from techdeck_tasks.pipeline import parse_definition
 from techdeck_tasks.pipeline.view import RunView
@@ -154,7 +155,8 @@ class open_place:  # noqa: N801 - used as a function
 
     def __enter__(self) -> Place:
         folder = self._folder
-        self._services = DevServices(folder / "servers")
+        # Ports of their own: a server that was killed comes back where it was.
+        self._services = DevServices(folder / "servers", redis_port=free_port(), postgres_port=free_port())
         urls = self._services.start()
         values = {
             "redis_url": urls.redis_url,

@@ -65,7 +65,7 @@ def test_a_stage_that_takes_longer_than_its_lease_is_not_taken_for_dead(place: P
 
     def two_leases_later() -> bool:
         assert place.runtime.runs.reconcile().lost == 0
-        return place.runtime.clock.now() - first > 2 * lease
+        return bool(place.runtime.clock.now() - first > 2 * lease)
 
     place.until(two_leases_later, "the lease was renewed")
     place.open_gate("a")
@@ -80,7 +80,7 @@ def test_a_stage_that_always_loses_its_worker_fails_and_each_loss_is_told_once(p
 
         def begun(count: int = attempt + 1) -> bool:
             place.runtime.runs.reconcile()
-            return len(place.starts(run_id)) == count
+            return bool(len(place.starts(run_id)) == count)
 
         place.until(begun, f"attempt {attempt} started")
         worker.kill()
@@ -99,7 +99,7 @@ def test_a_worker_that_hangs_loses_its_stage_and_what_it_delivers_later_is_refus
 
     def taken_over() -> bool:
         place.runtime.runs.reconcile()
-        return place.starts(run_id) == ["load 0", "load 1"]
+        return bool(place.starts(run_id) == ["load 0", "load 1"])
 
     place.until(taken_over, "the second worker has it")
     holder = place.run(run_id).stage("load").task_id
