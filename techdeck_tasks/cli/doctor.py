@@ -34,6 +34,7 @@ from techdeck_tasks.pipeline.upkeep import LAST_RUN, RECONCILE, RECONCILE_S
 from techdeck_tasks.runtime import Runtime, create_app, runtime_of
 from techdeck_tasks.storage.database import transaction
 from techdeck_tasks.storage.migration import pending
+from techdeck_tasks.tasks.broker import outages_told
 
 MAX_SKEW_S = 2.0
 MIN_FREE_BYTES = 1 << 30
@@ -178,7 +179,8 @@ def _postgresql(runtime: Runtime) -> Checks:
 
 def _workers(runtime: Runtime) -> Checks:
     assert runtime.app is not None
-    replies = runtime.app.control.inspect(timeout=PING_S).active_queues() or {}
+    with outages_told("inspect"):
+        replies = runtime.app.control.inspect(timeout=PING_S).active_queues() or {}
     for queue in (PIPELINE_QUEUE, AUDIT_QUEUE):
         nodes = sorted(
             node for node, queues in replies.items() if any(one["name"] == queue for one in queues)
