@@ -27,7 +27,7 @@ from techdeck_tasks.keyring import (
     CHECKPOINT_PUBLIC_KEYS,
     MESSAGE_KEYS,
     KeySet,
-    private_key_of,
+    public_half,
 )
 from techdeck_tasks.pipeline.location import is_remote, local_path
 from techdeck_tasks.pipeline.upkeep import LAST_RUN, RECONCILE, RECONCILE_S
@@ -110,10 +110,7 @@ def _keys(runtime: Runtime) -> Checks:
     if not private.exists():
         yield Check("reader's key", Verdict.OK, "not on this machine: documents of the audit log stay sealed")
     elif public is not None:
-        halves = {
-            key_id: private_key_of(key).public_key().public_bytes_raw()
-            for key_id, key in KeySet.load(private).keys.items()
-        }
+        halves = {key_id: public_half(key) for key_id, key in KeySet.load(private).keys.items()}
         if all(halves.get(key_id) == key for key_id, key in public.keys.items()):
             yield Check("reader's key", Verdict.OK, "opens what producers seal")
         else:

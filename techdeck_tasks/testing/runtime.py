@@ -19,6 +19,7 @@ from techdeck_tasks.keyring import KEY_BYTES, Cipher, KeySet
 from techdeck_tasks.metrics import MetricsStore
 from techdeck_tasks.pipeline.artifacts import ArtifactRef, ArtifactStore
 from techdeck_tasks.pipeline.execution import PipelineEngine
+from techdeck_tasks.pipeline.statements import ReadyStage
 from techdeck_tasks.pipeline.tasks import CeleryDispatcher, register
 from techdeck_tasks.resilience.breaker import BreakerRegistry
 from techdeck_tasks.resilience.recovery import RecoveryManager
@@ -128,7 +129,7 @@ class InMemoryRuntime(Runtime):
     def pipeline(self) -> PipelineEngine:
         """Runs pipelines, one stage after the other."""
         assert self.app is not None, "an in-memory runtime is used through a TechDeckTestbed"
-        return _FaultyEngine(self, ArtifactStore(self._artifact_url), _OneByOne(self.app))
+        return _FaultyEngine(self, ArtifactStore(self._artifact_url, self.cipher), _OneByOne(self.app))
 
     @property
     def redis(self) -> NoReturn:
@@ -161,12 +162,12 @@ class _OneByOne(CeleryDispatcher):
 
     def __init__(self, app: Celery) -> None:
         super().__init__(app)
-        self._waiting: deque[tuple[str, str, str]] = deque()
+        self._waiting: deque[tuple[str, ReadyStage]] = deque()
         self._busy = False
 
-    def send(self, run_id: str, stage_name: str, kind: str) -> None:
+    def send(self, run_id: str, stage: ReadyStage) -> None:
         """Run the stage, and what it makes ready; or leave it to the call that is at it."""
-        self._waiting.append((run_id, stage_name, kind))
+        self._waiting.append((run_id, stage))
         if self._busy:
             return
         self._busy = True
@@ -188,8 +189,8 @@ class _FaultyEngine(PipelineEngine):
         self._faults = runtime.faults
 
     def _execute(
-        self, run_id: str, stage_name: str, attempt: int
+        self, run_id: str, stage_name: str, attempt: int, task_id: str
     ) -> tuple[ArtifactRef | None, dict[str, Any]]:
         kind = self.store.get_run(run_id).stage(stage_name).kind
         self._faults.strike_stage(stage_name, kind)
-        return super()._execute(run_id, stage_name, attempt)
+        return super()._execute(run_id, stage_name, attempt, task_id)
