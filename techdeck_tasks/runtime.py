@@ -7,7 +7,7 @@ import os
 import random
 import weakref
 from collections.abc import Mapping
-from datetime import timedelta
+from datetime import datetime, timedelta
 from functools import cached_property
 from typing import Any
 
@@ -16,15 +16,23 @@ from celery.local import Proxy
 from redis import Redis
 from sqlalchemy import Engine
 
+from techdeck_tasks.audit import verify_run
+from techdeck_tasks.audit.checkpoint import Checkpointer
+from techdeck_tasks.audit.custody import Custody
 from techdeck_tasks.audit.drain import Drain
 from techdeck_tasks.audit.event import AuditTrail
+from techdeck_tasks.audit.finding import VerifyReport
 from techdeck_tasks.audit.publisher import StreamPublisher
 from techdeck_tasks.audit.reader import AuditReader
 from techdeck_tasks.audit.rekeying import Resealed, reseal
 from techdeck_tasks.audit.sealing import Opener, Sealer
+from techdeck_tasks.audit.sink import SegmentStore
+from techdeck_tasks.audit.sink_export import SinkExporter
 from techdeck_tasks.audit.spool import Spool
+from techdeck_tasks.audit.statement import Signer
 from techdeck_tasks.audit.stream import AuditStream
-from techdeck_tasks.audit.verify import VerifyReport, verify
+from techdeck_tasks.audit.verify import Progress, verify
+from techdeck_tasks.audit.verify_run import Verification
 from techdeck_tasks.audit.worker import drain_step
 from techdeck_tasks.audit.writer import AuditWriter
 from techdeck_tasks.celeryconfig import AUDIT_QUEUE, QUEUES, Role, celery_settings
@@ -35,6 +43,8 @@ from techdeck_tasks.keyring import (
     AUDIT_PRIVATE_KEYS,
     AUDIT_PUBLIC_KEYS,
     BLIND_INDEX_KEYS,
+    CHECKPOINT_PRIVATE_KEYS,
+    CHECKPOINT_PUBLIC_KEYS,
     MESSAGE_KEYS,
     Cipher,
     FollowedKeys,
@@ -198,14 +208,67 @@ class Runtime:
         opener = Opener(KeySet.load(self.settings.reader_keys_dir / AUDIT_PRIVATE_KEYS))
         return reseal(self.engine, opener, KeySet.load(self.settings.keys_dir / AUDIT_PUBLIC_KEYS))
 
-    def verify_audit(self) -> VerifyReport:
-        """Recompute the audit log's chains."""
-        return verify(self.engine)
+    def verify_audit(
+        self,
+        *,
+        since: datetime | None = None,
+        sink_url: str | None = None,
+        on_progress: Progress = lambda _done, _total: None,
+    ) -> VerifyReport:
+        """Recompute the audit log's chains, and compare them with what was signed.
+
+        Args:
+            since: begin at the last checkpoint made at or before; default: at the first row.
+            sink_url: compare with this backup sink too.
+            on_progress: told of the rows done and of those there are.
+        """
+        return verify(
+            self.engine,
+            keys=KeySet.load(self.settings.keys_dir / CHECKPOINT_PUBLIC_KEYS),
+            since=since,
+            sink=None if sink_url is None else SegmentStore(sink_url),
+            processes=self.settings.audit_verify_processes,
+            on_progress=on_progress,
+        )
+
+    def inspect_audit(self) -> Verification:
+        """Verify the log with its sink, keep the result, and put findings on record as an incident."""
+        started_at = self.clock.now()
+        report = self.verify_audit(sink_url=self.settings.audit_sink_url)
+        verification = Verification.of(report, started_at, self.clock.now())
+        verify_run.keep(self.engine, verification)
+        if not verification.ok:
+            verify_run.raise_incident(self.audit, verification, self.settings.error_log_retention_days)
+        return verification
+
+    def last_verification(self) -> Verification | None:
+        """Return the newest result of `inspect_audit`."""
+        return verify_run.last(self.engine)
 
     def keep_audit_up(self) -> None:
         """Make the coming partitions and send what waits in the spool."""
         AuditWriter(self.engine, "upkeep", self.clock).prepare_partitions()
         self.audit.replay()
+
+    def audit_custody(self) -> Custody:
+        """Return what signs the log's heads and copies it to the backup sink, for one audit worker."""
+        settings = self.settings
+        checkpointer = Checkpointer(
+            self.engine,
+            self.checkpoint_signer,
+            self.clock,
+            timedelta(seconds=settings.audit_checkpoint_interval_seconds),
+            settings.audit_checkpoint_rows,
+        )
+        exporter = None
+        if settings.audit_sink_url is not None:
+            exporter = SinkExporter(self.engine, SegmentStore(settings.audit_sink_url), self.clock)
+        return Custody(checkpointer, exporter, self.clock, settings.audit_sink_timeout_seconds)
+
+    @cached_property
+    def checkpoint_signer(self) -> Signer:
+        """Signs checkpoints and tombstones; only audit workers have its key."""
+        return Signer(KeySet.load(self.settings.signing_keys_dir / CHECKPOINT_PRIVATE_KEYS))
 
     # -- resilience --------------------------------------------------------------------------------
 
@@ -428,10 +491,10 @@ def create_app(settings: Settings | None = None, role: Role = Role.CLIENT) -> Ce
         upkeep.register(
             app,
             upkeep=runtime.keep_audit_up,
-            verify=runtime.verify_audit,
+            verify=runtime.inspect_audit,
             record_breakers=runtime.record_breakers,
         )
-        app.steps["worker"].add(drain_step(runtime.audit_drain))
+        app.steps["worker"].add(drain_step(runtime.audit_drain, runtime.audit_custody))
         app.conf.task_default_queue = AUDIT_QUEUE
     else:
         load_stages()

@@ -102,6 +102,17 @@ class Settings(BaseSettings):
     error_log_encryption_enabled: bool = True
     error_log_retention_days: int = Field(2190, ge=1, description="six years, 45 CFR 164.316(b)(2)(i)")
     audit_batch_size: int = Field(500, ge=1, le=5000)
+    audit_checkpoint_interval_seconds: float = Field(
+        60.0, gt=0, le=300, description="a signed checkpoint at least so often, also of a quiet log"
+    )
+    audit_checkpoint_rows: PositiveInt = Field(10_000, description="and at once after so many rows")
+    audit_sink_url: str | None = Field(
+        None, description="fsspec folder of the audit log's encrypted backup: file://, s3://, ..."
+    )
+    audit_sink_timeout_seconds: PositiveSeconds = Field(
+        30.0, description="a sink that takes longer is reported; nothing waits for it"
+    )
+    audit_verify_processes: PositiveInt = Field(1, description="how many processes recompute the chains")
     audit_spool_dir: Path = Path(".techdeck/spool")
 
     # -- metrics and alerts ------------------------------------------------------------------------

@@ -17,11 +17,30 @@ def bulk_copy(connection: Connection, statement: str) -> Iterator[psycopg.Copy]:
     Raises:
         DBAPIError: as SQLAlchemy raises it of any other statement, so that callers know one kind of error.
     """
+    with (
+        driver_errors(statement),
+        driver_of(connection).cursor() as cursor,
+        cursor.copy(statement) as copy,
+    ):
+        yield copy
+
+
+def driver_of(connection: Connection) -> psycopg.Connection:
+    """Return psycopg's connection inside SQLAlchemy's."""
     driver = connection.connection.driver_connection
     assert isinstance(driver, psycopg.Connection), "the engine's driver is psycopg"
+    return driver
+
+
+@contextmanager
+def driver_errors(statement: str) -> Iterator[None]:
+    """Raise psycopg's errors as SQLAlchemy does.
+
+    Raises:
+        DBAPIError: for any error of psycopg.
+    """
     try:
-        with driver.cursor() as cursor, cursor.copy(statement) as copy:
-            yield copy
+        yield
     except psycopg.Error as error:
         wrapped = DBAPIError.instance(statement, None, error, psycopg.Error, hide_parameters=True)
         raise wrapped from error

@@ -7,10 +7,10 @@ partitions. Rows are only ever added: triggers made by the migration refuse UPDA
 from __future__ import annotations
 
 import uuid
-from datetime import datetime
+from datetime import date, datetime
 
-from sqlalchemy import BigInteger, DateTime, Index, Integer, LargeBinary, Text
-from sqlalchemy.dialects.postgresql import UUID
+from sqlalchemy import BigInteger, Date, DateTime, Index, Integer, LargeBinary, Text
+from sqlalchemy.dialects.postgresql import JSONB, UUID
 from sqlalchemy.orm import Mapped, mapped_column
 
 from techdeck_tasks.storage.database import Base
@@ -98,3 +98,46 @@ class AuditDataKey(Base):
     recipient_id: Mapped[str] = mapped_column(Text)
     sealed_key: Mapped[bytes] = mapped_column(LargeBinary)
     created_at: Mapped[datetime] = mapped_column(Timestamp)
+
+
+class AuditCheckpoint(Base):
+    """A signed statement over all writers' heads; `statement` holds its canonical bytes."""
+
+    __tablename__ = "audit_checkpoint"
+
+    checkpoint_seq: Mapped[int] = mapped_column(BigInteger, primary_key=True, autoincrement=False)
+    made_at: Mapped[datetime] = mapped_column(Timestamp)
+    rows: Mapped[int] = mapped_column(BigInteger)
+    key_id: Mapped[str] = mapped_column(Text)
+    statement: Mapped[bytes] = mapped_column(LargeBinary)
+    signature: Mapped[bytes] = mapped_column(LargeBinary)
+
+
+class AuditTombstone(Base):
+    """A signed statement of what a dropped partition held; `statement` holds its canonical bytes."""
+
+    __tablename__ = "audit_tombstone"
+
+    month: Mapped[date] = mapped_column(Date, primary_key=True)
+    made_at: Mapped[datetime] = mapped_column(Timestamp)
+    rows: Mapped[int] = mapped_column(BigInteger)
+    key_id: Mapped[str] = mapped_column(Text)
+    statement: Mapped[bytes] = mapped_column(LargeBinary)
+    signature: Mapped[bytes] = mapped_column(LargeBinary)
+
+
+class AuditVerifyRun(Base):
+    """One verification and what it found."""
+
+    __tablename__ = "audit_verify_run"
+    __table_args__ = (Index("ix_audit_verify_run_started_at", "started_at"),)
+
+    run_id: Mapped[uuid.UUID] = mapped_column(UUID, primary_key=True)
+    started_at: Mapped[datetime] = mapped_column(Timestamp)
+    finished_at: Mapped[datetime] = mapped_column(Timestamp)
+    rows: Mapped[int] = mapped_column(BigInteger)
+    writers: Mapped[int] = mapped_column(Integer)
+    checkpoints: Mapped[int] = mapped_column(BigInteger)
+    ok: Mapped[bool]
+    finding_count: Mapped[int] = mapped_column(Integer)
+    findings: Mapped[list[dict[str, str]]] = mapped_column(JSONB)

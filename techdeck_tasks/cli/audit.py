@@ -3,13 +3,21 @@
 from __future__ import annotations
 
 import getpass
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
 from typing import Annotated
 
 import typer
+from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
+from rich.progress import Progress as Bar
 from rich.table import Table
+from rich.text import Text
 
+from techdeck_tasks.audit.finding import VerifyReport
 from techdeck_tasks.audit.reader import AuditFilter
-from techdeck_tasks.cli.console import out, print_json
+from techdeck_tasks.audit.verify import Progress
+from techdeck_tasks.cli.console import err, out, print_json
 from techdeck_tasks.cli.exits import Exit
 from techdeck_tasks.cli.options import JsonOption
 from techdeck_tasks.cli.tables import show_audit
@@ -48,23 +56,60 @@ def list_entries(
 
 
 @app.command("verify")
-def verify(json_output: JsonOption = False) -> None:
-    """Recompute every digest and chain. Needs no key. Exit code 0: untouched, 1: findings."""
-    report = runtime_of(create_app()).verify_audit()
+def verify(
+    since: Annotated[
+        datetime | None,
+        typer.Option(
+            formats=["%Y-%m-%d", "%Y-%m-%dT%H:%M:%S", "%Y-%m-%dT%H:%M:%S%z"],
+            help="Begin at the last signed checkpoint before this time (UTC); default: at the first row.",
+        ),
+    ] = None,
+    sink: Annotated[
+        str | None,
+        typer.Option(
+            help="Compare with the backup sink at this URL too; default: the one of the settings.",
+            envvar="TECHDECK_AUDIT_SINK_URL",
+        ),
+    ] = None,
+    json_output: JsonOption = False,
+) -> None:
+    """Recompute every digest and chain, and compare them with what was signed.
+
+    Needs no decryption key. Exit code 0: untouched, 1: findings.
+    """
+    runtime = runtime_of(create_app())
+    if since is not None and since.tzinfo is None:
+        since = since.replace(tzinfo=UTC)
+    with _progress(shown=not json_output) as on_progress:
+        report = runtime.verify_audit(
+            since=since, sink_url=sink or runtime.settings.audit_sink_url, on_progress=on_progress
+        )
     if json_output:
-        findings = [
-            {"verdict": finding.verdict, "chain": finding.chain, "detail": finding.detail}
-            for finding in report.findings
-        ]
-        print_json({"ok": report.ok, "rows": report.rows, "writers": report.writers, "findings": findings})
-    elif report.ok:
-        out.print(f"[green]audit log untouched[/]: {report.rows:,} rows in {report.writers} chains verified")
+        print_json(report.to_dict())
     else:
-        table = Table(title=f"{len(report.findings)} findings in {report.rows:,} rows", title_justify="left")
-        for heading in ("finding", "chain", "detail"):
-            table.add_column(heading, overflow="fold")
-        for finding in report.findings:
-            table.add_row(finding.verdict, finding.chain, finding.detail)
-        out.print(table)
+        _show_report(report)
     if not report.ok:
         raise typer.Exit(Exit.FAILED)
+
+
+@contextmanager
+def _progress(*, shown: bool) -> Iterator[Progress]:
+    columns = (TextColumn("verifying"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Bar(*columns, console=err, transient=True, disable=not shown) as bar:
+        task = bar.add_task("rows", total=None)
+        yield lambda done, total: bar.update(task, completed=done, total=total)
+
+
+def _show_report(report: VerifyReport) -> None:
+    checked = f"{report.rows:,} rows in {report.writers} chains, {report.checkpoints:,} checkpoints"
+    if report.segments:
+        checked += f", {report.segments:,} segments of the backup sink"
+    if report.ok:
+        out.print(f"[green]audit log untouched[/]: {checked} verified")
+        return
+    table = Table(title=f"{len(report.findings)} findings in {checked}", title_justify="left")
+    for heading in ("finding", "where", "detail"):
+        table.add_column(heading, overflow="fold")
+    for finding in report.findings:
+        table.add_row(finding.verdict, Text(finding.chain), Text(finding.detail))
+    out.print(table)

@@ -113,6 +113,7 @@ class Stack:
             "reader_keys_dir": str(self._dir / "keys" / "reader"),
             "signing_keys_dir": str(self._dir / "keys" / "signer"),
             "audit_spool_dir": str(self._dir / "spool"),
+            "audit_sink_url": (self._dir / "audit-backup").as_uri(),
             **self._overrides,
         }
 

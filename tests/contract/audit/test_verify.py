@@ -13,8 +13,9 @@ from sqlalchemy import Engine, text
 
 from techdeck_tasks.audit.chain import Head, hash_row
 from techdeck_tasks.audit.event import AuditEvent
+from techdeck_tasks.audit.finding import Verdict, VerifyReport
 from techdeck_tasks.audit.sealing import SealedEvent, Sealer
-from techdeck_tasks.audit.verify import Verdict, VerifyReport, verify
+from techdeck_tasks.audit.verify import verify
 from techdeck_tasks.audit.writer import AuditWriter
 from techdeck_tasks.clock import SystemClock
 from techdeck_tasks.errors import ServiceUnavailableError
@@ -77,7 +78,7 @@ def _verdicts(engine: Engine) -> Verdicts:
 
 
 def _producers_left_out(verdicts: Verdicts) -> Verdicts:
-    return {(verdict, chain) for verdict, chain in verdicts if verdict is not Verdict.EVENTS_LOST}
+    return {(verdict, chain) for verdict, chain in verdicts if verdict is not Verdict.PRODUCER_GAP}
 
 
 def test_an_untouched_log_has_no_finding(log: Engine) -> None:
@@ -222,17 +223,20 @@ def test_two_rows_in_each_others_place_are_named(log: Engine) -> None:
         "UPDATE audit_event SET writer_seq = 10 - writer_seq"
         " WHERE writer_id = 'audit@one' AND writer_seq IN (3, 7)",
     )
-    assert _verdicts(log) == {(Verdict.CHAIN_BROKEN, ONE)}
+    assert [(finding.verdict, finding.detail) for finding in _verify(log).findings] == [
+        (Verdict.ROW_REORDERED, "what stands as row 3 was written as row 7"),
+        (Verdict.ROW_REORDERED, "what stands as row 7 was written as row 3"),
+    ]
 
 
 @pytest.mark.parametrize("seq", [1, 4, 9])
 def test_a_removed_row_is_named_with_its_number(seq: int, log: Engine) -> None:
     _tamper(log, f"DELETE FROM audit_event WHERE writer_id = '{ONE}' AND writer_seq = {seq}")
     findings = _verify(log).findings
-    assert (Verdict.ROWS_MISSING, ONE, f"rows {seq} to {seq}") in [
+    assert (Verdict.ROWS_REMOVED, ONE, f"rows {seq} to {seq}") in [
         (finding.verdict, finding.chain, finding.detail) for finding in findings
     ]
-    assert Verdict.EVENTS_LOST in [finding.verdict for finding in findings]
+    assert Verdict.PRODUCER_GAP in [finding.verdict for finding in findings]
 
 
 def test_a_removed_row_whose_successors_are_renumbered_is_named(log: Engine) -> None:
@@ -261,15 +265,15 @@ def test_a_tail_cut_off_with_its_head_rolled_back_is_named_by_ids_and_producers(
         " WHERE writer_id = 'audit@one' AND writer_seq = 8) WHERE writer_id = 'audit@one'",
     )
     verdicts = _verdicts(log)
-    assert (Verdict.ROWS_MISSING, "audit_event") in verdicts
-    assert Verdict.EVENTS_LOST in {verdict for verdict, _ in verdicts}
+    assert (Verdict.ROWS_REMOVED, "audit_event") in verdicts
+    assert Verdict.PRODUCER_GAP in {verdict for verdict, _ in verdicts}
 
 
 def test_a_writer_whose_rows_are_gone_is_named(log: Engine) -> None:
     _tamper(log, "DELETE FROM audit_event WHERE writer_id = 'audit@one'")
     assert _producers_left_out(_verdicts(log)) == {
-        (Verdict.TAIL_CUT, ONE),
-        (Verdict.ROWS_MISSING, "audit_event"),
+        (Verdict.WRITER_REMOVED, ONE),
+        (Verdict.ROWS_REMOVED, "audit_event"),
     }
 
 
@@ -280,7 +284,7 @@ def test_a_writer_gone_with_its_head_is_named_by_ids_and_producers(log: Engine) 
         "DELETE FROM audit_writer_head WHERE writer_id = 'audit@one'",
     )
     verdicts = _verdicts(log)
-    assert _producers_left_out(verdicts) == {(Verdict.ROWS_MISSING, "audit_event")}
+    assert _producers_left_out(verdicts) == {(Verdict.ROWS_REMOVED, "audit_event")}
     assert len(verdicts) == 2
 
 
@@ -288,9 +292,9 @@ def test_a_truncated_partition_is_named(log: Engine) -> None:
     with log.begin() as connection:
         connection.execute(text("TRUNCATE audit_event"))
     assert _verdicts(log) == {
-        (Verdict.TAIL_CUT, ONE),
-        (Verdict.TAIL_CUT, TWO),
-        (Verdict.ROWS_MISSING, "audit_event"),
+        (Verdict.WRITER_REMOVED, ONE),
+        (Verdict.WRITER_REMOVED, TWO),
+        (Verdict.ROWS_REMOVED, "audit_event"),
     }
 
 
@@ -316,14 +320,14 @@ def _copy_row(engine: Engine, writer: str, seq: int, **changes: str) -> None:
 def test_an_inserted_row_is_named(log: Engine) -> None:
     _copy_row(log, ONE, 4)
     verdicts = _verdicts(log)
-    assert {(Verdict.ROW_EDITED, ONE), (Verdict.CHAIN_BROKEN, ONE)} <= verdicts
-    assert (Verdict.IDS_CHANGED, "audit_event_id") in verdicts
-    assert Verdict.EVENTS_REPEATED in {verdict for verdict, _ in verdicts}
+    assert {(Verdict.ROW_EDITED, ONE), (Verdict.ROW_INSERTED, ONE)} <= verdicts
+    assert (Verdict.ID_MISSING, "audit_event_id") in verdicts
+    assert Verdict.PRODUCER_NUMBER_REPEATED in {verdict for verdict, _ in verdicts}
 
 
 def test_a_row_of_a_writer_that_never_was_is_named(log: Engine) -> None:
     _copy_row(log, "audit@nobody", 1)
-    assert {(Verdict.HEAD_MISSING, "audit@nobody"), (Verdict.CHAIN_BROKEN, "audit@nobody")} <= _verdicts(log)
+    assert {(Verdict.HEAD_REMOVED, "audit@nobody"), (Verdict.CHAIN_BROKEN, "audit@nobody")} <= _verdicts(log)
 
 
 @pytest.mark.parametrize("seq", [-5, 0, -(1 << 63), (1 << 63) - 1])
@@ -344,23 +348,23 @@ def test_a_row_added_behind_the_head_in_good_order_is_named(log: Engine) -> None
     forged = head.next(bytes(row.content_digest), row.recorded_at)
     prev_hash, row_hash = (f"'\\x{end.row_hash.hex()}'" for end in (head, forged))
     _copy_row(log, ONE, ROWS + 1, prev_hash=prev_hash, row_hash=row_hash)
-    assert (Verdict.CHAIN_BROKEN, ONE) in _verdicts(log)
+    assert (Verdict.HEAD_DIFFERS, ONE) in _verdicts(log)
 
 
 def test_a_removed_head_is_named(log: Engine) -> None:
     _tamper(log, "DELETE FROM audit_writer_head WHERE writer_id = 'audit@one'")
-    assert _verdicts(log) == {(Verdict.HEAD_MISSING, ONE)}
+    assert _verdicts(log) == {(Verdict.HEAD_REMOVED, ONE)}
 
 
 @pytest.mark.parametrize("change", ["row_hash = '\\x00'", "writer_seq = writer_seq - 1"])
 def test_a_changed_head_is_named(change: str, log: Engine) -> None:
     _tamper(log, f"UPDATE audit_writer_head SET {change} WHERE writer_id = 'audit@one'")
-    assert _verdicts(log) == {(Verdict.CHAIN_BROKEN, ONE)}
+    assert _verdicts(log) == {(Verdict.HEAD_DIFFERS, ONE)}
 
 
 def test_a_head_without_a_single_row_is_named(log: Engine) -> None:
     _tamper(log, "INSERT INTO audit_writer_head VALUES ('audit@gone', 5, '\\x00', now())")
-    assert _verdicts(log) == {(Verdict.TAIL_CUT, "audit@gone")}
+    assert _verdicts(log) == {(Verdict.WRITER_REMOVED, "audit@gone")}
 
 
 def test_a_removed_id_is_named(log: Engine) -> None:
@@ -368,7 +372,7 @@ def test_a_removed_id_is_named(log: Engine) -> None:
         log,
         "DELETE FROM audit_event_id WHERE event_id = (SELECT min(event_id::text)::uuid FROM audit_event_id)",
     )
-    assert _verdicts(log) == {(Verdict.IDS_CHANGED, "audit_event_id")}
+    assert _verdicts(log) == {(Verdict.ID_MISSING, "audit_event_id")}
 
 
 def test_an_id_planted_to_keep_an_event_out_is_named(log: Engine) -> None:
@@ -376,14 +380,14 @@ def test_an_id_planted_to_keep_an_event_out_is_named(log: Engine) -> None:
         log,
         "INSERT INTO audit_event_id SELECT occurred_at, gen_random_uuid(), '' FROM audit_event_id LIMIT 1",
     )
-    assert _verdicts(log) == {(Verdict.ROWS_MISSING, "audit_event")}
+    assert _verdicts(log) == {(Verdict.ROWS_REMOVED, "audit_event")}
 
 
 def test_an_event_its_producer_counted_and_nobody_received_is_named(engine: Engine, seal: Seal) -> None:
     events = seal(6)
     AuditWriter(engine, ONE, SystemClock()).write([*events[:2], *events[4:]])
     (finding,) = _verify(engine).findings
-    assert (finding.verdict, finding.chain) == (Verdict.EVENTS_LOST, str(events[0].record.producer_id))
+    assert (finding.verdict, finding.chain) == (Verdict.PRODUCER_GAP, str(events[0].record.producer_id))
     assert finding.detail == "2 of 6 events of this producer are missing"
 
 
