@@ -1,0 +1,149 @@
+"""What each role of the database may do, by connections that hold that role alone."""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from datetime import timedelta
+from pathlib import Path
+
+import pytest
+from sqlalchemy import Engine, make_url, text
+from sqlalchemy.exc import ProgrammingError
+
+from techdeck_tasks.audit.checkpoint import Checkpointer
+from techdeck_tasks.audit.sealing import SealedEvent
+from techdeck_tasks.audit.statement import Signer
+from techdeck_tasks.audit.verify import SETTLING, verify
+from techdeck_tasks.audit.writer import AuditWriter
+from techdeck_tasks.clock import SystemClock
+from techdeck_tasks.keyring import CHECKPOINT_PRIVATE_KEYS, CHECKPOINT_PUBLIC_KEYS, KeySet
+from techdeck_tasks.settings import load_settings
+from techdeck_tasks.storage import migration
+from techdeck_tasks.storage.database import connect_database
+
+As = Callable[[str], Engine]
+REFUSED = pytest.raises(ProgrammingError, match=r"permission denied|must be owner")
+
+
+@contextmanager
+def _login(engine: Engine, grants: str) -> Iterator[Engine]:
+    """Connect as a new user of the server."""
+    name, password = f"user_{secrets.token_hex(4)}", secrets.token_hex(8)
+    with engine.begin() as connection:
+        connection.execute(text(f"CREATE ROLE {name} LOGIN PASSWORD '{password}' {grants}"))
+    url = make_url(engine.url).set(username=name, password=password)
+    own = connect_database(load_settings(database_url=url.render_as_string(hide_password=False)))
+    try:
+        yield own
+    finally:
+        own.dispose()
+        with engine.begin() as connection:
+            connection.execute(text(f"DROP OWNED BY {name}"))
+            connection.execute(text(f"DROP ROLE {name}"))
+
+
+@pytest.fixture
+def writer_login(engine: Engine) -> Iterator[Engine]:
+    with _login(engine, "IN ROLE techdeck_audit_writer") as own:
+        yield own
+
+
+@pytest.fixture
+def signer(keys_dir: Path) -> Signer:
+    return Signer(KeySet.load(keys_dir.parent / "signer" / CHECKPOINT_PRIVATE_KEYS))
+
+
+def test_a_writer_makes_partitions_adds_rows_and_signs_checkpoints(
+    engine: Engine,
+    writer_login: Engine,
+    seal: Callable[[int], list[SealedEvent]],
+    signer: Signer,
+    keys_dir: Path,
+) -> None:
+    writer = AuditWriter(writer_login, "audit@one", SystemClock())
+    writer.prepare_partitions()
+    assert writer.write(seal(3)).written == 3
+    Checkpointer(writer_login, signer, SystemClock(), timedelta(hours=1), 10).make()
+    with _login(engine, "IN ROLE techdeck_audit_auditor") as auditor:
+        report = verify(auditor, SETTLING, keys=KeySet.load(keys_dir / CHECKPOINT_PUBLIC_KEYS))
+    assert (report.rows, report.checkpoints, report.findings) == (3, 1, ())
+
+
+@pytest.mark.parametrize(
+    ("table", "column"),
+    [
+        ("audit_event", "content_digest"),
+        ("audit_event_id", "content_digest"),
+        ("audit_checkpoint", "signature"),
+        ("audit_tombstone", "signature"),
+        ("audit_verify_run", "findings"),
+    ],
+)
+@pytest.mark.parametrize("role", ["writer", "reader", "auditor"])
+def test_no_role_changes_or_removes_rows(
+    role: str, table: str, column: str, engine: Engine, seal: Callable[[int], list[SealedEvent]]
+) -> None:
+    AuditWriter(engine, "audit@one", SystemClock()).write(seal(1))
+    with _login(engine, f"IN ROLE techdeck_audit_{role}") as login:
+        for statement in (
+            f"UPDATE {table} SET {column} = {column}",
+            f"DELETE FROM {table}",
+            f"TRUNCATE {table}",
+            f"DROP TABLE {table}",
+            f"ALTER TABLE {table} DISABLE TRIGGER ALL",
+        ):
+            with REFUSED, login.begin() as connection:
+                connection.execute(text(statement))
+
+
+def test_no_role_detaches_or_touches_a_partition(
+    engine: Engine, writer_login: Engine, seal: Callable[[int], list[SealedEvent]]
+) -> None:
+    AuditWriter(engine, "audit@one", SystemClock()).write(seal(1))
+    with engine.begin() as connection:
+        partition = connection.execute(
+            text("SELECT inhrelid::regclass::text FROM pg_inherits WHERE inhparent = 'audit_event'::regclass")
+        ).scalar_one()
+    for statement in (
+        f"ALTER TABLE audit_event DETACH PARTITION {partition}",
+        f"DROP TABLE {partition}",
+        f"TRUNCATE {partition}",
+        f"DELETE FROM {partition}",
+        "SELECT pg_catalog.set_config('session_replication_role', 'replica', true)",
+    ):
+        with REFUSED, writer_login.begin() as connection:
+            connection.execute(text(statement))
+
+
+@pytest.mark.parametrize(
+    ("role", "statement"),
+    [
+        ("auditor", "SELECT * FROM audit_data_key"),
+        ("reader", "SELECT * FROM audit_checkpoint"),
+        ("reader", "INSERT INTO audit_event_id VALUES (now(), gen_random_uuid(), '')"),
+        ("auditor", "SELECT techdeck_audit_ensure_partition(CAST(now() AS date))"),
+    ],
+)
+def test_a_role_may_what_its_duty_needs_and_no_more(role: str, statement: str, engine: Engine) -> None:
+    with _login(engine, f"IN ROLE techdeck_audit_{role}") as login, REFUSED, login.begin() as connection:
+        connection.execute(text(statement))
+
+
+def test_a_migration_by_a_user_who_may_not_make_roles_says_so(
+    engine: Engine, caplog: pytest.LogCaptureFixture
+) -> None:
+    name = f"plain_{secrets.token_hex(4)}"
+    with (
+        engine.connect().execution_options(isolation_level="AUTOCOMMIT") as admin,
+        _login(engine, "") as owner,
+    ):
+        admin.execute(text(f"CREATE DATABASE {name} OWNER {owner.url.username}"))
+        url = owner.url.set(database=name).render_as_string(hide_password=False)
+        own = connect_database(load_settings(database_url=url))
+        migration.upgrade(own)
+        assert not migration.pending(own)
+        own.dispose()
+        admin.execute(text(f"DROP DATABASE {name} WITH (FORCE)"))
+    assert "may not create roles" in caplog.text
