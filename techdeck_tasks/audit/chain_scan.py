@@ -15,6 +15,7 @@ from datetime import datetime
 import psycopg
 from sqlalchemy import Connection, text
 
+from techdeck_tasks.audit.bulk import copied_rows
 from techdeck_tasks.audit.canonical import COLUMN_NAMES, encode_packed, microseconds
 from techdeck_tasks.audit.chain import Head, hash_row
 from techdeck_tasks.audit.finding import Finding, Verdict
@@ -188,7 +189,7 @@ def _name(seq: int, content: tuple[bytes, ...]) -> str:
 def _rows(connection: psycopg.Connection, stretch: Stretch) -> Iterator[tuple[bytes, ...]]:
     parameters = (stretch.writer_id, stretch.first, stretch.last)
     with connection.cursor() as cursor, cursor.copy(_ROWS, parameters) as copy:
-        yield from copy.rows()
+        yield from copied_rows(connection, copy)
 
 
 class _Faults:
