@@ -26,9 +26,9 @@ def bulk_copy(connection: Connection, statement: str) -> Iterator[psycopg.Copy]:
 
 
 def copied_rows(connection: psycopg.Connection, copy: psycopg.Copy) -> Iterator[tuple[bytes, ...]]:
-    """Yield the rows of a binary ``COPY ... TO STDOUT``, as `copy.rows` does at twice the cost.
+    """Yield the rows of a binary ``COPY ... TO STDOUT``, as `copy.rows` does with more work.
 
-    That waits on the socket for each row; here only once libpq holds no more of them.
+    That asks the socket for each row; this only once libpq holds no more of them.
     """
     buffered = connection.pgconn.get_copy_data
     parse = copy.formatter.parse_row

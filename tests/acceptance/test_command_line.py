@@ -117,6 +117,9 @@ def test_no_server_and_no_log_of_the_service_holds_a_field_of_the_data(service: 
     logs = list((service.folder / ".techdeck").rglob("*.log"))
     assert len(logs) >= 3
     assert not [log for log in logs if CANARY in log.read_text(errors="replace")]
+    backup = list((service.folder / ".techdeck" / "audit-backup").rglob("*.json*"))
+    assert backup
+    assert not [file for file in backup if CANARY in file.read_text(errors="replace")]
 
 
 def test_verify_finds_nothing_in_an_untouched_log(service: Any) -> None:
