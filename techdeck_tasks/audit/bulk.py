@@ -2,12 +2,24 @@
 
 from __future__ import annotations
 
+import struct
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 import psycopg
 from sqlalchemy import Connection
 from sqlalchemy.exc import DBAPIError
+
+_INT64 = struct.Struct(">q")
+_EPOCH_MS = 946_684_800_000
+"""2000-01-01 UTC, from which PostgreSQL counts."""
+
+pack_bigint = _INT64.pack
+
+
+def pack_timestamp(us: int) -> bytes:
+    """Return a timestamptz as PostgreSQL's binary format has it; `us` counts from 1970 UTC."""
+    return _INT64.pack(us - _EPOCH_MS * 1000)
 
 
 @contextmanager

@@ -15,7 +15,7 @@ from __future__ import annotations
 import struct
 import uuid
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, fields
+from dataclasses import MISSING, dataclass, fields
 from datetime import UTC, datetime, timedelta
 from operator import attrgetter
 from typing import Any, NamedTuple
@@ -27,6 +27,7 @@ MAGIC = b"TDAR"
 VERSION = 1
 MAX_RECORD_BYTES = 1 << 20
 MAX_TEXT_BYTES = 1024
+UUID_BYTES = 16
 MAX_INDEX_BYTES = 64
 """An index of PostgreSQL refuses values beyond a third of a page."""
 
@@ -80,44 +81,64 @@ class AuditRecord:
 
 
 class _Type(NamedTuple):
+    """How values of a column are packed; `check` refuses what `unpack` or PostgreSQL could not take."""
+
     tag: int
     pack: Callable[[Any], bytes]
+    check: Callable[[bytes], object]
     unpack: Callable[[bytes], Any]
 
 
-def _unpack_bool(raw: bytes) -> bool:
+def _check_bool(raw: bytes) -> None:
     if raw not in (b"\0", b"\1"):
         raise ValueError(f"{raw!r} is no truth value")
-    return raw == b"\1"
 
 
-def _unpack_text(raw: bytes) -> str:
+def _check_text(raw: bytes) -> None:
     if len(raw) > MAX_TEXT_BYTES or b"\0" in raw:
         raise ValueError("too long, or with a NUL")
-    return raw.decode("utf-8")
+    raw.decode()
 
 
-def _unpack_index(raw: bytes) -> bytes:
+def _check_index(raw: bytes) -> None:
     if len(raw) > MAX_INDEX_BYTES:
         raise ValueError("too long")
-    return raw
+
+
+def _check_uuid(raw: bytes) -> None:
+    if len(raw) != UUID_BYTES:
+        raise ValueError("too short or too long")
+
+
+def _check_event_id(raw: bytes) -> None:
+    time_of(uuid.UUID(bytes=raw))
+
+
+def _check_sequence(raw: bytes) -> None:
+    if _INT64.unpack(raw)[0] < 1:
+        raise ValueError("sequence numbers count from 1")
+
+
+def _unpack_uuid(raw: bytes) -> uuid.UUID:
+    return uuid.UUID(bytes=raw)
 
 
 # Each packed value is also what PostgreSQL's binary format sends for the column: see `encode_packed`.
-_TEXT = _Type(1, str.encode, _unpack_text)
-_BYTES = _Type(2, bytes, bytes)
-_INDEX = _Type(2, bytes, _unpack_index)
-_INT = _Type(3, _INT64.pack, lambda raw: _INT64.unpack(raw)[0])
-_SHORT = _Type(4, _INT32.pack, lambda raw: _INT32.unpack(raw)[0])
-_BOOL = _Type(5, lambda value: b"\1" if value else b"\0", _unpack_bool)
-_UUID = _Type(6, lambda value: value.bytes, lambda raw: uuid.UUID(bytes=raw))
+_TEXT = _Type(1, str.encode, _check_text, bytes.decode)
+_BYTES = _Type(2, bytes, len, bytes)
+_INDEX = _Type(2, bytes, _check_index, bytes)
+_SEQUENCE = _Type(3, _INT64.pack, _check_sequence, lambda raw: _INT64.unpack(raw)[0])
+_SHORT = _Type(4, _INT32.pack, _INT32.unpack, lambda raw: _INT32.unpack(raw)[0])
+_BOOL = _Type(5, lambda value: b"\1" if value else b"\0", _check_bool, b"\1".__eq__)
+_UUID = _Type(6, lambda value: value.bytes, _check_uuid, _unpack_uuid)
+_EVENT_ID = _Type(6, lambda value: value.bytes, _check_event_id, _unpack_uuid)
 
 # An ordinal belongs to its column for ever: older rows are hashed by it. New columns get the next number.
 _COLUMNS: tuple[tuple[int, str, _Type], ...] = (
-    (1, "event_id", _UUID),
+    (1, "event_id", _EVENT_ID),
     (2, "tenant", _TEXT),
     (3, "producer_id", _UUID),
-    (4, "producer_seq", _INT),
+    (4, "producer_seq", _SEQUENCE),
     (5, "event_type", _TEXT),
     (6, "severity", _TEXT),
     (7, "service", _TEXT),
@@ -140,12 +161,19 @@ _COLUMNS: tuple[tuple[int, str, _Type], ...] = (
 )
 # Ordinal and type of a column, as one number.
 _CODES = tuple(ordinal << 8 | kind.tag for ordinal, _, kind in _COLUMNS)
-_BY_CODE = {code: (name, kind.unpack) for code, (_, name, kind) in zip(_CODES, _COLUMNS, strict=True)}
+_BY_CODE = {
+    code: (place, kind.check) for place, (code, (*_, kind)) in enumerate(zip(_CODES, _COLUMNS, strict=True))
+}
 COLUMN_NAMES = tuple(name for _, name, _ in _COLUMNS)
 assert set(COLUMN_NAMES) == {field.name for field in fields(AuditRecord)}
+_MANDATORY = slice(0, sum(field.default is MISSING for field in fields(AuditRecord)))
+assert all(field.default is MISSING for field in fields(AuditRecord)[_MANDATORY])
 _PACKERS = tuple(kind.pack for _, _, kind in _COLUMNS)
-column_values: Callable[[AuditRecord], tuple[Any, ...]] = attrgetter(*COLUMN_NAMES)
-"""Returns a record's values in the order of `COLUMN_NAMES`."""
+_UNPACKERS = tuple((name, kind.unpack) for _, name, kind in _COLUMNS)
+_values: Callable[[AuditRecord], tuple[Any, ...]] = attrgetter(*COLUMN_NAMES)
+
+Columns = tuple[bytes | None, ...]
+"""A record's values in the order of `COLUMN_NAMES`, as PostgreSQL's binary format has them; None is NULL."""
 
 
 class _Prefixes(dict[int, bytes]):
@@ -165,11 +193,14 @@ _HEADS = tuple(_HEAD.pack(MAGIC, VERSION, count) for count in range(len(_COLUMNS
 
 def encode(record: AuditRecord) -> bytes:
     """Return the canonical bytes of `record`."""
-    packed = [
-        None if value is None else pack(value)
-        for pack, value in zip(_PACKERS, column_values(record), strict=True)
-    ]
-    return encode_packed(packed)
+    return encode_packed(pack_columns(record))
+
+
+def pack_columns(record: AuditRecord) -> Columns:
+    """Return the columns of `record`, packed."""
+    return tuple(
+        None if value is None else pack(value) for pack, value in zip(_PACKERS, _values(record), strict=True)
+    )
 
 
 def encode_packed(columns: Iterable[bytes | None]) -> bytes:
@@ -194,9 +225,20 @@ def decode(data: bytes) -> AuditRecord:
     Raises:
         ValidationError: the bytes are not the one canonical spelling of a record.
     """
+    columns = zip(_UNPACKERS, split(data), strict=True)
+    values: dict[str, Any] = {name: unpack(raw) for (name, unpack), raw in columns if raw is not None}
+    return AuditRecord(**values)
+
+
+def split(data: bytes) -> Columns:
+    """Return the packed columns of canonical bytes, every one checked, none unpacked.
+
+    Raises:
+        ValidationError: the bytes are not the one canonical spelling of a record.
+    """
     try:
-        return _decode(data)
-    except (struct.error, ValueError, TypeError, ValidationError) as error:
+        return _split(data)
+    except (struct.error, ValueError, ValidationError) as error:
         raise ValidationError(
             f"audit record of {len(data)} bytes is not canonical: {type(error).__name__}",
             field="audit_record",
@@ -204,30 +246,30 @@ def decode(data: bytes) -> AuditRecord:
         ) from None
 
 
-def _decode(data: bytes) -> AuditRecord:
+def _split(data: bytes) -> Columns:
     if len(data) > MAX_RECORD_BYTES:
         raise ValueError("too long")
     magic, version, count = _HEAD.unpack_from(data)
     if magic != MAGIC or version != VERSION:
         raise ValueError("unknown format")
-    values: dict[str, Any] = {}
+    columns: list[bytes | None] = [None] * len(_COLUMNS)
     offset, last = _HEAD.size, 0
     for _ in range(count):
         code, length = _COLUMN.unpack_from(data, offset)
-        start, offset = offset + _COLUMN.size, offset + _COLUMN.size + length
+        start = offset + _COLUMN.size
+        offset = start + length
         known = _BY_CODE.get(code)
         if known is None or code <= last or offset > len(data):
             raise ValueError("unknown, repeated or misplaced column")
-        name, unpack = known
-        values[name] = unpack(data[start:offset])
+        place, check = known
+        columns[place] = raw = data[start:offset]
+        check(raw)
         last = code
     if offset != len(data):
         raise ValueError("trailing bytes")
-    record = AuditRecord(**values)
-    time_of(record.event_id)
-    if record.producer_seq < 1:
-        raise ValueError("sequence numbers count from 1")
-    return record
+    if None in columns[_MANDATORY]:
+        raise ValueError("a mandatory column is missing")
+    return tuple(columns)
 
 
 def microseconds(moment: datetime) -> int:

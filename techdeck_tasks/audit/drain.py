@@ -5,6 +5,9 @@ from __future__ import annotations
 import logging
 import threading
 from collections.abc import Sequence
+from concurrent.futures import Future, ThreadPoolExecutor, wait
+from dataclasses import dataclass
+from typing import Self
 
 from sqlalchemy.exc import DataError, IntegrityError
 
@@ -25,11 +28,33 @@ _WAITED_FOR: tuple[type[Exception], ...] = (*REDIS_FAILURES, ServiceUnavailableE
 FIRST_WAIT_S, LONGEST_WAIT_S = 0.1, 5.0
 
 
+@dataclass(frozen=True, slots=True)
+class _Batch:
+    """Deliveries as they were read: those that hold an event, and those that hold none, with the reason."""
+
+    opened: Sequence[tuple[Delivery, SealedEvent]]
+    unreadable: Sequence[tuple[Delivery, str]]
+
+    @classmethod
+    def of(cls, deliveries: Sequence[Delivery]) -> Self:
+        opened, unreadable = [], []
+        for delivery in deliveries:
+            try:
+                opened.append((delivery, unpack(delivery.payload)))
+            except ValidationError as error:
+                unreadable.append((delivery, error.message))
+        return cls(opened, unreadable)
+
+    def __len__(self) -> int:
+        return len(self.opened) + len(self.unreadable)
+
+
 class Drain:
     """Moves entries from the stream into the log until told to stop.
 
-    An entry is acknowledged only after its row is committed. Where PostgreSQL or Redis is away the loop waits
-    and tries again, holding one batch; everything else stays in the stream.
+    An entry is acknowledged only after its row is committed. While PostgreSQL takes one batch the next is
+    read. Where PostgreSQL or Redis is away the loop waits and tries again; what it had read stays pending in
+    the stream and is read again.
 
     Args:
         stream: where entries come from.
@@ -69,59 +94,62 @@ class Drain:
 
     def _run(self) -> None:
         wait_s = FIRST_WAIT_S
-        ready = False
-        while not self._leaving.is_set():
-            try:
-                if not ready:
+        with ThreadPoolExecutor(1, "audit-read") as reader:
+            while not self._leaving.is_set():
+                try:
                     self._stream.ensure_group()
-                    ready = True
                     self._take_over()
-                stopping = self._stopping.is_set()
-                batch = self._next_batch(stopping=stopping)
-                if batch:
-                    self._write(batch)
-                elif stopping:
-                    return
-                wait_s = FIRST_WAIT_S
-            except _WAITED_FOR as error:
-                # The batch stays pending in the group; what was committed and not acknowledged is
-                # recognised by its id the next time.
-                logger.warning("audit drain waits %.1f s: %s", wait_s, error)
-                ready = False
-                if self._stopping.wait(wait_s):
-                    return
-                wait_s = min(wait_s * 2, LONGEST_WAIT_S)
-            except Exception:
-                logger.exception("audit drain failed; it goes on in %.1f s", LONGEST_WAIT_S)
-                ready = False
-                if self._stopping.wait(LONGEST_WAIT_S):
+                    wait_s = FIRST_WAIT_S
+                    self._move(reader)
+                except _WAITED_FOR as error:
+                    # What was committed and not acknowledged is recognised by its id the next time.
+                    logger.warning("audit drain waits %.1f s: %s", wait_s, error)
+                    if self._stopping.wait(wait_s):
+                        return
+                    wait_s = min(wait_s * 2, LONGEST_WAIT_S)
+                except Exception:
+                    logger.exception("audit drain failed; it goes on in %.1f s", LONGEST_WAIT_S)
+                    if self._stopping.wait(LONGEST_WAIT_S):
+                        return
+                else:
                     return
 
     def _take_over(self) -> None:
-        while not self._leaving.is_set() and (batch := self._stream.read_unacknowledged(self._batch_size)):
-            self._write(batch)
+        while not self._leaving.is_set() and (found := self._stream.read_unacknowledged(self._batch_size)):
+            self._write(_Batch.of(found))
 
-    def _next_batch(self, *, stopping: bool) -> list[Delivery]:
+    def _move(self, reader: ThreadPoolExecutor) -> None:
+        """Write batch after batch until told to stop, and nothing is left or the time is over."""
+        upcoming: Future[_Batch] | None = reader.submit(self._next_batch)
+        try:
+            while upcoming is not None:
+                batch, upcoming = upcoming.result(), None
+                if not self._leaving.is_set() and (batch or not self._stopping.is_set()):
+                    upcoming = reader.submit(self._next_batch)
+                self._write(batch)
+        finally:
+            # Whatever it still reads is pending, and must be so before it is read again.
+            if upcoming is not None:
+                wait([upcoming])
+
+    def _next_batch(self) -> _Batch:
         self._reads += 1
         if self._reads % CLAIM_EVERY == 0 and (claimed := self._claim()):
-            return claimed
-        return self._stream.read(self._batch_size, None if stopping else BLOCK_MS) or self._claim()
+            return _Batch.of(claimed)
+        block_ms = None if self._stopping.is_set() else BLOCK_MS
+        return _Batch.of(self._stream.read(self._batch_size, block_ms) or self._claim())
 
     def _claim(self) -> list[Delivery]:
         return self._stream.claim(self._batch_size, self._claim_idle_ms)
 
-    def _write(self, batch: Sequence[Delivery]) -> None:
-        opened: list[tuple[Delivery, SealedEvent]] = []
-        for delivery in batch:
-            try:
-                opened.append((delivery, unpack(delivery.payload)))
-            except ValidationError as error:
-                self._set_aside(delivery, error.message)
+    def _write(self, batch: _Batch) -> None:
+        for delivery, reason in batch.unreadable:
+            self._set_aside(delivery, reason)
         try:
-            self._write_opened(opened)
+            self._write_opened(batch.opened)
         except (DataError, IntegrityError):
             # PostgreSQL is there and refuses something in the batch: alone, each shows if it is to blame.
-            for pair in opened:
+            for pair in batch.opened:
                 try:
                     self._write_opened([pair])
                 except (DataError, IntegrityError) as error:

@@ -17,12 +17,19 @@ import weakref
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import lru_cache
-from typing import Any
+from typing import Any, Self
 
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
-from techdeck_tasks.audit.canonical import MAX_RECORD_BYTES, AuditRecord, encode
+from techdeck_tasks.audit.canonical import (
+    MAX_RECORD_BYTES,
+    AuditRecord,
+    Columns,
+    decode,
+    encode_packed,
+    pack_columns,
+)
 from techdeck_tasks.audit.event import AuditEvent
 from techdeck_tasks.errors import EncryptionError
 from techdeck_tasks.keyring import NONCE_BYTES, KeySet, open_with, seal_to
@@ -61,11 +68,27 @@ class SealedDataKey:
 
 @dataclass(frozen=True, slots=True)
 class SealedEvent:
-    """A record, its canonical bytes, and the sealed data key a reader needs to open its document."""
+    """A record in its canonical bytes, and the sealed data key a reader needs to open its document.
 
-    record: AuditRecord
+    Attributes:
+        columns: the record's values as PostgreSQL takes them.
+        encoded: the canonical bytes of the same.
+    """
+
+    columns: Columns = field(repr=False)
     encoded: bytes = field(repr=False)
     data_key: SealedDataKey
+
+    @classmethod
+    def of(cls, record: AuditRecord, data_key: SealedDataKey) -> Self:
+        """Return the sealed event of `record`."""
+        columns = pack_columns(record)
+        return cls(columns, encode_packed(columns), data_key)
+
+    @property
+    def record(self) -> AuditRecord:
+        """The record, decoded at each call."""
+        return decode(self.encoded)
 
     @property
     def content_digest(self) -> bytes:
@@ -146,7 +169,7 @@ class Sealer:
             sealed_document=nonce + aead.encrypt(nonce, document, aad),
             **clear,
         )
-        return SealedEvent(record, encode(record), data_key)
+        return SealedEvent.of(record, data_key)
 
     def blind_index(self, what: str, value: str | None) -> bytes | None:
         """Return the keyed fingerprint under which `value` is searched; None for None."""

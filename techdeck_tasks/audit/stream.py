@@ -7,13 +7,14 @@ deleted only after PostgreSQL has committed its row.
 from __future__ import annotations
 
 import struct
+import uuid
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import redis
 
-from techdeck_tasks.audit.canonical import decode
+from techdeck_tasks.audit.canonical import COLUMN_NAMES, split
 from techdeck_tasks.audit.sealing import SealedDataKey, SealedEvent
 from techdeck_tasks.errors import ValidationError
 from techdeck_tasks.keyring import MAX_KEY_ID_BYTES
@@ -26,6 +27,7 @@ QUARANTINE = "{td:audit}:quarantine"
 MAX_SEALED_KEY_BYTES = 4096
 
 _PAYLOAD = b"e"
+_KEY_ID, _TENANT = map(COLUMN_NAMES.index, ("key_id", "tenant"))
 _LENGTHS = struct.Struct(">III")
 
 
@@ -56,8 +58,12 @@ def unpack(payload: bytes) -> SealedEvent:
     if not 0 < third <= MAX_SEALED_KEY_BYTES:
         raise ValidationError("audit payload carries no data key", field="sealed_key")
     encoded = payload[start:middle]
-    record = decode(encoded)
-    return SealedEvent(record, encoded, SealedDataKey(record.key_id, record.tenant, recipient, payload[end:]))
+    columns = split(encoded)
+    key_id, tenant = columns[_KEY_ID], columns[_TENANT]
+    assert key_id is not None, "a mandatory column"
+    assert tenant is not None, "as above"
+    data_key = SealedDataKey(uuid.UUID(bytes=key_id), tenant.decode(), recipient, payload[end:])
+    return SealedEvent(columns, encoded, data_key)
 
 
 def send(client: redis.Redis, payloads: Sequence[bytes]) -> None:

@@ -6,27 +6,16 @@ import uuid
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date, datetime, timedelta
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
-from sqlalchemy import (
-    BigInteger,
-    Boolean,
-    Connection,
-    DateTime,
-    Engine,
-    Integer,
-    LargeBinary,
-    Text,
-    text,
-)
-from sqlalchemy.dialects.postgresql import UUID, insert
+from sqlalchemy import Connection, Engine, text
+from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.exc import DBAPIError
-from sqlalchemy.types import TypeEngine
 
-from techdeck_tasks.audit.bulk import bulk_copy
-from techdeck_tasks.audit.canonical import COLUMN_NAMES, column_values
+from techdeck_tasks.audit.bulk import bulk_copy, pack_bigint, pack_timestamp
+from techdeck_tasks.audit.canonical import COLUMN_NAMES, microseconds
 from techdeck_tasks.audit.chain import Head
-from techdeck_tasks.audit.models import AuditDataKey, AuditEventRow, AuditWriterHead
+from techdeck_tasks.audit.models import AuditDataKey, AuditWriterHead
 from techdeck_tasks.audit.sealing import SealedDataKey, SealedEvent
 from techdeck_tasks.clock import Clock
 from techdeck_tasks.storage.database import transaction
@@ -46,22 +35,14 @@ _ROW_COLUMNS = (
     "row_hash",
 )
 _COPY = f"COPY audit_event ({', '.join(_ROW_COLUMNS)}) FROM STDIN (FORMAT BINARY)"
-_PG_TYPES: dict[type[TypeEngine[Any]], str] = {
-    DateTime: "timestamptz",
-    UUID: "uuid",
-    Text: "text",
-    BigInteger: "int8",
-    Integer: "int4",
-    Boolean: "bool",
-    LargeBinary: "bytea",
-}
-_COPY_TYPES = [_PG_TYPES[type(AuditEventRow.__table__.c[name].type)] for name in _ROW_COLUMNS]
+_EVENT_ID = COLUMN_NAMES.index("event_id")
 
 # In the order of the ids: two writers with the same events wait for each other instead of deadlocking.
 _CLAIM_IDS = text("""
     INSERT INTO audit_event_id (occurred_at, event_id, content_digest)
-    SELECT * FROM unnest(CAST(:occurred AS timestamptz[]), CAST(:ids AS uuid[]), CAST(:digests AS bytea[]))
-        AS claimed (occurred_at, event_id, content_digest)
+    SELECT timestamptz 'epoch' + ms * interval '1 millisecond', event_id, content_digest
+    FROM unnest(CAST(:times AS bigint[]), CAST(:ids AS uuid[]), CAST(:digests AS bytea[]))
+        AS claimed (ms, event_id, content_digest)
     ORDER BY event_id
     ON CONFLICT DO NOTHING
     RETURNING event_id
@@ -69,7 +50,8 @@ _CLAIM_IDS = text("""
 _KNOWN_DIGESTS = text("""
     SELECT event_id, content_digest FROM audit_event_id
     WHERE (occurred_at, event_id) IN (
-        SELECT * FROM unnest(CAST(:occurred AS timestamptz[]), CAST(:ids AS uuid[])))
+        SELECT timestamptz 'epoch' + ms * interval '1 millisecond', event_id
+        FROM unnest(CAST(:times AS bigint[]), CAST(:ids AS uuid[])) AS claimed (ms, event_id))
 """)
 # Locked until the commit: another process under this writer id waits, and goes on from the new head.
 _LOCK_HEAD = text("""
@@ -79,6 +61,7 @@ _ADVANCE_HEAD = text("""
     UPDATE audit_writer_head SET writer_seq = :seq, row_hash = :row_hash, updated_at = :now
     WHERE writer_id = :writer_id
 """)
+_EPOCH, _DAY_MS = date(1970, 1, 1), 86_400_000
 _ENSURE_PARTITION = text("SELECT techdeck_audit_ensure_partition(CAST(:month AS date))")
 
 
@@ -86,8 +69,15 @@ class _Item(NamedTuple):
     """An event with what is computed of it, once."""
 
     event: SealedEvent
-    occurred_at: datetime
+    event_id: bytes
+    time_ms: int
     digest: bytes
+
+    @classmethod
+    def of(cls, event: SealedEvent) -> _Item:
+        event_id = event.columns[_EVENT_ID]
+        assert event_id is not None, "a mandatory column"
+        return cls(event, event_id, int.from_bytes(event_id[:6]), event.content_digest)
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,14 +121,14 @@ class AuditWriter:
             DBAPIError: PostgreSQL refuses something in the batch; nothing of it was written.
         """
         now = self._clock.now()
+        earliest_ms, latest_ms = _ms(now - MAX_AGE), _ms(now + MAX_CLOCK_SKEW)
         timely: list[_Item] = []
         refused: list[tuple[SealedEvent, str]] = []
-        for event in events:
-            occurred_at = event.record.occurred_at
-            if now - MAX_AGE <= occurred_at <= now + MAX_CLOCK_SKEW:
-                timely.append(_Item(event, occurred_at, event.content_digest))
+        for item in map(_Item.of, events):
+            if earliest_ms <= item.time_ms <= latest_ms:
+                timely.append(item)
             else:
-                refused.append((event, "its time is more than a year back or a day ahead of this clock"))
+                refused.append((item.event, "its time is more than a year back or a day ahead of this clock"))
         if not timely:
             return WriteResult(0, 0, refused)
         try:
@@ -148,7 +138,7 @@ class AuditWriter:
             self._partitions.clear()
             self._known_keys.clear()
             raise
-        twisted = [item.event for item in timely if on_record[item.event.record.event_id] != item.digest]
+        twisted = [item.event for item in timely if on_record[item.event_id] != item.digest]
         refused += [(event, "its id is on record with other content") for event in twisted]
         return WriteResult(fresh, len(timely) - fresh - len(twisted), refused)
 
@@ -160,11 +150,11 @@ class AuditWriter:
                 years, month = divmod(now.month - 1 + ahead, 12)
                 connection.execute(_ENSURE_PARTITION, {"month": date(now.year + years, month + 1, 1)})
 
-    def _write(self, items: Sequence[_Item], now: datetime) -> tuple[int, dict[uuid.UUID, bytes]]:
+    def _write(self, items: Sequence[_Item], now: datetime) -> tuple[int, dict[bytes, bytes]]:
         """Return how many rows were added, and the digest on record of every id."""
-        first: dict[uuid.UUID, _Item] = {}
+        first: dict[bytes, _Item] = {}
         for item in items:
-            first.setdefault(item.event.record.event_id, item)
+            first.setdefault(item.event_id, item)
         with transaction(self._engine) as connection:
             months = self._ensure_partitions(connection, items)
             claimed, on_record = _claim_ids(connection, first)
@@ -179,7 +169,8 @@ class AuditWriter:
         return len(fresh), on_record
 
     def _ensure_partitions(self, connection: Connection, items: Iterable[_Item]) -> set[date]:
-        months = {date(item.occurred_at.year, item.occurred_at.month, 1) for item in items}
+        days = {item.time_ms // _DAY_MS for item in items}
+        months = {(_EPOCH + timedelta(days=day)).replace(day=1) for day in days}
         for month in sorted(months - self._partitions):
             connection.execute(_ENSURE_PARTITION, {"month": month})
         return months
@@ -201,12 +192,13 @@ class AuditWriter:
 
     def _append(self, connection: Connection, items: Iterable[_Item], now: datetime) -> None:
         head = self._lock_head(connection, now)
+        recorded_at, writer_id = pack_timestamp(microseconds(now)), head.writer_id.encode()
         with bulk_copy(connection, _COPY) as copy:
-            copy.set_types(_COPY_TYPES)
-            for event, occurred_at, digest in items:
+            for event, _, time_ms, digest in items:
                 previous, head = head, head.next(digest, now)
-                place = (digest, head.writer_id, head.seq, previous.row_hash, head.row_hash)
-                copy.write_row((occurred_at, now, *column_values(event.record), *place))
+                times = (pack_timestamp(time_ms * 1000), recorded_at)
+                place = (digest, writer_id, pack_bigint(head.seq), previous.row_hash, head.row_hash)
+                copy.write_row((*times, *event.columns, *place))
         advanced = {"writer_id": head.writer_id, "seq": head.seq, "row_hash": head.row_hash, "now": now}
         connection.execute(_ADVANCE_HEAD, advanced)
 
@@ -223,18 +215,22 @@ class AuditWriter:
         return Head(self._writer_id, row.writer_seq, bytes(row.row_hash))
 
 
-def _claim_ids(
-    connection: Connection, batch: Mapping[uuid.UUID, _Item]
-) -> tuple[set[uuid.UUID], dict[uuid.UUID, bytes]]:
+def _claim_ids(connection: Connection, batch: Mapping[bytes, _Item]) -> tuple[set[bytes], dict[bytes, bytes]]:
     """Return the ids that are new, and the digest on record of every id, the new ones included."""
-    columns = {
-        "occurred": [item.occurred_at for item in batch.values()],
-        "ids": list(batch),
-    }
+    # Array literals, written here: the driver takes longer over lists than PostgreSQL over the statement.
+    columns = {"times": [item.time_ms for item in batch.values()], "ids": _literal("", batch)}
     on_record = {event_id: item.digest for event_id, item in batch.items()}
-    parameters = columns | {"digests": list(on_record.values())}
-    claimed = set(connection.execute(_CLAIM_IDS, parameters).scalars())
+    parameters = columns | {"digests": _literal(r"\\x", on_record.values())}
+    claimed = {event_id.bytes for event_id in connection.execute(_CLAIM_IDS, parameters).scalars()}
     if len(claimed) < len(batch):
         known = connection.execute(_KNOWN_DIGESTS, columns)
-        on_record |= {row.event_id: bytes(row.content_digest) for row in known}
+        on_record |= {row.event_id.bytes: bytes(row.content_digest) for row in known}
     return claimed, on_record
+
+
+def _literal(prefix: str, values: Iterable[bytes]) -> str:
+    return "{" + ",".join(prefix + value.hex() for value in values) + "}"
+
+
+def _ms(moment: datetime) -> int:
+    return microseconds(moment) // 1000

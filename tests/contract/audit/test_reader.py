@@ -12,7 +12,6 @@ from typing import Any
 import pytest
 from sqlalchemy import Engine, text
 
-from techdeck_tasks.audit.canonical import encode
 from techdeck_tasks.audit.event import AuditEvent, AuditUnavailableError, EventType, new_event_id
 from techdeck_tasks.audit.reader import MAX_LIMIT, AuditFilter, AuditReader
 from techdeck_tasks.audit.sealing import Opener, SealedEvent, Sealer
@@ -203,9 +202,7 @@ def test_one_bad_document_hides_no_other(
 ) -> None:
     good, bad = seal(2)
     record = dataclasses.replace(bad.record, sealed_document=b"nothing that opens, though well chained")
-    AuditWriter(engine, "audit@one", SystemClock()).write(
-        [good, SealedEvent(record, encode(record), bad.data_key)]
-    )
+    AuditWriter(engine, "audit@one", SystemClock()).write([good, SealedEvent.of(record, bad.data_key)])
     entries = AuditReader(engine, trail, opener, "officer").search()
     by_id = {entry.record.event_id: entry for entry in entries}
     assert by_id[good.record.event_id].document is not None

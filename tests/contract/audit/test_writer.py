@@ -12,7 +12,6 @@ import pytest
 from sqlalchemy import Engine, text
 from sqlalchemy.exc import DBAPIError
 
-from techdeck_tasks.audit.canonical import encode
 from techdeck_tasks.audit.event import AuditEvent, new_event_id
 from techdeck_tasks.audit.models import AuditEventRow
 from techdeck_tasks.audit.reader import record_of
@@ -39,7 +38,7 @@ class FixedClock(SystemClock):
 
 def _changed(event: SealedEvent, **changes: Any) -> SealedEvent:
     record = dataclasses.replace(event.record, **changes)
-    return SealedEvent(record, encode(record), event.data_key)
+    return SealedEvent.of(record, event.data_key)
 
 
 def _scalar(engine: Engine, statement: str) -> Any:
