@@ -172,7 +172,13 @@ class Runtime:
     @cached_property
     def audit(self) -> StreamPublisher:
         """Where events are recorded."""
-        return StreamPublisher(self.redis, self.sealer, Spool(self.settings.audit_spool_dir), self.clock)
+        policies = self.settings.audit_fail_policy
+        return StreamPublisher(self.redis, self.sealer, self.spool, self.clock, policies)
+
+    @cached_property
+    def spool(self) -> Spool:
+        """Where events wait while Redis is away."""
+        return Spool(self.settings.audit_spool_dir, self.settings.audit_spool_max_bytes)
 
     @property
     def trail(self) -> AuditTrail:
@@ -299,10 +305,11 @@ class Runtime:
         return RetryRegistry(self.redis, clock=self.clock)
 
     def flush(self) -> None:
-        """Tell Redis what this process still keeps: successes of breakers, retries, metrics. For shutdown."""
+        """Tell what this process still keeps: successes of breakers, retries, metrics, events. For shutdown."""
         self.breakers.flush()
         self.retry_registry.flush()
         self.metrics_recorder.flush()
+        self.audit.flush()
 
     @cached_property
     def retries(self) -> RetryManager:

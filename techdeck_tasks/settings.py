@@ -22,6 +22,7 @@ DEFAULT_ENV_FILE = ".techdeck/techdeck.env"
 Seconds = Annotated[float, Field(ge=0)]
 PositiveSeconds = Annotated[float, Field(gt=0)]
 Percent = Annotated[float, Field(ge=0, le=100)]
+SeverityName = Annotated[str, Field(pattern=r"^(low|medium|high|critical)$")]
 
 
 class SettingsError(ValueError):
@@ -33,6 +34,14 @@ class Environment(StrEnum):
 
     DEVELOPMENT = "development"
     PRODUCTION = "production"
+
+
+class FailPolicy(StrEnum):
+    """What happens to an audit event that Redis does not take; see `techdeck_tasks.audit.publisher`."""
+
+    SPOOL = "spool"
+    CLOSED = "closed"
+    OPEN = "open"
 
 
 class Settings(BaseSettings):
@@ -114,6 +123,13 @@ class Settings(BaseSettings):
     )
     audit_verify_processes: PositiveInt = Field(1, description="how many processes recompute the chains")
     audit_spool_dir: Path = Path(".techdeck/spool")
+    audit_spool_max_bytes: PositiveInt = Field(
+        256 << 20, description="of all files in audit_spool_dir; beyond it the fail policy decides"
+    )
+    audit_fail_policy: dict[SeverityName, FailPolicy] = Field(
+        default_factory=dict,
+        description='JSON, spool (default), closed or open a severity: {"critical": "closed"}',
+    )
 
     # -- metrics and alerts ------------------------------------------------------------------------
     metrics_retention_hours: PositiveInt = 24 * 30

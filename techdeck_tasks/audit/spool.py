@@ -8,8 +8,9 @@ big-endian, each fsynced before `append` returns. Whoever appends to a file or d
 lock, and nobody waits for it: a file found locked is left alone. So no file belongs to a process, and what a
 dead or idle one left is drained by any other.
 
-A torn last frame was acknowledged to nobody and is left out. Damage anywhere else is logged, counted and set
-aside in a ``.damaged`` file, after every frame that is still readable was sent.
+All files together are bounded: a full spool refuses. A torn last frame was acknowledged to nobody and is left
+out. Damage anywhere else is logged, counted and set aside in a ``.damaged`` file, after every frame that is
+still readable was sent.
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ import weakref
 import zlib
 from collections.abc import Callable, Sequence
 from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
 
 logger = logging.getLogger(__name__)
@@ -32,10 +34,32 @@ logger = logging.getLogger(__name__)
 MAX_FILE_BYTES = 1 << 20
 """A file that has reached this gets no more frames: what is sent, or sent again, at once is bounded."""
 
+MAX_DAMAGED_FILES = 16
+"""So many damaged files are kept for examination, the newest."""
+
 _FRAME = struct.Struct(">III")
 _CHECKED = struct.Struct(">II")
 _SUFFIX = ".spool"
 _DAMAGED_SUFFIX = ".damaged"
+
+
+class SpoolFullError(OSError):
+    """The files of the spool have reached their bound."""
+
+
+@dataclass(frozen=True, slots=True)
+class SpoolSize:
+    """What a spool's folder holds.
+
+    Attributes:
+        files: how many wait to be sent.
+        size_bytes: of these.
+        damaged_files: how many are kept for examination.
+    """
+
+    files: int
+    size_bytes: int
+    damaged_files: int
 
 
 class Spool:
@@ -43,15 +67,19 @@ class Spool:
 
     Args:
         folder: made on first use, readable by its owner alone.
+        max_bytes: bound of all waiting files together. Processes that append at the same moment may each
+            exceed it by their one event.
 
     Attributes:
         damaged: how many damaged files this process set aside.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, max_bytes: int = 256 << 20) -> None:
         self._folder = folder
+        self._max_bytes = max_bytes
         self._lock = threading.Lock()
         self._descriptor: int | None = None
+        self._path = folder
         self.damaged = 0
         this = weakref.ref(self)
         os.register_at_fork(after_in_child=lambda: _part_from_parent(this()))
@@ -60,11 +88,16 @@ class Spool:
         """Keep `payload`; it is on disk when this returns.
 
         Raises:
+            SpoolFullError: its bound is reached; nothing of `payload` was kept.
             OSError: the disk is full or the folder cannot be written; nothing of `payload` was kept.
         """
         header = _CHECKED.pack(len(payload), zlib.crc32(payload))
         frame = b"".join((header, zlib.crc32(header).to_bytes(4), payload))
         with self._lock:
+            if self.size().size_bytes + len(frame) > self._max_bytes:
+                raise SpoolFullError(
+                    f"the audit spool {self._folder} holds {self._max_bytes:,} bytes, its bound"
+                )
             descriptor, size_bytes = self._take_file()
             try:
                 _write(descriptor, frame)
@@ -85,6 +118,22 @@ class Spool:
         except FileNotFoundError:
             return True
 
+    def size(self) -> SpoolSize:
+        """Measure the folder."""
+        files, size_bytes, damaged = 0, 0, 0
+        try:
+            with os.scandir(self._folder) as entries:
+                for entry in entries:
+                    if entry.name.endswith(_SUFFIX):
+                        # Somebody who drains may remove it meanwhile.
+                        with suppress(FileNotFoundError):
+                            size_bytes += entry.stat().st_size
+                            files += 1
+                    damaged += entry.name.endswith(_DAMAGED_SUFFIX)
+        except FileNotFoundError:
+            pass
+        return SpoolSize(files, size_bytes, damaged)
+
     def drain(self, send: Callable[[Sequence[bytes]], None], max_files: int | None = None) -> int:
         """Hand the waiting payloads to `send`, a file at a time, oldest first; return how many.
 
@@ -97,7 +146,7 @@ class Spool:
             except FileNotFoundError:
                 continue
             with file:
-                if not _own(file.fileno()):
+                if not _own(file.fileno(), path):
                     continue
                 payloads, damage = _read_frames(file.read())
                 if payloads:
@@ -114,6 +163,9 @@ class Spool:
         path.rename(kept)
         self.damaged += 1
         logger.error("audit spool file %s is damaged (%s); kept for examination", kept, damage)
+        for old in sorted(self._folder.glob(f"*{_DAMAGED_SUFFIX}"))[:-MAX_DAMAGED_FILES]:
+            old.unlink(missing_ok=True)
+            logger.critical("damaged audit spool file %s is removed: newer ones take its place", old)
 
     def _paths(self) -> list[Path]:
         # The names begin with the time of creation.
@@ -123,17 +175,17 @@ class Spool:
         """Return a file that is locked for us, and its size in bytes."""
         if self._descriptor is not None:
             size_bytes = os.fstat(self._descriptor).st_size
-            if size_bytes < MAX_FILE_BYTES and _own(self._descriptor):
+            if size_bytes < MAX_FILE_BYTES and _own(self._descriptor, self._path):
                 # Not the size from before the lock: a drain in between may have met the same file.
                 return self._descriptor, os.fstat(self._descriptor).st_size
             self._close()
         self._folder.mkdir(parents=True, exist_ok=True, mode=0o700)
         flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
         while True:
-            path = self._folder / f"{time.time_ns():020d}-{uuid.uuid4().hex}{_SUFFIX}"
-            self._descriptor = os.open(path, flags, 0o600)
+            self._path = self._folder / f"{time.time_ns():020d}-{uuid.uuid4().hex}{_SUFFIX}"
+            self._descriptor = os.open(self._path, flags, 0o600)
             # Somebody who drains may have found the empty file first, and removed it.
-            if _own(self._descriptor):
+            if _own(self._descriptor, self._path):
                 _sync_folder(self._folder)
                 return self._descriptor, 0
             self._close()
@@ -151,13 +203,17 @@ def _part_from_parent(spool: Spool | None) -> None:
         spool._close()  # noqa: SLF001 - as above
 
 
-def _own(descriptor: int) -> bool:
-    """Lock a file; tell whether nobody else has it and it still has a name."""
+def _own(descriptor: int, path: Path) -> bool:
+    """Lock a file; tell whether nobody else has it and it still has its name."""
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
         return False
-    return os.fstat(descriptor).st_nlink > 0
+    # Not the number of its links: one that was set aside has a name too, and takes no more frames.
+    try:
+        return path.stat().st_ino == os.fstat(descriptor).st_ino
+    except FileNotFoundError:
+        return False
 
 
 def _write(descriptor: int, data: bytes) -> None:

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import os
+import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -138,3 +139,60 @@ def test_parent_and_forked_child_both_reach_redis(
     records = [unpack(payload).record for payload in _sent(own)]
     assert [record.producer_seq for record in records] == [1, 1, 2]
     assert len({record.producer_id for record in records}) == 2
+
+
+def test_an_idle_producer_sends_what_waits_soon_after_redis_is_back(
+    publisher: StreamPublisher,
+    server: EmbeddedRedis,
+    own: redis.Redis,
+    spool: Spool,
+    new_event: Callable[..., AuditEvent],
+    eventually: Callable[[Callable[[], bool]], None],
+) -> None:
+    server.stop()
+    for _ in range(3):
+        publisher.record(new_event())
+    server.start()
+    eventually(spool.is_empty)
+    assert _sequence(own) == [1, 2, 3]
+    eventually(lambda: "audit-resend" not in {thread.name for thread in threading.enumerate()})
+
+
+def test_an_idle_producer_tells_of_its_gap_soon_after_redis_is_back(
+    server: EmbeddedRedis,
+    own: redis.Redis,
+    sealer: Sealer,
+    clock: FakeClock,
+    tmp_path: Path,
+    new_event: Callable[..., AuditEvent],
+    eventually: Callable[[Callable[[], bool]], None],
+) -> None:
+    publisher = StreamPublisher(own, sealer, Spool(tmp_path / "full", max_bytes=1), clock)
+    server.stop()
+    for _ in range(3):
+        publisher.record(new_event())
+    clock.sleep(COOLDOWN_S)
+    server.start()
+    eventually(lambda: bool(_sent(own)))
+    (record,) = (unpack(payload).record for payload in _sent(own))
+    assert (record.event_type, record.outcome, record.producer_seq) == ("gap", "lost 3: 1-3", 4)
+
+
+def test_a_redis_that_is_full_sends_events_to_the_spool_and_takes_them_once_it_has_room(
+    publisher: StreamPublisher,
+    own: redis.Redis,
+    spool: Spool,
+    clock: FakeClock,
+    new_event: Callable[..., AuditEvent],
+) -> None:
+    publisher.record(new_event())
+    own.config_set("maxmemory", "1")
+    for _ in range(3):
+        publisher.record(new_event())
+    assert _sequence(own) == [1]
+    assert not spool.is_empty()
+    own.config_set("maxmemory", "0")
+    clock.sleep(COOLDOWN_S)
+    publisher.record(new_event())
+    assert sorted(_sequence(own)) == [1, 2, 3, 4, 5]
+    assert spool.is_empty()

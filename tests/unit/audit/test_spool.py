@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from techdeck_tasks.audit.spool import MAX_FILE_BYTES, Spool
+from techdeck_tasks.audit.spool import MAX_DAMAGED_FILES, MAX_FILE_BYTES, Spool, SpoolFullError
 
 # Newer Pythons warn of forking beside threads, which is what a Celery worker does.
 pytestmark = pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
@@ -337,3 +337,39 @@ def test_damaged_payloads_are_kept_also_where_sending_failed_before(spool: Spool
     taken = Taken()
     spool.drain(taken.take)
     assert (taken, spool.damaged) == ([b"first"], 1)
+
+
+def test_what_is_spooled_after_damage_was_set_aside_goes_to_another_file(spool: Spool, folder: Path) -> None:
+    spool.append(b"first")
+    (path,) = folder.iterdir()
+    _damage(path, 8)
+    spool.drain(Taken().take)
+    spool.append(b"second")
+    taken = Taken()
+    spool.drain(taken.take)
+    assert taken == [b"second"]
+
+
+def test_only_the_newest_damaged_files_are_kept(spool: Spool, folder: Path) -> None:
+    for number in range(MAX_DAMAGED_FILES + 3):
+        spool.append(str(number).encode())
+        (path,) = folder.glob("*.spool")
+        _damage(path, 8)
+        spool.drain(Taken().take)
+    kept = sorted(path.read_bytes()[-1:] for path in folder.glob("*.damaged"))
+    assert len(kept) == spool.size().damaged_files == MAX_DAMAGED_FILES
+    assert spool.damaged == MAX_DAMAGED_FILES + 3
+
+
+def test_a_full_spool_refuses_keeps_what_it_has_and_takes_more_once_it_was_drained(folder: Path) -> None:
+    spool = Spool(folder, max_bytes=1000)
+    spool.append(bytes(400))
+    Spool(folder, max_bytes=1000).append(bytes(400))
+    with pytest.raises(SpoolFullError, match="1,000 bytes"):
+        spool.append(bytes(400))
+    size = spool.size()
+    assert (size.files, size.damaged_files) == (2, 0)
+    assert 800 < size.size_bytes <= 1000
+    assert spool.drain(Taken().take) == 2
+    spool.append(bytes(400))
+    assert spool.size().files == 1

@@ -15,7 +15,8 @@ from techdeck_tasks.audit.event import AuditEvent, AuditUnavailableError
 from techdeck_tasks.errors import RetryExhaustedError, ServiceUnavailableError, TechDeckError
 from techdeck_tasks.handler import ErrorHandler
 from techdeck_tasks.resilience.backoff import RetryPolicy
-from techdeck_tasks.runtime import runtime_of
+from techdeck_tasks.runtime import install, runtime_of
+from techdeck_tasks.settings import FailPolicy, Settings
 from techdeck_tasks.tasks.base import TechDeckTask
 
 TWICE = RetryPolicy(max_retries=2, delay_s=50)
@@ -125,6 +126,35 @@ def test_what_can_be_audited_nowhere_ends_as_that(app: Celery, tmp_path: Path) -
     task = declare(app, fails(9, ConnectionError("refused")), retry=TWICE, base=Noted, notes=[])
     assert isinstance(task.delay().result, AuditUnavailableError)
     assert task.notes == ["given up AUDIT_UNAVAILABLE"]
+
+
+@pytest.mark.parametrize(
+    ("policy", "ended_as"),
+    [
+        (FailPolicy.CLOSED, AuditUnavailableError),
+        (FailPolicy.SPOOL, RetryExhaustedError),
+        (FailPolicy.OPEN, RetryExhaustedError),
+    ],
+)
+def test_a_fail_closed_task_does_not_go_on_unaudited_and_any_other_does(
+    lone_settings: Settings, policy: FailPolicy, ended_as: type[Exception]
+) -> None:
+    # Neither Redis nor the spool takes anything.
+    policies = dict.fromkeys(("low", "medium", "high", "critical"), policy)
+    full = lone_settings.model_copy(update={"audit_spool_max_bytes": 1, "audit_fail_policy": policies})
+    app = Celery("full", set_as_current=False)
+    install(app, full)
+    app.conf.task_always_eager = True
+    attempts = []
+
+    def body(self: Any) -> None:
+        attempts.append(self.request.retries)
+        raise ServiceUnavailableError("away")
+
+    task = declare(app, body, retry=TWICE, base=Noted, notes=[])
+    assert isinstance(task.delay().result, ended_as)
+    assert attempts == ([0] if policy is FailPolicy.CLOSED else [0, 1, 2])
+    assert ("given up AUDIT_UNAVAILABLE" in task.notes) == (policy is FailPolicy.CLOSED)
 
 
 def test_an_application_that_was_never_installed_works_without_keys_or_servers(
