@@ -17,6 +17,7 @@ from redis import Redis
 from sqlalchemy import Engine
 
 from techdeck_tasks.audit import verify_run
+from techdeck_tasks.audit.backlog import AuditBacklog, read_backlog
 from techdeck_tasks.audit.checkpoint import Checkpointer
 from techdeck_tasks.audit.custody import Custody
 from techdeck_tasks.audit.drain import Drain
@@ -252,9 +253,14 @@ class Runtime:
         return verify_run.last(self.engine)
 
     def keep_audit_up(self) -> None:
-        """Make the coming partitions and send what waits in the spool."""
+        """Make the coming partitions, send what waits in the spool, and forget dead audit workers."""
         AuditWriter(self.engine, "upkeep", self.clock).prepare_partitions()
-        self.audit.replay()
+        self.audit.flush()
+        AuditStream(self.redis, "upkeep").forget_dead_consumers()
+
+    def audit_backlog(self) -> AuditBacklog:
+        """Measure what waits between the producers and PostgreSQL."""
+        return read_backlog(self.redis, self.spool, self.clock.now())
 
     def audit_custody(self) -> Custody:
         """Return what signs the log's heads and copies it to the backup sink, for one audit worker."""

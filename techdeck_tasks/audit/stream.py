@@ -18,11 +18,23 @@ from techdeck_tasks.audit.canonical import COLUMN_NAMES, split
 from techdeck_tasks.audit.sealing import SealedDataKey, SealedEvent
 from techdeck_tasks.errors import ValidationError
 from techdeck_tasks.keyring import MAX_KEY_ID_BYTES
+from techdeck_tasks.storage.redis_client import Script
 
 STREAM = "td:audit"
 GROUP = "writers"
 QUARANTINE = "{td:audit}:quarantine"
 """In the stream's hash slot: an entry moves from one to the other in one step, in a cluster too."""
+
+QUARANTINED = "{td:audit}:quarantined"
+"""Counts the entries that were ever quarantined."""
+
+MAX_QUARANTINED = 10_000
+"""So many entries are kept in quarantine, about, the newest."""
+
+DEAD_AFTER_MS = 60_000
+"""A consumer that was silent for so long is dead: a living one reads twice a second."""
+
+_FORGET_CONSUMERS = Script.load("techdeck_tasks.audit", "lua/forget_consumers.lua")
 
 MAX_SEALED_KEY_BYTES = 4096
 
@@ -126,12 +138,29 @@ class AuditStream:
                 pipe.execute()
 
     def quarantine(self, delivery: Delivery, reason: str) -> None:
-        """Set an entry aside that can never be written, with the reason, in the step that acknowledges it."""
+        """Set an entry aside that can never be written, with the reason, in the step that acknowledges it.
+
+        The newest `MAX_QUARANTINED` are kept; all are counted.
+        """
         with self._redis.pipeline(transaction=True) as pipe:
-            pipe.xadd(QUARANTINE, {_PAYLOAD: delivery.payload, "reason": reason.encode()})
+            pipe.xadd(
+                QUARANTINE,
+                {_PAYLOAD: delivery.payload, "reason": reason.encode()},
+                maxlen=MAX_QUARANTINED,
+            )
+            pipe.incr(QUARANTINED)
             pipe.xack(STREAM, GROUP, delivery.entry_id)
             pipe.xdel(STREAM, delivery.entry_id)
             pipe.execute()
+
+    def forget_dead_consumers(self, silent_ms: int = DEAD_AFTER_MS) -> int:
+        """Delete the consumers that were silent for `silent_ms` and hold nothing; return how many."""
+        try:
+            return int(_FORGET_CONSUMERS(self._redis, [STREAM], [GROUP, silent_ms]))
+        except redis.ResponseError as error:
+            if "NOGROUP" in str(error):
+                return 0
+            raise
 
     def _read(self, start: str, count: int, block_ms: int | None) -> list[Delivery]:
         reply: Any = self._redis.xreadgroup(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import getpass
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import asdict
 from datetime import UTC, datetime
 from typing import Annotated
 
@@ -53,6 +54,25 @@ def list_entries(
         show_audit(out, entries)
     else:
         out.print("no entry matches")
+
+
+@app.command("status")
+def status(json_output: JsonOption = False) -> None:
+    """Tell what is on its way to the log: stream, audit workers, quarantine, and this machine's spool."""
+    backlog = runtime_of(create_app()).audit_backlog()
+    if json_output:
+        print_json({**asdict(backlog), "redis_reachable": backlog.redis_reachable})
+        return
+    if not backlog.redis_reachable:
+        out.print("[bold red]Redis does not answer[/]: events wait in the spool")
+    table = Table(show_header=False)
+    table.add_column()
+    table.add_column(justify="right")
+    for name, value in asdict(backlog).items():
+        if value is not None:
+            shown = f"{value:,.1f}" if isinstance(value, float) else f"{value:,}"
+            table.add_row(name.removesuffix("_s").replace("_", " "), shown + " s" * name.endswith("_s"))
+    out.print(table)
 
 
 @app.command("verify")

@@ -122,6 +122,15 @@ def test_no_server_and_no_log_of_the_service_holds_a_field_of_the_data(service: 
     assert not [file for file in backup if CANARY in file.read_text(errors="replace")]
 
 
+def test_status_tells_what_is_on_its_way_to_the_log(service: Any) -> None:
+    told = json.loads(service.techdeck("audit", "status", "--json").stdout)
+
+    assert told["redis_reachable"] is True
+    assert (told["consumers"], told["dead_consumers"], told["spool_files"]) == (1, 0, 0)
+    readable = service.techdeck("audit", "status")
+    assert (readable.returncode, "stream entries" in readable.stdout) == (EXITS["ok"], True)
+
+
 def test_verify_finds_nothing_in_an_untouched_log(service: Any) -> None:
     verified = service.techdeck("audit", "verify", "--json")
 
