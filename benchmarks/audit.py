@@ -1,8 +1,8 @@
-"""What the audit log costs: stream to committed rows, next to raw COPY and executemany of them; and verify.
+"""What the audit log costs: stream to committed rows, next to COPY, executemany and a task a row; and verify.
 
 All on the same embedded servers in the same run, into the same table with the same indexes; the servers do
 not sync to disk. Raw COPY and executemany write finished rows in transactions of the same size, without ids,
-chains, heads or acknowledgements.
+chains, heads or acknowledgements; so does a plain Celery task for each row, run by one worker.
 
 Run: python -m benchmarks audit
 """
@@ -20,6 +20,7 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 import redis
+from celery import Celery
 from sqlalchemy import Connection, Engine, insert, make_url, text
 
 from techdeck_tasks.audit.bulk import bulk_copy
@@ -39,6 +40,7 @@ from techdeck_tasks.storage.database import connect_database
 
 EVENTS = 20_000
 BATCH = 500
+TASKS = 2_000
 DOCUMENT_BYTES = 2800
 COLUMNS = [column.name for column in AuditEventRow.__table__.columns]
 COPY = f"COPY audit_event ({', '.join(COLUMNS)}) FROM STDIN (FORMAT BINARY)"
@@ -77,8 +79,11 @@ def main() -> None:
             copy = _show("raw COPY of the same rows", EVENTS, _timed(engine, rows, _copy))
         with _database(urls.database_url, "peers_too") as engine:
             _show("executemany of the same rows", EVENTS, _timed(engine, rows, _executemany))
+        with _database(urls.database_url, "tasks") as engine:
+            seconds = _task_a_row(engine, urls.redis_url, rows[:TASKS])
+            task = _show("one Celery task a row, 1 worker", TASKS, seconds)
         for workers, rate in rates.items():
-            print(f"{workers} worker(s) / raw COPY: {rate / copy:.2f}")
+            print(f"{workers} worker(s) / raw COPY: {rate / copy:.2f}; / one task a row: {rate / task:.1f}")
 
 
 def _show(what: str, number: int, seconds: float) -> float:
@@ -138,20 +143,31 @@ def _drained(engine: Engine, client: redis.Redis, payloads: Sequence[bytes], wor
         time.sleep(0.002)
     seconds = time.perf_counter() - began
     for child in children:
-        os.kill(child, signal.SIGKILL)
-        os.waitpid(child, 0)
+        _end(child)
     return seconds
 
 
 def _fork_worker(engine: Engine, client: redis.Redis, name: str) -> int:
+    def work() -> None:
+        Drain(AuditStream(client, name), AuditWriter(engine, name, SystemClock()), BATCH).start()
+        signal.pause()
+
+    return _fork(work)
+
+
+def _fork(body: Callable[[], object]) -> int:
     child = os.fork()
     if child == 0:
         try:
-            Drain(AuditStream(client, name), AuditWriter(engine, name, SystemClock()), BATCH).start()
-            signal.pause()
+            body()
         finally:
             os._exit(1)
     return child
+
+
+def _end(child: int) -> None:
+    os.kill(child, signal.SIGKILL)
+    os.waitpid(child, 0)
 
 
 Row = dict[str, Any]
@@ -181,6 +197,32 @@ def _copy(connection: Connection, rows: Sequence[Row]) -> None:
 
 def _executemany(connection: Connection, rows: Sequence[Row]) -> None:
     connection.execute(insert(AuditEventRow), rows)
+
+
+def _task_a_row(engine: Engine, redis_url: str, rows: Sequence[Row]) -> float:
+    app = Celery("peer", broker=redis_url, set_as_current=False)
+    app.conf.task_ignore_result = True
+
+    def write(row: Row) -> None:
+        with engine.begin() as connection:
+            connection.execute(insert(AuditEventRow), row)
+
+    def work() -> None:
+        app.Worker(pool="solo", loglevel="ERROR", quiet=True, without_mingle=True).start()
+
+    task = app.task(write)
+    for row in rows:
+        task.delay(row)
+    engine.dispose()
+    began = time.perf_counter()
+    worker = _fork(work)
+    count = text("SELECT count(*) FROM audit_event")
+    with engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
+        while connection.execute(count).scalar_one() < len(rows):
+            time.sleep(0.02)
+    seconds = time.perf_counter() - began
+    _end(worker)
+    return seconds
 
 
 if __name__ == "__main__":
