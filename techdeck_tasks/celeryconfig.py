@@ -150,8 +150,8 @@ def _schedule() -> dict[str, Any]:
         "beat_schedule": {
             "audit-upkeep": {
                 "task": "techdeck.audit.upkeep",
-                "schedule": timedelta(hours=1),
-                "options": {"queue": AUDIT_QUEUE, "expires": 3600},
+                "schedule": timedelta(minutes=1),
+                "options": {"queue": AUDIT_QUEUE, "expires": 60},
             },
             "audit-breakers": {
                 "task": "techdeck.audit.breakers",

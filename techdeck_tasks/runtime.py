@@ -311,11 +311,16 @@ class Runtime:
         return RetryRegistry(self.redis, clock=self.clock)
 
     def flush(self) -> None:
-        """Tell what this process still keeps: successes of breakers, retries, metrics, events. For shutdown."""
+        """Tell what this process still keeps: successes, retries, metrics, events. For shutdown."""
         self.breakers.flush()
         self.retry_registry.flush()
         self.metrics_recorder.flush()
-        self.audit.flush()
+        self.flush_audit()
+
+    def flush_audit(self) -> None:
+        """Send what this process's events still wait for. For shutdown."""
+        if "audit" in self.__dict__:
+            self.audit.flush()
 
     @cached_property
     def retries(self) -> RetryManager:
