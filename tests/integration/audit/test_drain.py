@@ -270,7 +270,7 @@ def test_stopping_is_bounded_when_postgresql_hangs_and_nothing_is_acknowledged(
 
 
 def test_stopping_is_bounded_however_much_keeps_coming(
-    new_drain: NewDrain, send: Send, client: redis.Redis, engine: Engine
+    new_drain: NewDrain, send: Send, client: redis.Redis, engine: Engine, eventually: Eventually
 ) -> None:
     drain = new_drain(batch_size=1)
     send(3000)
@@ -279,7 +279,8 @@ def test_stopping_is_bounded_however_much_keeps_coming(
     drain.stop(timeout_s=0.2)
     assert time.monotonic() - began < 3
     assert client.xlen(STREAM) > 0
-    assert _pending(client) == 0
+    # On a busy machine the batch in hand may outlast the stop.
+    eventually(lambda: _pending(client) == 0)
     assert _rows(engine) == 3000 - client.xlen(STREAM)
 
 
