@@ -44,6 +44,13 @@ RESEND_EVERY_S = 1.0
 _OF_ERRORS = frozenset({EventType.ERROR_HANDLING, EventType.SECURITY_INCIDENT, EventType.COMPLIANCE_NOTICE})
 
 
+def fail_policy_of(event: AuditEvent, policies: Mapping[str, FailPolicy]) -> FailPolicy:
+    """Return what becomes of `event` where Redis does not take it, by the policies of the severities."""
+    if event.event_type not in _OF_ERRORS:
+        return FailPolicy.CLOSED
+    return policies.get(event.severity, FailPolicy.SPOOL)
+
+
 class StreamPublisher:
     """The `AuditTrail` of real deployments. Safe for threads, and after a fork.
 
@@ -90,7 +97,7 @@ class StreamPublisher:
             AuditUnavailableError: neither takes it, and the fail policy is closed.
         """
         sealed = self._sealer.seal(event)
-        policy = self._policy_of(event)
+        policy = fail_policy_of(event, self._policies)
         try:
             self._keep(pack(sealed), policy)
         except OSError as error:
@@ -121,11 +128,6 @@ class StreamPublisher:
         """Send what waits and tell what was lost, as far as that is possible now. For shutdown."""
         self.replay()
         self._tell_gap()
-
-    def _policy_of(self, event: AuditEvent) -> FailPolicy:
-        if event.event_type not in _OF_ERRORS:
-            return FailPolicy.CLOSED
-        return self._policies.get(event.severity, FailPolicy.SPOOL)
 
     def _keep(self, payload: bytes, policy: FailPolicy) -> None:
         """Keep `payload`, or raise an OSError."""

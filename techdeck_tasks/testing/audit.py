@@ -7,6 +7,7 @@ and opened with the private key when the test reads them.
 from __future__ import annotations
 
 import secrets
+from collections.abc import Mapping
 from dataclasses import fields
 from typing import Any
 
@@ -14,10 +15,12 @@ from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 
 from techdeck_tasks.audit.canonical import AuditRecord
 from techdeck_tasks.audit.event import AuditEvent, AuditUnavailableError
+from techdeck_tasks.audit.publisher import fail_policy_of
 from techdeck_tasks.audit.reader import AuditEntry
 from techdeck_tasks.audit.sealing import Opener, SealedEvent, Sealer
 from techdeck_tasks.clock import Clock
 from techdeck_tasks.keyring import KEY_BYTES, KeySet
+from techdeck_tasks.settings import FailPolicy
 
 _COLUMNS = frozenset(field.name for field in fields(AuditRecord))
 _KEY = "testing"
@@ -29,13 +32,17 @@ class InMemoryAuditTrail:
     Args:
         clock: gives the time at which an event counts as recorded.
         tenant: as in the settings.
+        policies: the fail policy of each severity; ``spool`` where it names none.
 
     Attributes:
-        away: set it to True, and nothing can be recorded any more: every failure ends as
-            `AuditUnavailableError`, as where neither Redis nor the disk takes it.
+        away: set it to True, and nothing can be recorded any more, as where neither Redis nor the disk takes
+            it: what the fail policy closes ends as `AuditUnavailableError`, the rest is lost.
+        lost: how many events could not be recorded.
     """
 
-    def __init__(self, clock: Clock, tenant: str = "default") -> None:
+    def __init__(
+        self, clock: Clock, tenant: str = "default", policies: Mapping[str, FailPolicy] | None = None
+    ) -> None:
         pair = X25519PrivateKey.generate()
         self._sealer = Sealer(
             KeySet(_KEY, {_KEY: pair.public_key().public_bytes_raw()}),
@@ -45,16 +52,21 @@ class InMemoryAuditTrail:
         self._opener = Opener(KeySet(_KEY, {_KEY: pair.private_bytes_raw()}))
         self._clock = clock
         self._entries: list[AuditEntry] = []
+        self._policies = policies or {}
         self.away = False
+        self.lost = 0
 
     def record(self, event: AuditEvent) -> None:
         """Keep `event`.
 
         Raises:
-            AuditUnavailableError: the test made the trail unavailable.
+            AuditUnavailableError: the test made the trail unavailable, and the fail policy is closed.
         """
         if self.away:
-            raise AuditUnavailableError(f"audit event {event.event_id}: made unavailable by the test")
+            self.lost += 1
+            if fail_policy_of(event, self._policies) is FailPolicy.CLOSED:
+                raise AuditUnavailableError(f"audit event {event.event_id}: made unavailable by the test")
+            return
         sealed = self._sealer.seal(event)
         self._entries.append(self._entry(sealed))
 

@@ -74,7 +74,7 @@ class InMemoryRuntime(Runtime):
     def __init__(self, settings: Settings, clock: FakeClock, app: Celery) -> None:
         # The same jitter in every run of a test.
         super().__init__(settings, clock=clock, rng=random.Random(0))  # noqa: S311 - jitter is no secret
-        self.audit_trail = InMemoryAuditTrail(clock, settings.tenant)
+        self.audit_trail = InMemoryAuditTrail(clock, settings.tenant, settings.audit_fail_policy)
         self.faults = Faults(app)
         self.listeners.add(_Countdowns(clock))
         self._artifact_url = f"memory://techdeck-{secrets.token_hex(8)}"

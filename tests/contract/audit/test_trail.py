@@ -12,19 +12,22 @@ from redis.backoff import NoBackoff
 from redis.retry import Retry
 
 from techdeck_tasks.audit.canonical import AuditRecord
-from techdeck_tasks.audit.event import AuditEvent, AuditTrail, AuditUnavailableError
+from techdeck_tasks.audit.event import AuditEvent, AuditTrail, AuditUnavailableError, EventType
 from techdeck_tasks.audit.publisher import StreamPublisher
 from techdeck_tasks.audit.sealing import MAX_DOCUMENT_BYTES, Opener, Sealer
 from techdeck_tasks.audit.spool import Spool
 from techdeck_tasks.audit.stream import STREAM, unpack
 from techdeck_tasks.clock import SystemClock
 from techdeck_tasks.devservices.ports import free_port
+from techdeck_tasks.errors import EncryptionError
 from techdeck_tasks.events import Listeners, Outcome
 from techdeck_tasks.handler import ErrorHandler
 from techdeck_tasks.keyring import AUDIT_PRIVATE_KEYS, KeySet
+from techdeck_tasks.settings import FailPolicy
 from techdeck_tasks.testing.audit import InMemoryAuditTrail
 
 NewEvent = Callable[..., AuditEvent]
+POLICIES = {"critical": FailPolicy.CLOSED}
 Kept = list[tuple[AuditRecord, dict[str, Any]]]
 
 
@@ -41,7 +44,7 @@ class World(Protocol):
 
 class InMemory:
     def __init__(self) -> None:
-        self.trail = InMemoryAuditTrail(SystemClock(), "clinic")
+        self.trail = InMemoryAuditTrail(SystemClock(), "clinic", POLICIES)
 
     def kept(self) -> Kept:
         return [(entry.record, entry.document or {}) for entry in self.trail.entries()]
@@ -52,7 +55,7 @@ class InMemory:
 
 class OnRedis:
     def __init__(self, client: redis.Redis, sealer: Sealer, opener: Opener, folder: Path) -> None:
-        self.trail = StreamPublisher(client, sealer, Spool(folder / "spool"), SystemClock())
+        self.trail = StreamPublisher(client, sealer, Spool(folder / "spool"), SystemClock(), POLICIES)
         self._client, self._sealer, self._opener, self._folder = client, sealer, opener, folder
 
     def kept(self) -> Kept:
@@ -64,7 +67,7 @@ class OnRedis:
         nobody = redis.Redis(port=free_port(), socket_connect_timeout=0.25, retry=Retry(NoBackoff(), 0))
         (self._folder / "file").write_bytes(b"")
         self.trail = StreamPublisher(
-            nobody, self._sealer, Spool(self._folder / "file" / "spool"), SystemClock()
+            nobody, self._sealer, Spool(self._folder / "file" / "spool"), SystemClock(), POLICIES
         )
 
 
@@ -145,11 +148,20 @@ def test_what_goes_through_the_handler_is_redacted(world: World) -> None:
     assert "tiger" not in str(document)
 
 
-def test_what_can_be_kept_nowhere_is_refused_and_stops_whoever_handles_it(
+def test_what_can_be_kept_nowhere_is_refused_where_the_policy_is_closed(
     world: World, new_event: NewEvent
 ) -> None:
     world.fail()
     with pytest.raises(AuditUnavailableError):
-        world.trail.record(new_event())
+        world.trail.record(new_event(severity="critical"))
     with pytest.raises(AuditUnavailableError):
-        handler(world.trail).handle(ValueError("no"))
+        world.trail.record(new_event(event_type=EventType.AUDIT_READ, severity="low"))
+    with pytest.raises(AuditUnavailableError):
+        handler(world.trail).handle(EncryptionError("no"))
+
+
+def test_work_goes_on_unaudited_where_the_policy_is_not_closed(world: World, new_event: NewEvent) -> None:
+    world.fail()
+    world.trail.record(new_event(severity="high"))
+    assert handler(world.trail).handle(ValueError("no")).response["error_code"] == "INTERNAL_ERROR"
+    assert world.kept() == []

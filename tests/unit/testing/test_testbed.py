@@ -24,7 +24,7 @@ from techdeck_tasks.events import BreakerTransition, ErrorHandled, ExecutionSucc
 from techdeck_tasks.pipeline import StageContext, StageParams, StageResult, stage
 from techdeck_tasks.resilience.backoff import Jitter
 from techdeck_tasks.runtime import install, runtime_of
-from techdeck_tasks.settings import load_settings
+from techdeck_tasks.settings import FailPolicy, load_settings
 from techdeck_tasks.tasks.base import TechDeckTask
 from techdeck_tasks.tasks.services import bound_services
 from techdeck_tasks.testing import TechDeckTestbed
@@ -175,11 +175,19 @@ def test_canvas_and_own_retries_work(bed: TechDeckTestbed) -> None:
         chain(total.s(1), total.s(2))()
 
 
-def test_a_trail_that_is_away_ends_the_task(bed: TechDeckTestbed) -> None:
+def test_a_trail_that_is_away_ends_the_task_where_the_policy_is_closed() -> None:
+    with TechDeckTestbed(audit_fail_policy={"medium": FailPolicy.CLOSED}) as bed:
+        fetch = flaky(bed, 1)
+        bed.audit.away = True
+        assert isinstance(fetch.delay().result, AuditUnavailableError)
+        assert len(bed.audit) == 0
+
+
+def test_a_trail_that_is_away_is_told_in_numbers_where_work_may_go_on(bed: TechDeckTestbed) -> None:
     fetch = flaky(bed, 1)
     bed.audit.away = True
-    assert isinstance(fetch.delay().result, AuditUnavailableError)
-    assert len(bed.audit) == 0
+    assert fetch.delay().get() == 1
+    assert bed.audit.lost == 1
 
 
 def test_a_direct_call_is_the_plain_function_and_meets_no_failure(bed: TechDeckTestbed) -> None:
