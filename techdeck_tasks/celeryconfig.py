@@ -158,6 +158,17 @@ def _schedule() -> dict[str, Any]:
                 "schedule": timedelta(seconds=15),
                 "options": {"queue": AUDIT_QUEUE, "expires": 60},
             },
+            "audit-incidents": {
+                "task": "techdeck.audit.incidents",
+                "schedule": timedelta(minutes=1),
+                "options": {"queue": AUDIT_QUEUE, "expires": 60},
+            },
+            # Each hour and not at the end of a period: what a stopped service missed is made when it is back.
+            "audit-reports": {
+                "task": "techdeck.audit.reports",
+                "schedule": timedelta(hours=1),
+                "options": {"queue": AUDIT_QUEUE, "expires": 3600},
+            },
             "audit-verify": {
                 "task": "techdeck.audit.verify",
                 "schedule": timedelta(days=1),

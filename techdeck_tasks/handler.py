@@ -20,6 +20,7 @@ from techdeck_tasks.audit.event import (
     EventType,
     new_event_id,
 )
+from techdeck_tasks.audit.incident import SECURITY_CODES, incident_document, incident_severity
 from techdeck_tasks.clock import Clock
 from techdeck_tasks.errors import Classification, Severity, TechDeckError, classify, error_id_of
 from techdeck_tasks.errors.record import classification_in_need, clear_value, columns_of, document_of, said
@@ -186,9 +187,11 @@ class ErrorHandler:
             recovery=recovery,
         )
         document = document_of(error, case.found, facts, response, recovery)
-        self._record(EventType.ERROR_HANDLING, case, document, event_id)
+        self._record(EventType.ERROR_HANDLING, case, document, event_id=event_id)
         if case.found.hipaa_notify:
             self._notify(case)
+        if case.found.error_code in SECURITY_CODES:
+            self._report_incident(case, facts)
         return HandledError(error, case.found, response, recovery)
 
     def _recover(self, case: _Case, facts: Mapping[str, Any]) -> Mapping[str, Any] | None:
@@ -221,17 +224,33 @@ class ErrorHandler:
         document = {"violation_type": violation, "requires_review": True}
         self._record(EventType.COMPLIANCE_NOTICE, case, document)
 
+    def _report_incident(self, case: _Case, facts: Mapping[str, Any]) -> dict[str, Any]:
+        event_id = new_event_id()
+        document = incident_document(event_id, case.error, case.found, facts)
+        logger.critical(
+            "security incident %s: error_id=%s error_code=%s requires investigation",
+            event_id,
+            case.error_id,
+            case.found.error_code,
+        )
+        severity = incident_severity(case.found.error_code)
+        self._record(EventType.SECURITY_INCIDENT, case, document, event_id=event_id, severity=severity)
+        return document
+
     def _record(
         self,
         event_type: EventType,
         case: _Case,
         document: Mapping[str, Any],
+        *,
+        severity: Severity | None = None,
         event_id: uuid.UUID | None = None,
     ) -> None:
         self._audit.record(
             AuditEvent(
                 event_type=event_type,
-                severity=case.found.severity.value,
+                event_id=event_id or new_event_id(),
+                severity=(severity or case.found.severity).value,
                 service=clear_value(case.found.service),
                 operation=clear_value(case.found.operation),
                 document=document,
@@ -241,7 +260,6 @@ class ErrorHandler:
                 hipaa_related=case.found.hipaa_related,
                 hipaa_notify=case.found.hipaa_notify,
                 retention_days=self._retention_days,
-                event_id=event_id or new_event_id(),
                 **case.columns,
             )
         )
@@ -280,6 +298,8 @@ class ErrorHandler:
         }
         try:
             self._record(EventType.ERROR_HANDLING, case, document)
+            if case.found.error_code in SECURITY_CODES:
+                self._report_incident(case, {})
         except AuditUnavailableError:
             raise
         except Exception as second:  # noqa: BLE001 - there is nobody left to tell but the log
@@ -287,6 +307,25 @@ class ErrorHandler:
         return HandledError(error, case.found, response, None)
 
     # -- the specification's entrances -------------------------------------------------------------
+
+    def log_security_incident(
+        self,
+        error: BaseException,
+        classification: Classification | None = None,
+        context: Mapping[str, Any] | None = None,
+    ) -> dict[str, Any]:
+        """Put a security incident on record and return it under the specification's keys.
+
+        `handle` does so by itself for the codes in `SECURITY_CODES`; this is for what an application finds
+        out otherwise. However often one error is reported, it becomes one incident to investigate.
+
+        Raises:
+            AuditUnavailableError: it could be recorded nowhere and the fail policy is closed.
+        """
+        facts = dict(context) if context else {}
+        found = classification or classify(error, facts)
+        case = _Case(error, found, columns_of(error, facts), Outcome.RESPONDED)
+        return self._report_incident(case, facts)
 
     def handle_error(self, error: BaseException, context: Mapping[str, Any] | None = None) -> Response:
         """Handle `error` and return the response to a caller."""

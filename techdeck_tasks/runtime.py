@@ -19,14 +19,17 @@ from sqlalchemy import Engine
 from techdeck_tasks.audit import verify_run
 from techdeck_tasks.audit.backlog import AuditBacklog, read_backlog
 from techdeck_tasks.audit.checkpoint import Checkpointer
+from techdeck_tasks.audit.compliance.schedule import make_due
+from techdeck_tasks.audit.compliance.store import ReportKind, ReportStore
 from techdeck_tasks.audit.custody import Custody
 from techdeck_tasks.audit.drain import Drain
 from techdeck_tasks.audit.event import AuditTrail
 from techdeck_tasks.audit.finding import VerifyReport
+from techdeck_tasks.audit.incident_store import IncidentStore
 from techdeck_tasks.audit.publisher import StreamPublisher
 from techdeck_tasks.audit.reader import AuditReader
 from techdeck_tasks.audit.rekeying import Resealed, reseal
-from techdeck_tasks.audit.sealing import Opener, Sealer
+from techdeck_tasks.audit.sealing import Opener, Sealer, blind_index
 from techdeck_tasks.audit.sink import SegmentStore
 from techdeck_tasks.audit.sink_export import SinkExporter
 from techdeck_tasks.audit.spool import Spool
@@ -199,6 +202,38 @@ class Runtime:
             on_pipeline_error=self._note_pipeline_error,
         )
 
+    @cached_property
+    def reports(self) -> ReportStore:
+        """Compliance reports and their sign-off."""
+        return ReportStore(
+            self.engine,
+            self.audit,
+            self.clock,
+            self.settings.error_log_retention_days,
+            last_verify=self._last_verify,
+        )
+
+    def _last_verify(self) -> dict[str, Any] | None:
+        last = self.last_verification()
+        if last is None:
+            return None
+        return {
+            "verified_at": last.finished_at.isoformat(),
+            "ok": last.ok,
+            "rows": last.rows,
+            "findings": last.finding_count,
+        }
+
+    def make_due_reports(self) -> int:
+        """Make the scheduled compliance reports whose period is over."""
+        self.incidents.catch_up()
+        kinds = [ReportKind(kind) for kind in sorted(self.settings.compliance_report_schedule)]
+        return make_due(self.reports, kinds, self.clock.now())
+
+    def project_incidents(self) -> int:
+        """Enter the log's new security incidents into their table."""
+        return self.incidents.catch_up()
+
     def audit_drain(self, node_name: str) -> Drain:
         """Return the loop that moves events from the stream into the log, for one audit worker."""
         writer = AuditWriter(self.engine, node_name, self.clock)
@@ -208,7 +243,18 @@ class Runtime:
         """Return the audit log as `reader` may see it: plaintext only where the private key is at hand."""
         path = self.settings.reader_keys_dir / AUDIT_PRIVATE_KEYS
         opener = Opener(KeySet.load(path)) if path.exists() else None
-        return AuditReader(self.engine, self.audit, opener, reader)
+        indexes = self._blind_indexes if (self.settings.keys_dir / BLIND_INDEX_KEYS).exists() else None
+        return AuditReader(self.engine, self.audit, opener, reader, indexes)
+
+    def _blind_indexes(self, what: str, value: str) -> list[bytes]:
+        # Under every key: older rows were indexed under older ones.
+        keys = KeySet.load(self.settings.keys_dir / BLIND_INDEX_KEYS).keys.values()
+        return [blind_index(key, self.settings.tenant, what, value) for key in keys]
+
+    @cached_property
+    def incidents(self) -> IncidentStore:
+        """Security incidents and their investigation."""
+        return IncidentStore(self.engine, self.audit, self.clock, self.settings.error_log_retention_days)
 
     def reseal_audit(self) -> Resealed:
         """Seal every data key of the audit log to the recipient that is active now."""
@@ -511,6 +557,8 @@ def create_app(settings: Settings | None = None, role: Role = Role.CLIENT) -> Ce
             upkeep=runtime.keep_audit_up,
             verify=runtime.inspect_audit,
             record_breakers=runtime.record_breakers,
+            project_incidents=runtime.project_incidents,
+            make_due_reports=runtime.make_due_reports,
         )
         app.steps["worker"].add(drain_step(runtime.audit_drain, runtime.audit_custody))
         app.conf.task_default_queue = AUDIT_QUEUE

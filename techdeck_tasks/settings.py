@@ -21,6 +21,7 @@ DEFAULT_ENV_FILE = ".techdeck/techdeck.env"
 
 Seconds = Annotated[float, Field(ge=0)]
 PositiveSeconds = Annotated[float, Field(gt=0)]
+ReportSchedule = Literal["daily", "weekly", "monthly"]
 Percent = Annotated[float, Field(ge=0, le=100)]
 SeverityName = Annotated[str, Field(pattern=r"^(low|medium|high|critical)$")]
 
@@ -129,6 +130,9 @@ class Settings(BaseSettings):
     audit_fail_policy: dict[SeverityName, FailPolicy] = Field(
         default_factory=dict,
         description='JSON, spool (default), closed or open a severity: {"critical": "closed"}',
+    )
+    compliance_report_schedule: frozenset[ReportSchedule] = Field(
+        frozenset({"monthly"}), description='JSON, any of "daily", "weekly", "monthly"; [] makes none'
     )
 
     # -- metrics and alerts ------------------------------------------------------------------------

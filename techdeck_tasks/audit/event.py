@@ -75,8 +75,8 @@ class AuditEvent:
     Attributes:
         document: what only a reader with the private key may see: message, details, context, response,
             traceback. JSON-safe and redacted.
-        user_id: who acted; leaves the process only as a blind index.
-        subject_id: whom the data is about; leaves the process only as a blind index.
+        user_id: who acted; leaves the process sealed inside the document, and as a blind index.
+        subject_id: whom the data is about; leaves the process in the same two ways.
         attempt: the attempt of the task, from 0.
         retention_days: how long the row must be kept.
 

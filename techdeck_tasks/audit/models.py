@@ -9,7 +9,7 @@ from __future__ import annotations
 import uuid
 from datetime import date, datetime
 
-from sqlalchemy import BigInteger, Date, DateTime, Index, Integer, LargeBinary, Text
+from sqlalchemy import BigInteger, Date, DateTime, Index, Integer, LargeBinary, Text, text
 from sqlalchemy.dialects.postgresql import JSONB, UUID
 from sqlalchemy.orm import Mapped, mapped_column
 
@@ -31,6 +31,12 @@ class AuditEventRow(Base):
         Index("ix_audit_event_error_code", "error_code", "occurred_at"),
         Index("ix_audit_event_user_index", "user_index"),
         Index("ix_audit_event_subject_index", "subject_index"),
+        Index(
+            "ix_audit_event_incident",
+            "occurred_at",
+            postgresql_where=text("event_type = 'security_incident'"),
+        ),
+        Index("ix_audit_event_hipaa", "occurred_at", postgresql_where=text("hipaa_related")),
         {"postgresql_partition_by": "RANGE (occurred_at)"},
     )
 

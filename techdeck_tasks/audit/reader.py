@@ -3,68 +3,38 @@
 from __future__ import annotations
 
 import uuid
-from dataclasses import dataclass, fields
-from datetime import datetime
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from operator import attrgetter
 from typing import Any
 
-from sqlalchemy import Engine, select
+from sqlalchemy import Engine
 from sqlalchemy.engine import Row
 
 from techdeck_tasks.audit.canonical import COLUMN_NAMES, AuditRecord
-from techdeck_tasks.audit.event import AuditEvent, AuditTrail, EventType
-from techdeck_tasks.audit.models import AuditDataKey, AuditEventRow
+from techdeck_tasks.audit.entry import AuditEntry
+from techdeck_tasks.audit.event import AuditEvent, AuditTrail, EventType, time_of
+from techdeck_tasks.audit.models import AuditEventRow
 from techdeck_tasks.audit.sealing import Opener, SealedDataKey
+from techdeck_tasks.audit.search import AuditFilter, BlindIndexes, Cursor, search_statement
 from techdeck_tasks.errors import EncryptionError, Severity, ValidationError
 from techdeck_tasks.storage.database import transaction
 
 MAX_LIMIT = 10_000
+EXPORT_BATCH = 1000
+"""Rows an export fetches and decrypts at a time: its memory does not grow with the log."""
 
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class AuditFilter:
-    """Which rows are wanted; what is None does not restrict. Times are aware; `until` is exclusive."""
-
-    since: datetime | None = None
-    until: datetime | None = None
-    event_type: str | None = None
-    severity: str | None = None
-    error_code: str | None = None
-    error_id: str | None = None
-    service: str | None = None
-    operation: str | None = None
-    task_id: str | None = None
-    pipeline_id: str | None = None
-    stage: str | None = None
-    hipaa_related: bool | None = None
+_EVERYTHING = AuditFilter()
+_values_of: Callable[[Row[Any]], tuple[Any, ...]] = attrgetter(*COLUMN_NAMES)
 
 
 @dataclass(frozen=True, slots=True)
-class AuditEntry:
-    """A row as its reader sees it.
+class Page:
+    """Some entries, newest first, and the token that the next page is asked for with; None after the last."""
 
-    Attributes:
-        document: None for a reader without the private key, after shredding, and where there is a problem.
-        problem: why the document does not open under the reader's key.
-    """
-
-    record: AuditRecord
-    recorded_at: datetime
-    document: dict[str, Any] | None
-    problem: str | None = None
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return the entry as JSON-safe data, without the ciphertext and the blind indexes."""
-        hidden = {"sealed_document", "user_index", "subject_index"}
-        clear = {
-            field.name: _plain(getattr(self.record, field.name))
-            for field in fields(AuditRecord)
-            if field.name not in hidden
-        }
-        times = {
-            "occurred_at": self.record.occurred_at.isoformat(),
-            "recorded_at": self.recorded_at.isoformat(),
-        }
-        return {**times, **clear, "document": self.document, "problem": self.problem}
+    entries: list[AuditEntry]
+    next_cursor: str | None
 
 
 class AuditReader:
@@ -75,77 +45,139 @@ class AuditReader:
         trail: where the read itself is recorded.
         opener: holds the private key; None shows clear columns only.
         reader: who reads; recorded.
+        blind_indexes: finds persons; None refuses to search for them.
     """
 
-    def __init__(self, engine: Engine, trail: AuditTrail, opener: Opener | None, reader: str) -> None:
+    def __init__(
+        self,
+        engine: Engine,
+        trail: AuditTrail,
+        opener: Opener | None,
+        reader: str,
+        blind_indexes: BlindIndexes | None = None,
+    ) -> None:
         self._engine = engine
         self._trail = trail
         self._opener = opener
         self._reader = reader
+        self._blind_indexes = blind_indexes
 
     def search(
-        self, wanted: AuditFilter | None = None, limit: int = 100, offset: int = 0
+        self, wanted: AuditFilter = _EVERYTHING, limit: int = 100, offset: int = 0
     ) -> list[AuditEntry]:
         """Return the newest matching entries, newest first.
 
+        A large offset costs what it leaves out; `page` goes on from a place instead.
+
         Raises:
-            ValidationError: `limit` is not 1 to 10,000, `offset` is negative, or a time is not aware.
+            ValidationError: `limit` is not 1 to 10,000, or `offset` is negative.
             EncryptionError: not one of the documents found opens under the reader's private key.
             AuditUnavailableError: the read could not be recorded; nothing is returned.
             ServiceUnavailableError: PostgreSQL is away.
         """
-        if not 1 <= limit <= MAX_LIMIT or offset < 0:
-            raise ValidationError(
-                f"audit search takes a limit of 1 to {MAX_LIMIT} and an offset of 0 or more; "
-                f"got {limit} and {offset}",
-                field="limit",
-            )
-        wanted = wanted or AuditFilter()
-        if any(moment is not None and moment.tzinfo is None for moment in (wanted.since, wanted.until)):
-            raise ValidationError("audit search takes aware times; say which time zone", field="since, until")
-        self._record_read(wanted, limit, offset)
-        conditions = [
-            getattr(AuditEventRow, field.name) == value
-            for field in fields(AuditFilter)
-            if (value := getattr(wanted, field.name)) is not None and field.name not in ("since", "until")
-        ]
-        if wanted.since is not None:
-            conditions.append(AuditEventRow.occurred_at >= wanted.since)
-        if wanted.until is not None:
-            conditions.append(AuditEventRow.occurred_at < wanted.until)
-        statement = (
-            select(AuditEventRow.__table__, AuditDataKey.recipient_id, AuditDataKey.sealed_key)
-            .join(AuditDataKey, AuditDataKey.key_id == AuditEventRow.key_id, isouter=True)
-            .where(*conditions)
-            .order_by(AuditEventRow.occurred_at.desc(), AuditEventRow.event_id.desc())
-            .limit(limit)
-            .offset(offset)
+        _check_limit(limit)
+        if offset < 0:
+            raise ValidationError(f"audit search takes an offset of 0 or more; got {offset}", field="offset")
+        statement = search_statement(wanted, self._blind_indexes).limit(limit).offset(offset)
+        self._record_read("search", wanted, limit=limit, offset=offset)
+        with transaction(self._engine) as connection:
+            rows = connection.execute(statement).all()
+        return self._entries(rows, wanted)
+
+    def page(self, wanted: AuditFilter = _EVERYTHING, limit: int = 100, cursor: str | None = None) -> Page:
+        """Return the page after `cursor`, at the same cost wherever it is in the log.
+
+        New entries shift no page: each entry that was there at the first page is on exactly one.
+
+        Raises:
+            ValidationError: `limit` is not 1 to 10,000, or `cursor` is not of this search.
+            EncryptionError, AuditUnavailableError, ServiceUnavailableError: as `search`.
+        """
+        _check_limit(limit)
+        after = None if cursor is None else Cursor.decode(cursor, wanted)
+        # One more than asked for tells whether there is another page.
+        statement = search_statement(wanted, self._blind_indexes, after).limit(limit + 1)
+        self._record_read("search", wanted, limit=limit, cursor=cursor)
+        with transaction(self._engine) as connection:
+            rows = connection.execute(statement).all()
+        more = len(rows) > limit
+        rows = rows[:limit]
+        last = Cursor.after(rows[-1].event_id, wanted).encode() if more else None
+        return Page(self._entries(rows, wanted), last)
+
+    def get(self, event_id: str) -> AuditEntry:
+        """Return one entry by its id.
+
+        Raises:
+            ValidationError: there is none.
+            EncryptionError, AuditUnavailableError, ServiceUnavailableError: as `search`.
+        """
+        try:
+            wanted = uuid.UUID(event_id)
+            moment = time_of(wanted)
+        except (ValueError, ValidationError):
+            raise _unknown(event_id) from None
+        self._record_read("show", _EVERYTHING, event_id=event_id)
+        statement = search_statement(_EVERYTHING, None).where(
+            AuditEventRow.occurred_at == moment, AuditEventRow.event_id == wanted
         )
         with transaction(self._engine) as connection:
             rows = connection.execute(statement).all()
-        entries = [self._entry(row) for row in rows]
-        problem = next((entry.problem for entry in entries if entry.problem), None)
-        if problem and not any(entry.document for entry in entries):
-            # One bad row must not hide the others; nothing but bad rows is a wrong key.
-            raise EncryptionError(problem)
-        return entries
+        if not rows:
+            raise _unknown(event_id)
+        return self._entries(rows, _EVERYTHING)[0]
 
-    def _record_read(self, wanted: AuditFilter, limit: int, offset: int) -> None:
-        used = {
-            field.name: _plain(value)
-            for field in fields(AuditFilter)
-            if (value := getattr(wanted, field.name)) is not None
-        }
+    @contextmanager
+    def export(self, wanted: AuditFilter = _EVERYTHING) -> Iterator[Iterator[AuditEntry]]:
+        """Yield every matching entry, newest first, in constant memory and from one snapshot.
+
+        Raises:
+            EncryptionError, AuditUnavailableError, ServiceUnavailableError: as `search`.
+        """
+        statement = search_statement(wanted, self._blind_indexes)
+        self._record_read("export", wanted)
+        with transaction(self._engine) as connection:
+            found = connection.execution_options(yield_per=EXPORT_BATCH).execute(statement)
+            yield (entry for rows in found.partitions() for entry in self._entries(rows, wanted))
+
+    def get_audit_logs(
+        self, filters: Mapping[str, Any] | None = None, limit: int = 100, offset: int = 0
+    ) -> list[dict[str, Any]]:
+        """Return matching entries, newest first, each under the specification's keys.
+
+        Args:
+            filters: by the names of `AuditFilter`, times as text or `datetime`; `timestamp_start` and
+                `timestamp_end` are understood.
+            limit: 1 to 10,000.
+            offset: how many of the newest to leave out.
+
+        Raises:
+            ValidationError: a filter is unknown or malformed, or as `search`.
+            EncryptionError, AuditUnavailableError, ServiceUnavailableError: as `search`.
+        """
+        wanted = AuditFilter.from_mapping(filters or {})
+        return [entry.to_log() for entry in self.search(wanted, limit, offset)]
+
+    def _record_read(self, operation: str, wanted: AuditFilter, **facts: Any) -> None:
         self._trail.record(
             AuditEvent(
                 event_type=EventType.AUDIT_READ,
                 severity=Severity.LOW,
                 service="audit",
-                operation="search",
+                operation=operation,
                 user_id=self._reader,
-                document={"reader": self._reader, "filter": used, "limit": limit, "offset": offset},
+                subject_id=wanted.subject,
+                document={"reader": self._reader, "filter": wanted.used, **facts},
             )
         )
+
+    def _entries(self, rows: Sequence[Row[Any]], wanted: AuditFilter) -> list[AuditEntry]:
+        entries = [self._entry(row) for row in rows]
+        problem = next((entry.problem for entry in entries if entry.problem), None)
+        if problem and not any(entry.document for entry in entries):
+            # One bad row must not hide the others; nothing but bad rows is a wrong key.
+            raise EncryptionError(problem)
+        return [entry for entry in entries if wanted.admits(entry.document)]
 
     def _entry(self, row: Row[Any]) -> AuditEntry:
         record = record_of(row)
@@ -160,10 +192,16 @@ class AuditReader:
 
 def record_of(row: Row[Any]) -> AuditRecord:
     """Return the record of a row of `audit_event`."""
-    return AuditRecord(**{name: getattr(row, name) for name in COLUMN_NAMES})
+    return AuditRecord(**dict(zip(COLUMN_NAMES, _values_of(row), strict=True)))
 
 
-def _plain(value: Any) -> Any:
-    if isinstance(value, datetime):
-        return value.isoformat()
-    return str(value) if isinstance(value, uuid.UUID) else value
+def _check_limit(limit: int) -> None:
+    if not 1 <= limit <= MAX_LIMIT:
+        raise ValidationError(f"audit search takes a limit of 1 to {MAX_LIMIT}; got {limit}", field="limit")
+
+
+def _unknown(event_id: str) -> ValidationError:
+    return ValidationError(
+        f"there is no audit entry {event_id!r}; 'techdeck audit list --json' shows each entry's event_id",
+        field="event_id",
+    )

@@ -131,7 +131,7 @@ class Sealer:
     def seal(self, event: AuditEvent) -> SealedEvent:
         """Seal `event`. Each call takes the next sequence number: what is sealed must be handed on."""
         # Whatever may fail comes before the number is taken: a gap would read as a lost event.
-        document = _encode_document(event.document)
+        document = _encode_document(event.document, _persons(event))
         clear: dict[str, Any] = {
             "event_type": event.event_type.value,
             "severity": _clear(event.severity),
@@ -175,8 +175,7 @@ class Sealer:
         """Return the keyed fingerprint under which `value` is searched; None for None."""
         if value is None:
             return None
-        text = b"\0".join((self._tenant.encode(), what.encode(), value.encode("utf-8", "surrogatepass")))
-        return hmac.digest(self._blind_index_keys.active_key, text, "sha256")[:BLIND_INDEX_BYTES]
+        return blind_index(self._blind_index_keys.active_key, self._tenant, what, value)
 
     def _new_key(self) -> tuple[SealedDataKey, AESGCM]:
         key = os.urandom(32)
@@ -192,6 +191,12 @@ def _part_from_parent(sealer: Sealer | None) -> None:
     # A child that went on under its parent's producer id would use its sequence numbers twice.
     if sealer is not None:
         sealer._begin()  # noqa: SLF001 - a part of the class
+
+
+def blind_index(key: bytes, tenant: str, what: str, value: str) -> bytes:
+    """Return the fingerprint of `value` under one key of the blind indexes."""
+    text = b"\0".join((tenant.encode(), what.encode(), value.encode("utf-8", "surrogatepass")))
+    return hmac.digest(key, text, "sha256")[:BLIND_INDEX_BYTES]
 
 
 class Opener:
@@ -257,20 +262,26 @@ def _key_info(tenant: str, key_id: uuid.UUID, recipient_id: str) -> bytes:
     return b"".join((SCHEMA, b"/key", bytes([len(name)]), name, key_id.bytes, recipient_id.encode()))
 
 
-def _encode_document(document: Mapping[str, Any]) -> bytes:
+def _persons(event: AuditEvent) -> dict[str, str]:
+    """Return who acted and whom the data is about: sealed, for a log that cannot name them proves nothing."""
+    persons = {"user_id": event.user_id, "subject_id": event.subject_id}
+    return {name: value[:MAX_MESSAGE_CHARS] for name, value in persons.items() if value is not None}
+
+
+def _encode_document(document: Mapping[str, Any], persons: Mapping[str, str]) -> bytes:
     """Return the document as JSON. What is too large or no JSON is reduced: an event is never lost for it."""
     try:
         # ASCII escapes keep lone surrogates, which UTF-8 cannot carry, intact.
-        data = json.dumps(document, separators=(",", ":"), default=str).encode("ascii")
+        data = json.dumps({**document, **persons}, separators=(",", ":"), default=str).encode("ascii")
     except Exception as error:  # noqa: BLE001 - a foreign value's __str__ may raise anything
-        return _reduced(document, {"unwritable": type(error).__name__})
+        return _reduced(document, persons, {"unwritable": type(error).__name__})
     if len(data) <= MAX_DOCUMENT_BYTES:
         return data
     digest = hashlib.sha256(data).hexdigest()
-    return _reduced(document, {"truncated": True, "size_bytes": len(data), "sha256": digest})
+    return _reduced(document, persons, {"truncated": True, "size_bytes": len(data), "sha256": digest})
 
 
-def _reduced(document: Mapping[str, Any], why: dict[str, Any]) -> bytes:
+def _reduced(document: Mapping[str, Any], persons: Mapping[str, str], why: dict[str, Any]) -> bytes:
     message = document.get("message")
     kept = message[:MAX_MESSAGE_CHARS] if isinstance(message, str) else None
-    return json.dumps({**why, "message": kept}).encode("ascii")
+    return json.dumps({**why, "message": kept, **persons}).encode("ascii")

@@ -14,11 +14,13 @@ from techdeck_tasks.cli import (
     definitions,
     demo,
     doctor,
+    incidents,
     keys,
     letters,
     metrics,
     pipelines,
     quarantine,
+    reports,
     schedules,
     stack,
     top,
@@ -55,6 +57,8 @@ app.command("stages")(definitions.stages)
 app.add_typer(schedules.app, name="schedule")
 app.command("doctor")(doctor.doctor)
 app.add_typer(audit.app, name="audit")
+app.add_typer(incidents.app, name="incidents")
+app.add_typer(reports.app, name="report")
 app.add_typer(breakers.app, name="breaker")
 app.add_typer(letters.dead, name="dead")
 app.add_typer(letters.interventions, name="interventions")

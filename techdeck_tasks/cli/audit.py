@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import getpass
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -15,45 +17,92 @@ from rich.progress import Progress as Bar
 from rich.table import Table
 from rich.text import Text
 
+from techdeck_tasks.audit.export import ExportFormat, private_file, write_entries
 from techdeck_tasks.audit.finding import VerifyReport
-from techdeck_tasks.audit.reader import AuditFilter
+from techdeck_tasks.audit.reader import AuditReader
+from techdeck_tasks.audit.search import AuditFilter
 from techdeck_tasks.audit.verify import Progress
+from techdeck_tasks.cli.audit_filters import filtered
 from techdeck_tasks.cli.console import err, out, print_json
 from techdeck_tasks.cli.exits import Exit
 from techdeck_tasks.cli.options import JsonOption
 from techdeck_tasks.cli.tables import show_audit
+from techdeck_tasks.errors import ValidationError
 from techdeck_tasks.runtime import create_app, runtime_of
 
 app = typer.Typer(help="Search and verify the audit log.", no_args_is_help=True)
 
 
 @app.command("list")
+@filtered
 def list_entries(
-    error_code: Annotated[str | None, typer.Option("--code", help="Only this error code.")] = None,
-    error_id: Annotated[str | None, typer.Option(help="Only this error.")] = None,
-    severity: Annotated[str | None, typer.Option(help="low, medium, high or critical.")] = None,
-    service: Annotated[str | None, typer.Option(help="Only this service.")] = None,
-    pipeline_id: Annotated[str | None, typer.Option("--run", help="Only this run.")] = None,
+    wanted: AuditFilter,
     limit: Annotated[int, typer.Option(help="At most this many, the newest; 1 to 10000.")] = 50,
     offset: Annotated[int, typer.Option(help="Leave out this many of the newest.")] = 0,
+    cursor: Annotated[
+        str | None,
+        typer.Option(help="Go on where a page ended: the token it printed; '' for the first page."),
+    ] = None,
     json_output: JsonOption = False,
 ) -> None:
-    """List the newest entries, decrypted where the reader's key is at hand. The reading is recorded."""
-    reader = runtime_of(create_app()).audit_reader(getpass.getuser())
-    wanted = AuditFilter(
-        error_code=error_code,
-        error_id=error_id,
-        severity=severity,
-        service=service,
-        pipeline_id=pipeline_id,
-    )
-    entries = reader.search(wanted, limit=limit, offset=offset)
-    if json_output:
-        print_json([entry.to_dict() for entry in entries])
-    elif entries:
-        show_audit(out, entries)
+    """List the newest entries, decrypted where the reader's key is at hand. The reading is recorded.
+
+    With --cursor, JSON is an object of `entries` and `next_cursor`; without, a list.
+    """
+    if offset and cursor is not None:
+        raise ValidationError("--cursor and --offset do not go together; leave one out", field="cursor")
+    reader = _reader()
+    following = None
+    if offset:
+        entries = reader.search(wanted, limit=limit, offset=offset)
     else:
+        page = reader.page(wanted, limit=limit, cursor=cursor or None)
+        entries, following = page.entries, page.next_cursor
+    if json_output:
+        listed = [entry.to_dict() for entry in entries]
+        print_json(listed if cursor is None else {"entries": listed, "next_cursor": following})
+        return
+    show_audit(out, entries)
+    if not entries:
         out.print("no entry matches")
+    if following:
+        out.print(f"more: --cursor {following}", soft_wrap=True)
+
+
+@app.command("show")
+def show(
+    event_id: Annotated[str, typer.Argument(metavar="ID", help="The entry's event_id.")],
+    json_output: JsonOption = False,
+) -> None:
+    """Show one entry with its whole document. The reading is recorded."""
+    entry = _reader().get(event_id)
+    if json_output:
+        print_json(entry.to_dict())
+        return
+    for name, value in entry.to_dict().items():
+        if name != "document" and value is not None:
+            out.print(f"{name:<16} {value}", markup=False, soft_wrap=True)
+    if entry.document is not None:
+        print_json(entry.document)
+
+
+@app.command("export")
+@filtered
+def export(
+    wanted: AuditFilter,
+    kind: Annotated[ExportFormat, typer.Option("--format", help="How to write.")] = ExportFormat.JSONL,
+    output: Annotated[
+        Path | None, typer.Option(help="The file; it appears when complete, for its owner alone (0600).")
+    ] = None,
+) -> None:
+    """Write every matching entry, decrypted where the reader's key is at hand. The reading is recorded."""
+    with _reader().export(wanted) as entries:
+        if output is None:
+            write_entries(entries, kind, sys.stdout)
+            return
+        with private_file(output) as file:
+            count = write_entries(entries, kind, file)
+    err.print(f"{count} entries in {output}", markup=False, soft_wrap=True)
 
 
 @app.command("status")
@@ -133,3 +182,7 @@ def _show_report(report: VerifyReport) -> None:
     for finding in report.findings:
         table.add_row(finding.verdict, Text(finding.chain), Text(finding.detail))
     out.print(table)
+
+
+def _reader() -> AuditReader:
+    return runtime_of(create_app()).audit_reader(getpass.getuser())

@@ -13,8 +13,9 @@ import yaml
 from rich.rule import Rule
 from sqlalchemy import text
 
+from techdeck_tasks.audit.entry import AuditEntry
 from techdeck_tasks.audit.event import EventType
-from techdeck_tasks.audit.reader import AuditEntry, AuditFilter
+from techdeck_tasks.audit.search import AuditFilter
 from techdeck_tasks.cli.console import out
 from techdeck_tasks.cli.demonstration.clinic import Clinic
 from techdeck_tasks.cli.demonstration.definitions import progression, strict

@@ -10,7 +10,7 @@ from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
-from techdeck_tasks.audit.reader import AuditEntry
+from techdeck_tasks.audit.entry import AuditEntry
 from techdeck_tasks.pipeline.view import RunView, StageView
 
 NOTHING = "-"

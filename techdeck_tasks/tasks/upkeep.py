@@ -15,6 +15,8 @@ if TYPE_CHECKING:
 UPKEEP = "techdeck.audit.upkeep"
 VERIFY = "techdeck.audit.verify"
 BREAKERS = "techdeck.audit.breakers"
+INCIDENTS = "techdeck.audit.incidents"
+REPORTS = "techdeck.audit.reports"
 
 
 def register(
@@ -23,6 +25,8 @@ def register(
     upkeep: Callable[[], None],
     verify: Callable[[], Verification],
     record_breakers: Callable[[], int],
+    project_incidents: Callable[[], int],
+    make_due_reports: Callable[[], int],
 ) -> None:
     """Give `app` the audit log's scheduled tasks. Each may run twice for one slot without harm.
 
@@ -31,6 +35,8 @@ def register(
         upkeep: makes the coming partitions and sends what waits in the spool.
         verify: proves that nobody changed the log, and keeps the result.
         record_breakers: puts the breakers' transitions on record.
+        project_incidents: enters the log's new security incidents into their table.
+        make_due_reports: makes the compliance reports whose period is over.
     """
 
     def run_upkeep() -> None:
@@ -42,5 +48,18 @@ def register(
     def run_breakers() -> int:
         return record_breakers()
 
-    for name, body in ((UPKEEP, run_upkeep), (VERIFY, run_verify), (BREAKERS, run_breakers)):
+    def run_incidents() -> int:
+        return project_incidents()
+
+    def run_reports() -> int:
+        return make_due_reports()
+
+    bodies = {
+        UPKEEP: run_upkeep,
+        VERIFY: run_verify,
+        BREAKERS: run_breakers,
+        INCIDENTS: run_incidents,
+        REPORTS: run_reports,
+    }
+    for name, body in bodies.items():
         app.task(body, name=name, base=Task, shared=False, ignore_result=True)

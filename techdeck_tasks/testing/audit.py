@@ -14,9 +14,9 @@ from typing import Any
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 
 from techdeck_tasks.audit.canonical import AuditRecord
+from techdeck_tasks.audit.entry import AuditEntry
 from techdeck_tasks.audit.event import AuditEvent, AuditUnavailableError
 from techdeck_tasks.audit.publisher import fail_policy_of
-from techdeck_tasks.audit.reader import AuditEntry
 from techdeck_tasks.audit.sealing import Opener, SealedEvent, Sealer
 from techdeck_tasks.clock import Clock
 from techdeck_tasks.keyring import KEY_BYTES, KeySet

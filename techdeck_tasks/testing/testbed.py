@@ -11,7 +11,7 @@ from typing import Any, Self
 from celery import Celery, Task, signals
 from celery.result import AsyncResult
 
-from techdeck_tasks.audit.reader import AuditEntry
+from techdeck_tasks.audit.entry import AuditEntry
 from techdeck_tasks.metrics import ErrorMetricsCollector
 from techdeck_tasks.pipeline.view import RunView
 from techdeck_tasks.resilience.breaker import State

@@ -17,6 +17,9 @@ import yaml
 from redis import Redis
 from sqlalchemy import make_url
 
+from techdeck_tasks.errors import AuthenticationError
+from techdeck_tasks.runtime import create_app, runtime_of
+
 Techdeck = Callable[..., CompletedProcess[str]]
 
 CANARY = "canary.patient@example.org"
@@ -270,3 +273,88 @@ def test_an_operator_looks_at_what_was_quarantined_and_drops_it(service: Any) ->
     assert "drop it" in refused.stderr
     assert dropped.returncode == 0
     assert service.techdeck("quarantine", "list").stdout == "there is none\n"
+
+
+def _fail_a_run(service: Any, name: str) -> None:
+    rules = {"columns": {"age": {"le": 35}}, "max_bad_rows": 0}
+    stages = [
+        {"name": "load", "stage": "dataset_load"},
+        {"name": "check", "stage": "validation", "needs": ["load"], "params": rules},
+    ]
+    definition = write_definition(service.folder, name, stages=stages)
+    assert service.techdeck("run", definition).returncode == EXITS["failed"]
+
+
+def test_entries_are_paged_shown_and_exported(service: Any) -> None:
+    _fail_a_run(service, "paged")
+    wanted = ("--type", "error_handling", "--code", "VALIDATION_ERROR", "--since", "2020-01-01")
+
+    page = json.loads(
+        service.techdeck("audit", "list", *wanted, "--limit", "1", "--cursor", "", "--json").stdout
+    )
+    entry = page["entries"][0]
+    shown = json.loads(service.techdeck("audit", "show", entry["event_id"], "--json").stdout)
+    assert shown == entry
+
+    for kind in ("jsonl", "csv"):
+        target = service.folder / f"log.{kind}"
+        exported = service.techdeck("audit", "export", *wanted, "--format", kind, "--output", str(target))
+        assert exported.returncode == EXITS["ok"], exported.stderr
+        assert exported.stdout == ""
+        assert target.stat().st_mode & 0o777 == 0o600
+        assert entry["event_id"] in target.read_text()
+
+
+def test_a_wrong_filter_is_one_clear_line(service: Any) -> None:
+    refused = service.techdeck("audit", "list", "--severity", "dreadful")
+
+    assert refused.returncode == EXITS["bad input"]
+    assert refused.stderr == (
+        "techdeck: audit search knows no severity 'dreadful'; use low, medium, high, critical\n"
+    )
+
+
+def test_an_incident_is_listed_investigated_and_resolved(service: Any) -> None:
+    runtime = runtime_of(create_app(service.settings))
+    handled = runtime.handler.handle(AuthenticationError("no such user"), {"service": "ehr"})
+    error_id = handled.response["error_id"]
+
+    def listed() -> list[dict[str, Any]]:
+        found = json.loads(service.techdeck("incidents", "list", "--json").stdout)
+        return [incident for incident in found if incident["error_id"] == error_id]
+
+    deadline = time.monotonic() + 30
+    while not listed():
+        assert time.monotonic() < deadline, "the incident did not arrive"
+    (incident,) = listed()
+    assert (incident["state"], incident["severity"], incident["overdue"]) == ("open", "medium", False)
+    key = incident["incident_id"]
+    assert service.techdeck("incidents", "assign", key, "--to", "jane", "--note", "yours").returncode == 0
+    resolved = service.techdeck(
+        "incidents", "resolve", key, "--secured", "--note", "mistyped", "--owner", "jane", "--json"
+    )
+    assert json.loads(resolved.stdout)["state"] == "resolved"
+    again = service.techdeck("incidents", "dismiss", key, "--note", "x")
+    assert again.returncode == EXITS["bad input"]
+    assert "was resolved by jane; that stays" in again.stderr
+
+
+def test_a_report_is_made_exported_and_signed_off(service: Any) -> None:
+    _fail_a_run(service, "reported")
+
+    made = service.techdeck("report", "generate", "--from", "2026-01-01", "--to", "2035-01-01", "--json")
+    assert made.returncode == EXITS["ok"], made.stderr
+    document = json.loads(made.stdout)
+    assert document["total_errors"] >= 1
+    key = document["report_id"]
+    page = service.folder / "report.html"
+    assert service.techdeck("report", "export", key, "--output", str(page)).returncode == EXITS["ok"]
+    assert "Compliance report" in page.read_text()
+
+    signed = service.techdeck("report", "sign-off", key, "--note", "read it", "--owner", "officer")
+    assert signed.stdout == f"{key} signed off by officer\n"
+    again = service.techdeck("report", "sign-off", key, "--note", "read it")
+    assert again.returncode == EXITS["bad input"]
+    listed = json.loads(service.techdeck("report", "list", "--json").stdout)
+    assert [report["reviewed_by"] for report in listed if report["report_id"] == key] == ["officer"]
+    assert "officer: read it" in service.techdeck("report", "show", key[:8]).stdout

@@ -18,8 +18,10 @@ from sqlalchemy.exc import IntegrityError
 
 from techdeck_tasks.audit.event import AuditEvent, AuditUnavailableError, EventType
 from techdeck_tasks.errors import (
+    AuthenticationError,
     AuthorizationError,
     Classification,
+    EncryptionError,
     HIPAAComplianceError,
     PipelineExecutionError,
     RateLimitError,
@@ -243,7 +245,9 @@ def test_a_recovery_that_fails_is_an_unsuccessful_one() -> None:
 # -- HIPAA -------------------------------------------------------------------------------------------
 
 
-def test_a_violation_is_notified_and_recorded_twice_under_one_id(caplog: pytest.LogCaptureFixture) -> None:
+def test_a_violation_is_notified_and_recorded_with_its_incident_under_one_id(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
     trail, ear = Trail(), Ear()
     error = HIPAAComplianceError("x", violation_type="disclosure")
     a_handler(trail, ear).handle(error)
@@ -257,6 +261,7 @@ def test_a_violation_is_notified_and_recorded_twice_under_one_id(caplog: pytest.
     assert [event.event_type for event in trail.events] == [
         EventType.ERROR_HANDLING,
         EventType.COMPLIANCE_NOTICE,
+        EventType.SECURITY_INCIDENT,
     ]
     assert {event.error_id for event in trail.events} == {error.error_id}
     assert any(record.levelno == logging.CRITICAL for record in caplog.records)
@@ -266,6 +271,63 @@ def test_an_error_without_need_of_notice_sends_none() -> None:
     ear = Ear()
     a_handler(ear=ear).handle(AuthorizationError("x"))
     assert [type(event) for event in ear.heard] == [ErrorHandled]
+
+
+# -- security incidents ------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("error", "severity"),
+    [
+        (AuthenticationError("x"), "medium"),
+        (AuthorizationError("x"), "medium"),
+        (EncryptionError("x"), "medium"),
+        (HIPAAComplianceError("x"), "high"),
+    ],
+)
+def test_a_security_error_is_put_on_record_as_an_incident(error: TechDeckError, severity: str) -> None:
+    trail = Trail()
+    a_handler(trail).handle(error, {"service": "ehr", "rows": 3, "password": SECRET, "user_id": "jane"})
+    (event,) = (event for event in trail.events if event.event_type is EventType.SECURITY_INCIDENT)
+    assert (event.severity, event.service, event.error_code) == (severity, "ehr", error.error_code)
+    assert (event.error_id, event.hipaa_related, event.user_id) == (error.error_id, True, "jane")
+    document = dict(event.document)
+    assert document.pop("message") == f"security incident: {error.error_code}"
+    assert document.pop("error_details") == error.details
+    assert document == {
+        "incident_id": str(event.event_id),
+        "incident_type": "security_error",
+        "severity": severity,
+        "timestamp": event.occurred_at.isoformat(),
+        "error_id": error.error_id,
+        "error_code": error.error_code,
+        "context": {"service": "ehr", "rows": 3, "password": "[REDACTED]"},
+        "requires_investigation": True,
+        "notification_sent": False,
+    }
+
+
+@pytest.mark.parametrize("error", [ValidationError("x"), ServiceUnavailableError("x"), ValueError("x")])
+def test_any_other_error_is_no_incident(error: Exception) -> None:
+    trail = Trail()
+    a_handler(trail).handle(error)
+    assert [event.event_type for event in trail.events] == [EventType.ERROR_HANDLING]
+
+
+def test_an_incident_is_on_record_although_the_handler_failed() -> None:
+    trail = Trail()
+    a_handler(trail, clock=StandingClock(RuntimeError("no time"))).handle(AuthenticationError("x"))
+    assert EventType.SECURITY_INCIDENT in [event.event_type for event in trail.events]
+
+
+def test_an_application_can_report_an_incident_and_reads_what_was_recorded() -> None:
+    trail = Trail()
+    error = TechDeckError("copied to a private disk", details={"Certificate_PEM": "x", "rows": [{"n": 1}]})
+    said = a_handler(trail).log_security_incident(error, context={"service": "export"})
+    (event,) = trail.events
+    assert event.document == said
+    assert said["error_details"] == {"Certificate_PEM": "[SECURITY_REDACTED]", "rows": [{"n": 1}]}
+    assert said["requires_investigation"] is True
 
 
 # -- failing safe ------------------------------------------------------------------------------------
@@ -302,7 +364,7 @@ def test_a_listener_that_fails_changes_nothing() -> None:
     trail = Trail()
     response = a_handler(trail, Ear(RuntimeError(SECRET))).handle_error(HIPAAComplianceError("x"))
     assert response["error_code"] == "HIPAA_COMPLIANCE_ERROR"
-    assert len(trail.events) == 2
+    assert len(trail.events) == 3
 
 
 def test_a_closed_fail_policy_of_the_audit_passes_through() -> None:

@@ -106,3 +106,12 @@ def test_broker_and_results_are_redis_unless_told_otherwise() -> None:
 
     assert settings.effective_broker_url.get_secret_value() == "redis://one/0"
     assert settings.effective_result_backend_url.get_secret_value() == "redis://two/1"
+
+
+def test_the_reports_schedule_takes_known_kinds_only(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert load_settings().compliance_report_schedule == {"monthly"}
+    monkeypatch.setenv("TECHDECK_COMPLIANCE_REPORT_SCHEDULE", '["daily", "weekly"]')
+    assert load_settings().compliance_report_schedule == {"daily", "weekly"}
+    monkeypatch.setenv("TECHDECK_COMPLIANCE_REPORT_SCHEDULE", '["hourly"]')
+    with pytest.raises(SettingsError, match="TECHDECK_COMPLIANCE_REPORT_SCHEDULE"):
+        load_settings()

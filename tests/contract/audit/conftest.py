@@ -9,11 +9,12 @@ from pathlib import Path
 import pytest
 from sqlalchemy import Engine
 
-from techdeck_tasks.audit.event import AuditEvent
-from techdeck_tasks.audit.sealing import SealedEvent, Sealer
+from techdeck_tasks.audit.event import AuditEvent, AuditUnavailableError
+from techdeck_tasks.audit.sealing import Opener, SealedEvent, Sealer, blind_index
+from techdeck_tasks.audit.search import BlindIndexes
 from techdeck_tasks.audit.writer import AuditWriter
 from techdeck_tasks.clock import SystemClock
-from techdeck_tasks.keyring import AUDIT_PUBLIC_KEYS, BLIND_INDEX_KEYS, KeySet
+from techdeck_tasks.keyring import AUDIT_PRIVATE_KEYS, AUDIT_PUBLIC_KEYS, BLIND_INDEX_KEYS, KeySet
 
 NewEvent = Callable[..., AuditEvent]
 Databases = Callable[[], AbstractContextManager[Engine]]
@@ -49,6 +50,35 @@ def seal(sealer: Sealer, new_event: NewEvent) -> Callable[[int], list[SealedEven
         return [sealer.seal(new_event(attempt=number)) for number in range(count)]
 
     return seal
+
+
+class Trail:
+    """Remembers what was recorded; refuses when told to."""
+
+    def __init__(self) -> None:
+        self.events: list[AuditEvent] = []
+        self.away = False
+
+    def record(self, event: AuditEvent) -> None:
+        if self.away:
+            raise AuditUnavailableError("no place left")
+        self.events.append(event)
+
+
+@pytest.fixture
+def trail() -> Trail:
+    return Trail()
+
+
+@pytest.fixture(scope="session")
+def opener(keys_dir: Path) -> Opener:
+    return Opener(KeySet.load(keys_dir.parent / "reader" / AUDIT_PRIVATE_KEYS))
+
+
+@pytest.fixture(scope="session")
+def blind_indexes(keys_dir: Path) -> BlindIndexes:
+    keys = KeySet.load(keys_dir / BLIND_INDEX_KEYS).keys.values()
+    return lambda what, value: [blind_index(key, "clinic", what, value) for key in keys]
 
 
 @pytest.fixture

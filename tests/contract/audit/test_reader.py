@@ -6,46 +6,32 @@ import secrets
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from datetime import UTC, datetime, timedelta
-from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import pytest
 from sqlalchemy import Engine, text
 
 from techdeck_tasks.audit.event import AuditEvent, AuditUnavailableError, EventType, new_event_id
-from techdeck_tasks.audit.reader import MAX_LIMIT, AuditFilter, AuditReader
+from techdeck_tasks.audit.reader import MAX_LIMIT, AuditReader
 from techdeck_tasks.audit.sealing import Opener, SealedEvent, Sealer
+from techdeck_tasks.audit.search import AuditFilter
 from techdeck_tasks.audit.writer import AuditWriter
 from techdeck_tasks.clock import SystemClock
 from techdeck_tasks.errors import EncryptionError, ServiceUnavailableError, ValidationError
-from techdeck_tasks.keyring import AUDIT_PRIVATE_KEYS, KeySet
+from techdeck_tasks.keyring import KeySet
 from techdeck_tasks.settings import load_settings
 from techdeck_tasks.storage.database import connect_database
 
 NOW = datetime.now(UTC).replace(microsecond=0)
 
 
-class Trail:
-    """Remembers what was recorded; refuses when told to."""
+class Trail(Protocol):
+    """See conftest."""
 
-    def __init__(self) -> None:
-        self.events: list[AuditEvent] = []
-        self.away = False
+    events: list[AuditEvent]
+    away: bool
 
-    def record(self, event: AuditEvent) -> None:
-        if self.away:
-            raise AuditUnavailableError("no place left")
-        self.events.append(event)
-
-
-@pytest.fixture
-def trail() -> Trail:
-    return Trail()
-
-
-@pytest.fixture(scope="module")
-def opener(keys_dir: Path) -> Opener:
-    return Opener(KeySet.load(keys_dir.parent / "reader" / AUDIT_PRIVATE_KEYS))
+    def record(self, event: AuditEvent) -> None: ...
 
 
 @pytest.fixture(scope="module")
@@ -94,7 +80,9 @@ def _numbers(reader: AuditReader, **wanted: Any) -> list[int]:
 
 def test_the_newest_come_first_with_their_plaintext(reader: AuditReader) -> None:
     entries = reader.search()
-    assert [entry.document for entry in entries] == [{"message": f"message {n}"} for n in range(9, -1, -1)]
+    assert [entry.document for entry in entries] == [
+        {"message": f"message {n}", "user_id": "jane"} for n in range(9, -1, -1)
+    ]
 
 
 @pytest.mark.parametrize(
@@ -132,11 +120,19 @@ def test_limit_and_offset_page_through_everything_once(reader: AuditReader) -> N
     assert len(set(ids)) == 10
 
 
-@pytest.mark.parametrize(("limit", "offset"), [(0, 0), (-1, 0), (MAX_LIMIT + 1, 0), (1, -1)])
+@pytest.mark.parametrize(
+    ("limit", "offset", "named"),
+    [
+        (0, 0, "limit of 1 to 10000; got 0"),
+        (-1, 0, "limit of 1 to 10000; got -1"),
+        (MAX_LIMIT + 1, 0, "limit of 1 to 10000; got 10001"),
+        (1, -1, "offset of 0 or more; got -1"),
+    ],
+)
 def test_limits_out_of_bounds_are_refused_and_not_recorded(
-    limit: int, offset: int, reader: AuditReader, trail: Trail
+    limit: int, offset: int, named: str, reader: AuditReader, trail: Trail
 ) -> None:
-    with pytest.raises(ValidationError, match="limit"):
+    with pytest.raises(ValidationError, match=named):
         reader.search(limit=limit, offset=offset)
     assert trail.events == []
 
@@ -193,7 +189,7 @@ def test_an_entry_as_json_shows_neither_ciphertext_nor_blind_index(reader: Audit
     entry = reader.search(limit=1)[0]
     shown = json.loads(json.dumps(entry.to_dict()))
     assert not {"sealed_document", "user_index", "subject_index"} & shown.keys()
-    assert shown["document"] == {"message": "message 9"}
+    assert shown["document"] == {"message": "message 9", "user_id": "jane"}
     assert shown["occurred_at"] == NOW.isoformat()
 
 

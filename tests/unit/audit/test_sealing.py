@@ -54,6 +54,22 @@ def test_neither_the_document_nor_an_identity_is_in_what_leaves_the_process(
         assert secret not in out
 
 
+@pytest.mark.parametrize("message", ["short", "x" * MAX_RECORD_BYTES])
+def test_a_reader_learns_who_acted_and_whom_it_is_about(
+    message: str, sealer: Sealer, opener: Opener, new_event: NewEvent
+) -> None:
+    event = new_event(document={"message": message}, user_id="user-jane", subject_id="mrn-4711")
+    opened = _open(opener, sealer.seal(event))
+    assert (opened["user_id"], opened["subject_id"]) == ("user-jane", "mrn-4711")
+
+
+def test_a_document_cannot_pose_as_another_persons(
+    sealer: Sealer, opener: Opener, new_event: NewEvent
+) -> None:
+    event = new_event(document={"message": "x", "user_id": "eve"}, user_id="user-jane")
+    assert _open(opener, sealer.seal(event))["user_id"] == "user-jane"
+
+
 def test_the_keys_of_a_producer_open_nothing(sealer: Sealer, recipients: KeySet, new_event: NewEvent) -> None:
     sealed = sealer.seal(new_event())
     with pytest.raises(EncryptionError, match="does not open"):

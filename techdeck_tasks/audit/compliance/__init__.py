@@ -1,0 +1,1 @@
+"""The compliance report: figures from the log's clear columns, kept, rendered and signed off."""

@@ -1,0 +1,43 @@
+"""The audit worker's scheduled tasks, as beat names them."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator
+
+import pytest
+from celery import Celery
+
+from techdeck_tasks.celeryconfig import Role
+from techdeck_tasks.runtime import create_app, runtime_of
+from techdeck_tasks.settings import Settings
+
+
+@pytest.fixture
+def app(settings: Settings) -> Iterator[Celery]:
+    schedule = {"compliance_report_schedule": frozenset({"daily", "monthly"})}
+    app = create_app(settings.model_copy(update=schedule), Role.AUDIT)
+    yield app
+    runtime_of(app).engine.dispose()
+
+
+def test_every_task_of_the_audits_schedule_is_one_that_its_worker_has(app: Celery) -> None:
+    scheduled = {entry["task"] for entry in app.conf.beat_schedule.values()}
+    audits = {name for name in scheduled if name.startswith("techdeck.audit.")}
+    assert audits <= set(app.tasks)
+    assert {"techdeck.audit.incidents", "techdeck.audit.reports"} <= audits
+
+
+def test_reports_of_the_kinds_that_are_asked_for_are_made_once_for_each_slot(app: Celery) -> None:
+    for _ in range(2):
+        app.tasks["techdeck.audit.reports"]()
+    made = runtime_of(app).reports.search(limit=1000)
+    slots = Counter((report.kind, report.period_start) for report in made if report.kind != "on_demand")
+    assert Counter(kind for kind, _ in slots) == {"daily": 1, "monthly": 1}
+    assert set(slots.values()) == {1}
+    assert {report.generated_by for report in made if report.kind != "on_demand"} == {"schedule"}
+
+
+def test_new_incidents_are_entered_by_their_task(app: Celery) -> None:
+    app.tasks["techdeck.audit.incidents"]()
+    assert app.tasks["techdeck.audit.incidents"]() == 0
