@@ -27,14 +27,15 @@ $(VENV)/.ready-dev: requirements-dev.lock $(VENV)/.ready
 	@$(PIP) install --require-hashes -r requirements-dev.lock
 	@touch $@
 
-demo: $(VENV)/.ready ## Run two pipelines on real data, with real servers, and leave nothing behind
-	@$(BIN)/techdeck demo
+demo: $(VENV)/.ready ## Run two pipelines on real data, with real servers, and leave nothing behind; ARGS=--web keeps a dashboard
+	@$(BIN)/techdeck demo $(ARGS)
 
 up: $(VENV)/.ready ## Run the whole service on this machine until Ctrl-C
 	@$(BIN)/techdeck up
 
 test: $(VENV)/.ready-dev ## Run the whole test suite on servers of its own
 	@.ci/system-packages prometheus
+	@.ci/system-packages --with-dependencies chromium
 	@$(BIN)/python -m pytest -n 2 --dist loadfile
 
 test-docker: $(VENV)/.ready-dev ## Build the image, run containers and docker-compose.yml (needs Docker)

@@ -23,7 +23,7 @@ from techdeck_tasks.audit.compliance.schedule import make_due
 from techdeck_tasks.audit.compliance.store import ReportKind, ReportStore
 from techdeck_tasks.audit.custody import Custody
 from techdeck_tasks.audit.drain import Drain
-from techdeck_tasks.audit.event import AuditTrail
+from techdeck_tasks.audit.event import AuditEvent, AuditTrail, EventType
 from techdeck_tasks.audit.finding import VerifyReport
 from techdeck_tasks.audit.incident_store import IncidentStore
 from techdeck_tasks.audit.publisher import StreamPublisher
@@ -41,6 +41,7 @@ from techdeck_tasks.audit.worker import drain_step
 from techdeck_tasks.audit.writer import AuditWriter
 from techdeck_tasks.celeryconfig import AUDIT_QUEUE, QUEUES, Role, celery_settings
 from techdeck_tasks.clock import Clock, SystemClock
+from techdeck_tasks.errors import Severity
 from techdeck_tasks.events import Listeners
 from techdeck_tasks.handler import ErrorHandler
 from techdeck_tasks.keyring import (
@@ -297,6 +298,24 @@ class Runtime:
     def last_verification(self) -> Verification | None:
         """Return the newest result of `inspect_audit`."""
         return verify_run.last(self.engine)
+
+    def record_action(self, service: str, operation: str, owner: str, **facts: Any) -> None:
+        """Put a person's action on record, before it is done.
+
+        Raises:
+            AuditUnavailableError: it cannot be recorded; the action must not be taken.
+        """
+        self.audit.record(
+            AuditEvent(
+                event_type=EventType.OPERATOR_ACTION,
+                severity=Severity.MEDIUM,
+                service=service,
+                operation=operation,
+                user_id=owner,
+                retention_days=self.settings.error_log_retention_days,
+                document={"message": f"{owner}: {operation}", "owner": owner, **facts},
+            )
+        )
 
     def keep_audit_up(self) -> None:
         """Make the coming partitions, send what waits in the spool, and forget dead audit workers."""

@@ -154,6 +154,13 @@ class Settings(BaseSettings):
     soft_shutdown_timeout_seconds: PositiveSeconds = 30.0
 
     # -- web ---------------------------------------------------------------------------------------
+    web_requests_per_minute: PositiveInt = Field(
+        600, description="of one token; an address may make five times as many"
+    )
+    web_max_body_bytes: int = Field(1_048_576, ge=1024)
+    web_timeout_seconds: PositiveSeconds = Field(
+        30.0, description="for a request to arrive, and for its answer to begin"
+    )
     documentation_base_url: str = "docs/errors.md"
     flower_basic_auth: SecretStr | None = Field(None, description="user:password; Flower needs one")
 

@@ -23,7 +23,9 @@ from techdeck_tasks.cli import (
     reports,
     schedules,
     stack,
+    tokens,
     top,
+    web,
     worker,
 )
 from techdeck_tasks.cli.console import complain
@@ -41,6 +43,7 @@ app = typer.Typer(
 )
 app.command("demo")(demo.demo)
 app.command("up")(stack.up)
+app.command("web")(web.web)
 app.command("run")(pipelines.run)
 app.command("status")(pipelines.status)
 app.command("stats")(metrics.stats)
@@ -63,6 +66,7 @@ app.add_typer(breakers.app, name="breaker")
 app.add_typer(letters.dead, name="dead")
 app.add_typer(letters.interventions, name="interventions")
 app.add_typer(quarantine.app, name="quarantine")
+app.add_typer(tokens.app, name="token")
 app.add_typer(keys.app, name="keys")
 app.add_typer(database.app, name="db")
 app.add_typer(metrics.app, name="metrics")

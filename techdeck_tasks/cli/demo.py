@@ -18,6 +18,7 @@ from techdeck_tasks.audit.event import EventType
 from techdeck_tasks.audit.search import AuditFilter
 from techdeck_tasks.cli.console import out
 from techdeck_tasks.cli.demonstration.clinic import Clinic
+from techdeck_tasks.cli.demonstration.dashboard import serve_dashboard
 from techdeck_tasks.cli.demonstration.definitions import progression, strict
 from techdeck_tasks.cli.demonstration.patients import PLANTED_EMAIL, SPOILED_ROWS, write_patients
 from techdeck_tasks.cli.exits import Exit
@@ -37,16 +38,19 @@ def demo(
     data_dir: Annotated[
         Path | None, typer.Option(help="Keep the data here; default: a temporary folder, removed at the end.")
     ] = None,
+    web: Annotated[
+        bool, typer.Option("--web", help="Then keep everything running and serve the dashboard until Ctrl-C.")
+    ] = False,
 ) -> None:
     """Run two pipelines on real data: one recovers, one fails for good; show what is on record."""
     if data_dir is not None:
-        _show(data_dir)
+        _show(data_dir, web=web)
         return
     with tempfile.TemporaryDirectory(prefix="techdeck-demo-") as folder:
-        _show(Path(folder))
+        _show(Path(folder), web=web)
 
 
-def _show(folder: Path) -> None:
+def _show(folder: Path, *, web: bool) -> None:
     _headline("Starting PostgreSQL, Redis, pipeline worker, audit worker and beat")
     stack = Stack(
         folder,
@@ -79,6 +83,9 @@ def _show(folder: Path) -> None:
         out.print(
             f"  audit verify: {report.rows} rows in {report.writers} chains, {len(report.findings)} findings"
         )
+        if web:
+            _headline("The dashboard")
+            serve_dashboard(runtime)
         runtime.engine.dispose()
         _headline("Stopping what was started")
     ok = (

@@ -7,8 +7,6 @@ from typing import Annotated, Any
 
 import typer
 
-from techdeck_tasks.audit.event import AuditEvent, EventType
-from techdeck_tasks.errors import Severity
 from techdeck_tasks.runtime import Runtime
 
 OwnerOption = Annotated[str, typer.Option("--owner", help="Who decides.", default_factory=getpass.getuser)]
@@ -21,14 +19,4 @@ def record_action(runtime: Runtime, service: str, operation: str, owner: str, **
     Raises:
         AuditUnavailableError: it cannot be recorded; the action must not be taken.
     """
-    runtime.audit.record(
-        AuditEvent(
-            event_type=EventType.OPERATOR_ACTION,
-            severity=Severity.MEDIUM,
-            service=service,
-            operation=operation,
-            user_id=owner,
-            retention_days=runtime.settings.error_log_retention_days,
-            document={"message": f"{owner}: {operation}", "owner": owner, **facts},
-        )
-    )
+    runtime.record_action(service, operation, owner, **facts)

@@ -13,6 +13,7 @@ from techdeck_tasks.audit import review_models as _review_models  # noqa: F401 -
 from techdeck_tasks.pipeline import models as _pipeline_models  # noqa: F401 - fills Base.metadata
 from techdeck_tasks.settings import load_settings
 from techdeck_tasks.storage.database import Base, connect_database
+from techdeck_tasks.web import models as _web_models  # noqa: F401 - fills Base.metadata
 
 _PARTITION = re.compile(r"audit_event(_id)?_p\d{6}")
 

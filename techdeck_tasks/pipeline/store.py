@@ -11,12 +11,12 @@ from __future__ import annotations
 
 import json
 import uuid
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from datetime import datetime, timedelta
 from enum import Enum
 from typing import Any
 
-from sqlalchemy import ColumnElement, Engine, and_, func, or_, select, update
+from sqlalchemy import ColumnElement, Engine, and_, func, or_, select, tuple_, update
 from sqlalchemy.dialects.postgresql import insert
 
 from techdeck_tasks.clock import Clock
@@ -383,9 +383,27 @@ class PipelineStore:
             stages = connection.execute(STAGES.where(StageRun.run_id == key)).mappings().all()
         return run_view(row, tuple(stage_view(stage) for stage in stages))
 
-    def list_runs(self, limit: int = 50) -> list[RunView]:
-        """Return the youngest `limit` runs, youngest first, without their stages."""
-        statement = RUNS.order_by(PipelineRun.created_at.desc(), PipelineRun.run_id).limit(limit)
+    def list_runs(
+        self,
+        limit: int = 50,
+        *,
+        states: Collection[RunState] = (),
+        before: tuple[datetime, str] | None = None,
+    ) -> list[RunView]:
+        """Return the youngest `limit` runs, youngest first, without their stages.
+
+        Args:
+            limit: how many.
+            states: only runs in one of these; empty: in any.
+            before: moment of creation and id of a run: only runs that come after it in the list.
+        """
+        statement = RUNS.order_by(PipelineRun.created_at.desc(), PipelineRun.run_id.desc()).limit(limit)
+        if states:
+            statement = statement.where(PipelineRun.state.in_(states))
+        if before is not None:
+            created_at, run_id = before
+            place = tuple_(PipelineRun.created_at, PipelineRun.run_id)
+            statement = statement.where(place < (created_at, run_key(run_id)))
         with transaction(self._engine) as connection:
             return [run_view(row) for row in connection.execute(statement).mappings()]
 

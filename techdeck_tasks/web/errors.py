@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from http import HTTPStatus
 from typing import Any
 
@@ -36,9 +36,14 @@ _RECORDED_STATUS = frozenset({401, 403})
 _LOWEST_SERVER_ERROR = 500
 _CLOSE_INTERNAL_ERROR = 1011
 
+ErrorPage = Callable[[Request, int, Mapping[str, Any]], Response]
+"""Makes the page a person sees, of the request, the status and the safe body."""
 
-def install(app: FastAPI | Starlette, handler: ErrorHandler) -> None:
+
+def install(app: FastAPI | Starlette, handler: ErrorHandler, page: ErrorPage | None = None) -> None:
     """Let every error of `app` go through `handler`. Call it once, before the application starts.
+
+    Where a caller accepts ``text/html``, as browsers do, it gets what `page` makes; without it, JSON.
 
     Errors of routes are caught by a middleware and not by Starlette's own handler for `Exception`: that one
     raises again after it answered, and the server would log the foreign text with its stack.
@@ -59,6 +64,7 @@ def install(app: FastAPI | Starlette, handler: ErrorHandler) -> None:
     app.add_exception_handler(RequestValidationError, on_invalid_request)
     app.add_exception_handler(Exception, on_error)  # for what a middleware around ours raises
     app.add_middleware(_ErrorMiddleware, handler=handler)
+    app.state.error_page = page
     if isinstance(app, FastAPI):
         _document_errors(app)
 
@@ -95,11 +101,16 @@ class _ErrorMiddleware:
                 await _record(self._handler, HTTPConnection(scope), error)
                 await send({"type": "websocket.close", "code": _CLOSE_INTERNAL_ERROR})
                 return
-            response = await _respond(self._handler, Request(scope), error)
+            response = await self._answer(Request(scope), error)
             if begun:
                 # The status is sent: only breaking off tells the caller. The server logs what is raised.
                 raise _BrokenOffError(response.headers["X-Error-ID"]) from None
             await response(scope, receive, send)
+
+    async def _answer(self, request: Request, error: Exception) -> Response:
+        if isinstance(error, HTTPException):  # of another middleware: the application answers its own
+            return await _http_exception(self._handler, request, error)
+        return await _respond(self._handler, request, error)
 
 
 async def _respond(handler: ErrorHandler, request: Request, error: Exception) -> Response:
@@ -170,7 +181,13 @@ def _facts(connection: HTTPConnection) -> dict[str, Any]:
 
 
 def _render(request: Request, status: int, headers: Mapping[str, str], body: dict[str, Any]) -> Response:
-    problem = prefers_problem_json(request.headers.get("accept", ""))
+    accept = request.headers.get("accept", "")
+    page: ErrorPage | None = getattr(request.app.state, "error_page", None)
+    if page is not None and "text/html" in accept[:_MAX_HEADER_LENGTH].lower():
+        response = page(request, status, body)
+        response.headers.update({**headers, "Vary": "Accept"})
+        return response
+    problem = prefers_problem_json(accept)
     content = json.dumps(problem_details(body, status) if problem else body, allow_nan=False).encode()
     response = Response(content, status, media_type=PROBLEM_JSON if problem else "application/json")
     response.headers.update({**headers, "Vary": "Accept", "X-Content-Type-Options": "nosniff"})

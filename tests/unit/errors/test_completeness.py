@@ -42,6 +42,7 @@ MODULES_OF_DRIVERS = {
 }
 
 NEVER_SEEN = {
+    "pydantic.v1": "the old pydantic inside the new one, which some libraries import and nothing here uses",
     "aiohttp.web": "aiohttp's server, which nothing here runs",
     "sqlalchemy.dialects.postgresql.asyncpg": "defined for a driver that is not used",
 }

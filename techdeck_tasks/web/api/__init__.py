@@ -1,0 +1,13 @@
+"""The HTTP API, one router a subject, all below ``/api/v1``."""
+
+from __future__ import annotations
+
+from fastapi import APIRouter
+
+from techdeck_tasks.web.api import audit, breakers, figures, incidents, letters, reports, runs
+
+PREFIX = "/api/v1"
+
+router = APIRouter(prefix=PREFIX)
+for part in (runs, breakers, figures, letters, audit, reports, incidents):
+    router.include_router(part.router)

@@ -1,0 +1,55 @@
+"""Security incidents."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from typing import Annotated
+
+from fastapi import APIRouter, Form, Request
+from starlette.responses import HTMLResponse, Response
+
+from techdeck_tasks.audit.incident import IncidentState
+from techdeck_tasks.web.api.fields import Reason, RecordId
+from techdeck_tasks.web.auth import ActingAuditor, RuntimeOf, ViewingOverseer
+from techdeck_tasks.web.pages.render import back_to, page
+
+router = APIRouter(prefix="/incidents")
+
+SHOWN = 100
+
+
+class Decision(StrEnum):
+    """What an auditor may decide of an incident."""
+
+    TAKE = "take"
+    SECURED = "secured"
+    UNSECURED = "unsecured"
+    DISMISS = "dismiss"
+
+
+@router.get("")
+def list_incidents(
+    request: Request, runtime: RuntimeOf, caller: ViewingOverseer, state: IncidentState | None = None
+) -> HTMLResponse:
+    """List the newest incidents."""
+    found = runtime.incidents.search(state, limit=SHOWN)
+    return page(request, "incidents.html", caller, incidents=found, state=state, states=list(IncidentState))
+
+
+@router.post("/{incident_id}")
+def decide(
+    runtime: RuntimeOf,
+    caller: ActingAuditor,
+    incident_id: RecordId,
+    decision: Annotated[Decision, Form()],
+    note: Annotated[Reason, Form()],
+) -> Response:
+    """Take an incident on, or end its investigation."""
+    store, by = runtime.incidents, caller.name
+    if decision is Decision.TAKE:
+        store.assign(incident_id, assignee=by, by=by, note=note)
+    elif decision is Decision.DISMISS:
+        store.dismiss(incident_id, by=by, note=note)
+    else:
+        store.resolve(incident_id, secured=decision is Decision.SECURED, by=by, note=note)
+    return back_to("/incidents", "incident")

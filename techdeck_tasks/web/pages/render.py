@@ -1,0 +1,105 @@
+"""Turning templates into answers."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from http import HTTPStatus
+from typing import Any
+from urllib.parse import quote
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from starlette.requests import Request
+from starlette.responses import HTMLResponse, RedirectResponse
+
+from techdeck_tasks.web.auth import OVERSEES, Caller
+from techdeck_tasks.web.tokens import Role
+
+NOTICES = {
+    "breaker": "Done. Every process follows within a second.",
+    "cancelled": "Called off. What runs stops at its next checkpoint.",
+    "resumed": "It goes on from where it ended.",
+    "replayed": "Sent again. The letter is gone from this list.",
+    "resolved": "Sent on. The task goes on as the one its caller waits for.",
+    "dropped": "Dropped. It is on record who did it and why.",
+    "made": "The report is made. Read it, then sign it off.",
+    "signed": "Signed off. The signature is on record and stays.",
+    "incident": "Done, and on record.",
+    "verified": "The log was verified; the verdict is below.",
+}
+"""What a page may say after an action; the address carries the key alone."""
+
+_NAVIGATION: tuple[tuple[str, str, tuple[Role, ...]], ...] = (
+    ("/", "Overview", ()),
+    ("/runs", "Runs", ()),
+    ("/breakers", "Breakers", ()),
+    ("/dead-letters", "Dead letters", (Role.OPERATOR,)),
+    ("/interventions", "Interventions", (Role.OPERATOR,)),
+    ("/audit", "Audit log", (Role.AUDITOR,)),
+    ("/reports", "Reports", (Role.AUDITOR,)),
+    ("/incidents", "Incidents", OVERSEES),
+)
+
+_environment = Environment(
+    loader=PackageLoader("techdeck_tasks.web"),
+    autoescape=True,
+    undefined=StrictUndefined,
+    trim_blocks=True,
+    lstrip_blocks=True,
+)
+
+
+def page(
+    request: Request, template: str, caller: Caller | None, *, status: int = HTTPStatus.OK, **context: Any
+) -> HTMLResponse:
+    """Return a page; `caller` None is for those nobody needs to log in for."""
+    notice = NOTICES.get(request.query_params.get("notice", ""))
+    shown = [(path, text) for path, text, roles in _NAVIGATION if caller is not None and caller.has(*roles)]
+    html = _environment.get_template(template).render(
+        path=request.url.path,
+        caller=caller,
+        csrf=caller.session.csrf if caller and caller.session else "",
+        navigation=shown,
+        notice=notice,
+        now=datetime.now(UTC),
+        roles=Role,
+        **context,
+    )
+    return HTMLResponse(html, status_code=status)
+
+
+def back_to(path: str, notice: str) -> RedirectResponse:
+    """Return to a page after an action, so that loading it again does nothing."""
+    return RedirectResponse(f"{path}?notice={notice}", HTTPStatus.SEE_OTHER)
+
+
+def error_page(request: Request, status: int, body: Mapping[str, Any]) -> HTMLResponse:
+    """Return the page of an error; it asks no server, which may be what failed."""
+    return page(request, "error.html", None, status=status, status_shown=status, body=body)
+
+
+def moment(value: datetime | str) -> datetime:
+    """Return a moment in UTC."""
+    return (datetime.fromisoformat(value) if isinstance(value, str) else value).astimezone(UTC)
+
+
+def ago(value: datetime | str, now: datetime) -> str:
+    """Return how long ago a moment is, in its largest unit."""
+    seconds = (now - moment(value)).total_seconds()
+    for size, unit in ((86_400, "d"), (3_600, "h"), (60, "min")):
+        if seconds >= size:
+            return f"{int(seconds // size)} {unit} ago"
+    return "just now" if seconds >= 0 else "soon"
+
+
+def duration(seconds: float) -> str:
+    """Return a duration that a person reads at a glance."""
+    if seconds < 60:  # noqa: PLR2004 - a minute
+        return f"{seconds:.1f} s" if seconds < 10 else f"{seconds:.0f} s"  # noqa: PLR2004 - two digits either way
+    minutes, rest = divmod(round(seconds), 60)
+    return f"{minutes} min {rest} s" if minutes < 60 else f"{minutes // 60} h {minutes % 60} min"  # noqa: PLR2004 - an hour
+
+
+_environment.filters.update(
+    moment=moment, ago=ago, duration=duration, segment=lambda name: quote(name, safe="/")
+)

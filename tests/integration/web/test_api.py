@@ -1,0 +1,207 @@
+"""What the API does for those who may."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from techdeck_tasks.errors import HIPAAComplianceError, ServiceUnavailableError
+from techdeck_tasks.tasks.letters import LetterKind
+
+DEFINITION = {
+    "name": "patients",
+    "source": {"url": "/data/patients.csv"},
+    "stages": [{"name": "load", "stage": "dataset_load"}],
+}
+
+
+def test_a_pipeline_is_started_once_per_key(site: Any) -> None:
+    key = {"Idempotency-Key": str(uuid.uuid4())}
+    with site.client("submitter") as client:
+        first = client.post("/api/v1/runs", json=DEFINITION, headers=key)
+        again = client.post("/api/v1/runs", json=DEFINITION, headers=key)
+        other = client.post("/api/v1/runs", json={**DEFINITION, "name": "others"}, headers=key)
+        shown = client.get(f"/api/v1/runs/{first.json()['run_id']}")
+    assert (first.status_code, again.status_code) == (202, 202)
+    assert first.json() == again.json()
+    assert (other.status_code, other.json()["error_code"]) == (400, "VALIDATION_ERROR")
+    assert shown.json()["state"] == "queued"
+    assert [stage["name"] for stage in shown.json()["stages"]] == ["load"]
+    assert site.audited("pipeline.start")[0]["owner"] == "submitter"
+
+
+def test_what_is_wrong_with_a_definition_is_told(site: Any) -> None:
+    with site.client("submitter") as client:
+        response = client.post("/api/v1/runs", json={**DEFINITION, "stages": []})
+    assert response.status_code == 400
+    assert "stages" in response.json()["message"]
+
+
+def test_runs_are_paged_each_once(site: Any, new_run: Callable[..., str]) -> None:
+    made = {new_run(str(uuid.uuid4())) for _ in range(5)}
+    seen: list[str] = []
+    with site.client("submitter") as client:
+        parameters: dict[str, Any] = {"limit": 2, "state": "running"}
+        while True:
+            page = client.get("/api/v1/runs", params=parameters).json()
+            seen += [run["run_id"] for run in page["runs"]]
+            if page["next"] is None:
+                break
+            parameters["cursor"] = page["next"]
+    assert made <= set(seen)
+    assert len(seen) == len(set(seen))
+
+
+@pytest.mark.parametrize("cursor", ["x", "bm90IGpzb24", "W10", "WzEsMl0", "WyIyMDI2LTAxLTAxIiwieCJd"])
+def test_a_made_up_cursor_is_refused(site: Any, cursor: str) -> None:
+    with site.client("everybody") as client:
+        for path in ("/api/v1/runs", "/api/v1/audit", "/api/v1/errors"):
+            response = client.get(path, params={"cursor": cursor})
+            assert (response.status_code, response.json()["error_code"]) == (400, "VALIDATION_ERROR")
+
+
+def test_an_unknown_run_is_not_found(site: Any) -> None:
+    with site.client("submitter") as client:
+        assert client.get(f"/api/v1/runs/{uuid.uuid4()}").status_code == 404
+
+
+def test_a_run_is_cancelled_and_resumed(site: Any) -> None:
+    with site.client("submitter") as client:
+        run_id = client.post("/api/v1/runs", json=DEFINITION).json()["run_id"]
+        path = f"/api/v1/runs/{run_id}"
+        assert client.post(f"{path}/resume", json={"reason": "too early"}).status_code == 422
+        assert client.post(f"{path}/cancel", json={"reason": "wrong file"}).json()["state"] == "cancelled"
+        assert client.post(f"{path}/resume", json={"reason": "file mended"}).json()["stages"] == ["load"]
+        assert client.get(path).json()["state"] == "queued"
+        assert client.post(f"/api/v1/runs/{uuid.uuid4()}/cancel", json={"reason": "a"}).status_code == 404
+
+
+def test_a_breaker_is_overruled_and_it_is_on_record_before(site: Any, trip: Callable[[str], None]) -> None:
+    trip("api/lab")
+    with site.client("operator") as client:
+        shown = client.get("/api/v1/breakers/api/lab").json()
+        assert shown["state"] == "open"
+        assert shown["transitions"][0]["to"] == "open"
+        forced = client.post(
+            "/api/v1/breakers/api/lab", json={"action": "open", "reason": "moving", "minutes": 5}
+        ).json()
+        assert forced["state"] == "forced-open"
+        assert forced["override"]["owner"] == "operator"
+        assert 0 < forced["override"]["seconds_left"] <= 300
+        client.post("/api/v1/breakers/api/lab", json={"action": "clear", "reason": "moved"})
+        reset = client.post("/api/v1/breakers/api/lab", json={"action": "reset", "reason": "back"}).json()
+        assert reset["state"] == "closed"
+        assert "api/lab" in {
+            each["operation_name"] for each in client.get("/api/v1/breakers").json()["breakers"]
+        }
+    assert site.audited("breaker.open")[0]["breaker"] == "api/lab"
+
+
+def test_letters_are_listed_sent_and_dropped(site: Any, new_letter: Callable[..., Any]) -> None:
+    sent, dropped = new_letter(), new_letter()
+    waiting = new_letter(LetterKind.INTERVENTION)
+    with site.client("operator") as client:
+        listed = client.get("/api/v1/dead-letters")
+        assert {sent.letter_id, dropped.letter_id} <= {one["letter_id"] for one in listed.json()["letters"]}
+        assert "secret-argument" not in listed.text
+        body = {"reason": "mended"}
+        assert client.post(f"/api/v1/dead-letters/{sent.letter_id}/replay", json=body).json()["task_id"]
+        assert client.delete(f"/api/v1/dead-letters/{dropped.letter_id}", params=body).status_code == 200
+        assert client.post(f"/api/v1/interventions/{waiting.letter_id}/resolve", json=body).status_code == 200
+        again = client.post(f"/api/v1/dead-letters/{sent.letter_id}/replay", json=body)
+        assert (again.status_code, again.json()["error_code"]) == (400, "VALIDATION_ERROR")
+    left = {letter.letter_id for letter in site.runtime.dead_letters.list()}
+    assert left.isdisjoint({sent.letter_id, dropped.letter_id})
+
+
+def test_a_replay_into_an_open_breaker_is_refused_unless_forced(
+    site: Any, new_letter: Callable[..., Any], trip: Callable[[str], None]
+) -> None:
+    trip("api.replay")
+    letter = new_letter(breaker="api.replay")
+    with site.client("operator") as client:
+        path = f"/api/v1/dead-letters/{letter.letter_id}/replay"
+        refused = client.post(path, json={"reason": "try"})
+        assert (refused.status_code, refused.json()["error_code"]) == (503, "CIRCUIT_BREAKER_ERROR")
+        assert client.post(path, json={"reason": "try", "force": True}).status_code == 200
+
+
+def test_an_auditor_reads_what_an_operator_sees_only_the_outside_of(
+    site: Any, fail: Callable[..., str]
+) -> None:
+    error_id = fail(ServiceUnavailableError("the archive is away"), "archive")
+    site.audited("load")
+    with site.client("auditor") as client:
+        (entry,) = client.get("/api/v1/audit", params={"error_id": error_id}).json()["entries"]
+    assert entry["document"]["message"] == "the archive is away"
+    with site.client("operator") as client:
+        listed = client.get("/api/v1/errors", params={"service": "archive"})
+    assert error_id in {one["error_id"] for one in listed.json()["errors"]}
+    assert "the archive is away" not in listed.text
+    assert {"auditor", "operator"} <= {document["reader"] for document in site.audited("search")}
+
+
+def test_the_log_is_verified(site: Any) -> None:
+    with site.client("auditor") as client:
+        verdict = client.post("/api/v1/audit/verify").json()
+    assert (verdict["ok"], verdict["findings"]) == (True, [])
+    assert verdict["rows"] > 0
+
+
+def test_figures_count_what_failed(site: Any, fail: Callable[..., str]) -> None:
+    fail(ServiceUnavailableError("away"), "figures")
+    with site.client("submitter") as client:
+        statistics = client.get("/api/v1/statistics", params={"service": "figures"}).json()
+        hours = client.get("/api/v1/trend", params={"service": "figures", "hours": 3}).json()["hours"]
+        alerts = client.get("/api/v1/alerts").json()["alerts"]
+        retries = client.get("/api/v1/retries").json()
+    assert statistics["total_errors"] == 1
+    assert statistics["top_error_codes"][0]["error_code"] == "SERVICE_UNAVAILABLE"
+    assert (len(hours), hours[-1]["error_count"]) == (3, 1)
+    assert "high_service_error_rate" in {alert["alert_type"] for alert in alerts}
+    assert "total_retries" in retries
+
+
+def test_a_report_is_made_and_signed_once(site: Any) -> None:
+    period = {"start": "2026-01-01T00:00:00Z", "end": "2026-01-08T00:00:00Z"}
+    with site.client("auditor") as client:
+        made = client.post("/api/v1/reports", json=period)
+        assert made.status_code == 201
+        report_id, sha256 = made.json()["report_id"], made.json()["sha256"]
+        assert report_id in {one["report_id"] for one in client.get("/api/v1/reports").json()["reports"]}
+        assert client.get(f"/api/v1/reports/{report_id}").json()["report"]["total_errors"] == 0
+        path = f"/api/v1/reports/{report_id}/sign-off"
+        assert client.post(path, json={"note": "read", "sha256": "0" * 64}).status_code == 400
+        signed = client.post(path, json={"note": "read", "sha256": sha256})
+        assert signed.json()["reviewed_by"] == "auditor"
+        assert client.post(path, json={"note": "again"}).status_code == 400
+
+
+def test_incidents_are_assigned_and_ended(site: Any, fail: Callable[..., str]) -> None:
+    first, second = (fail(HIPAAComplianceError("unsealed"), "vault") for _ in range(2))
+    site.audited("load")
+    known: dict[str, str] = {}
+    while not {first, second} <= known.keys():
+        site.runtime.incidents.catch_up()
+        known = {one.error_id or "": one.incident_id for one in site.runtime.incidents.search()}
+    with site.client("auditor") as client:
+        path = f"/api/v1/incidents/{known[first]}"
+        assert client.get(path).json()["state"] == "open"
+        taken = client.post(f"{path}/assign", json={"assignee": "ada", "note": "looks into it"}).json()
+        assert (taken["state"], taken["assignee"]) == ("investigating", "ada")
+        ended = client.post(f"{path}/resolve", json={"secured": True, "note": "was sealed"}).json()
+        assert (ended["state"], ended["changed_by"]) == ("resolved", "auditor")
+        other = client.post(f"/api/v1/incidents/{known[second]}/dismiss", json={"note": "a test"}).json()
+        assert other["state"] == "dismissed"
+        listed = client.get("/api/v1/incidents", params={"state": "resolved"}).json()["incidents"]
+    assert known[first] in {one["incident_id"] for one in listed}
+
+
+def test_a_token_tells_when_it_was_last_used(site: Any) -> None:
+    with site.client("submitter") as client:
+        client.get("/api/v1/runs")
+    (token,) = [token for token in site.tokens.list() if token.name == "submitter"]
+    assert token.last_used_at is not None
