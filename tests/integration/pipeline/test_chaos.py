@@ -11,7 +11,7 @@ from typing import Any
 
 import psutil
 import pytest
-from conftest import Place, Worker, open_place
+from run_site import Place, Worker, open_place
 from sqlalchemy import text
 
 from techdeck_tasks.audit.stream import STREAM

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 if TYPE_CHECKING:
-    from conftest import Place
+    from run_site import Place
 
 pytestmark = pytest.mark.timeout(180)
 

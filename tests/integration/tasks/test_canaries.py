@@ -13,7 +13,7 @@ from urllib.parse import urlsplit
 
 import pytest
 from celery import chain, chord, group
-from conftest import Sample, WorkerProcess, wait_until
+from worker_site import Sample, WorkerProcess, wait_until
 
 CANARY = f"canary{uuid.uuid4().hex[:12]}"
 """Shapeless: no pattern can know it."""

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from celery import chain, chord, group
 from celery.exceptions import TaskRevokedError
-from conftest import Sample, wait_until
+from worker_site import Sample, wait_until
 
 
 def _get(result: Any) -> Any:

@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 from celery import chain
 from celery.exceptions import MaxRetriesExceededError
-from conftest import Sample, WorkerProcess, wait_until
 from sample_app import SECRET, PatientError
+from worker_site import Sample, WorkerProcess, wait_until
 
 from techdeck_tasks.errors import RetryExhaustedError, ServiceUnavailableError, TechDeckError
 

@@ -12,7 +12,7 @@ from typing import Any
 import httpx
 import pytest
 from celery import chain
-from conftest import Sample, Site, WorkerProcess, wait_until
+from worker_site import Sample, Site, WorkerProcess, wait_until
 
 from techdeck_tasks.devservices.ports import free_port
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import time
 
-from conftest import Sample, Site, WorkerProcess, make_sample, wait_until
 from sample_app import SECRET
+from worker_site import Sample, Site, WorkerProcess, make_sample, wait_until
 
 
 def test_a_hard_time_limit_is_audited_once_though_celery_tells_it_twice(sample: Sample) -> None:

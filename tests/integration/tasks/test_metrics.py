@@ -6,7 +6,7 @@ from collections import Counter
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
-from conftest import make_sample, wait_until
+from worker_site import make_sample, wait_until
 
 from techdeck_tasks.audit.event import EventType
 from techdeck_tasks.audit.stream import STREAM, unpack
@@ -14,7 +14,7 @@ from techdeck_tasks.metrics.series import Kind
 from techdeck_tasks.runtime import Runtime, runtime_of
 
 if TYPE_CHECKING:
-    from conftest import Sample, Site
+    from worker_site import Sample, Site
 
 
 def errors_on_record(sample: Sample) -> Counter[str]:

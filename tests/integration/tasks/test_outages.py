@@ -14,8 +14,8 @@ import psutil
 import pytest
 import redis
 from celery.states import READY_STATES
-from conftest import Sample, Site, make_sample, wait_until
 from kombu.exceptions import OperationalError
+from worker_site import Sample, Site, make_sample, wait_until
 
 from techdeck_tasks.devservices import EmbeddedRedis
 from techdeck_tasks.errors import ServiceUnavailableError

@@ -10,7 +10,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
-from conftest import Sample, WorkerProcess, wait_until
+from worker_site import Sample, WorkerProcess, wait_until
 
 from techdeck_tasks.errors import ValidationError
 from techdeck_tasks.keyring import Cipher, KeySet

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import pytest
-from conftest import Sample, Site, WorkerProcess, make_sample, wait_until
 from sample_app import SECRET
+from worker_site import Sample, Site, WorkerProcess, make_sample, wait_until
 
 from techdeck_tasks.errors import TechDeckError
 

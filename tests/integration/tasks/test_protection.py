@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 from celery import chain, chord
-from conftest import Sample, wait_until
 from protected_tasks import UP
+from worker_site import Sample, wait_until
 
 from techdeck_tasks.errors import (
     AuthenticationError,
