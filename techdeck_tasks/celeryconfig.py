@@ -163,6 +163,12 @@ def _schedule() -> dict[str, Any]:
                 "schedule": timedelta(minutes=1),
                 "options": {"queue": AUDIT_QUEUE, "expires": 60},
             },
+            # Where two beats run, the second message of a minute finds its slot taken.
+            "alerts": {
+                "task": "techdeck.alerts.evaluate",
+                "schedule": timedelta(minutes=1),
+                "options": {"queue": AUDIT_QUEUE, "expires": 60},
+            },
             # Each hour and not at the end of a period: what a stopped service missed is made when it is back.
             "audit-reports": {
                 "task": "techdeck.audit.reports",

@@ -6,7 +6,7 @@ import logging
 import os
 import random
 import weakref
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from datetime import datetime, timedelta
 from functools import cached_property
 from typing import Any
@@ -16,6 +16,13 @@ from celery.local import Proxy
 from redis import Redis
 from sqlalchemy import Engine
 
+from techdeck_tasks.alerts import AlertEvaluator, AlertStore
+from techdeck_tasks.alerts.channels import Channels, open_channels
+from techdeck_tasks.alerts.condition import load_conditions
+from techdeck_tasks.alerts.conditions import DEADLINE_NEAR, SECURITY_INCIDENT
+from techdeck_tasks.alerts.record import AlertRecord
+from techdeck_tasks.alerts.situation import Sources
+from techdeck_tasks.alerts.state import Policy
 from techdeck_tasks.audit import verify_run
 from techdeck_tasks.audit.backlog import AuditBacklog, read_backlog
 from techdeck_tasks.audit.checkpoint import Checkpointer
@@ -41,7 +48,7 @@ from techdeck_tasks.audit.worker import drain_step
 from techdeck_tasks.audit.writer import AuditWriter
 from techdeck_tasks.celeryconfig import AUDIT_QUEUE, QUEUES, Role, celery_settings
 from techdeck_tasks.clock import Clock, SystemClock
-from techdeck_tasks.errors import Severity
+from techdeck_tasks.errors import ServiceUnavailableError, Severity
 from techdeck_tasks.events import Listeners
 from techdeck_tasks.handler import ErrorHandler
 from techdeck_tasks.keyring import (
@@ -447,6 +454,82 @@ class Runtime:
             ),
         )
 
+    # -- alerts ------------------------------------------------------------------------------------
+
+    @cached_property
+    def alerts(self) -> AlertStore:
+        """Alerts and silences, as operators see and change them."""
+        return AlertStore(self.engine, self._alert_record, self.clock)
+
+    @cached_property
+    def alert_channels(self) -> Channels:
+        """Who is told of alerts."""
+        settings = self.settings
+        return open_channels(
+            settings.alert_channels,
+            settings.alert_escalation_channels,
+            settings.alert_channel_timeout_seconds,
+        )
+
+    @cached_property
+    def alert_evaluator(self) -> AlertEvaluator:
+        """Finds out what is wrong, and tells people."""
+        settings = self.settings
+        return AlertEvaluator(
+            engine=self.engine,
+            conditions=load_conditions(),
+            sources=self._alert_sources(),
+            channels=self.alert_channels,
+            policy=Policy(
+                fire_after=settings.alert_fire_after_evaluations,
+                resolve_after=settings.alert_resolve_after_evaluations,
+                repeat_after=timedelta(hours=settings.alert_repeat_hours),
+                escalate_after=timedelta(minutes=settings.alert_escalate_after_minutes),
+            ),
+            record=self._alert_record,
+            clock=self.clock,
+            tenant=settings.tenant,
+            on_delivered=self._note_notified,
+        )
+
+    def evaluate_alerts(self) -> None:
+        """Evaluate once, unless another beat's message just did."""
+        self.alert_evaluator.evaluate()
+
+    @cached_property
+    def _alert_record(self) -> AlertRecord:
+        return AlertRecord(self.audit, self.settings.error_log_retention_days)
+
+    def _alert_sources(self) -> Sources:
+        return {
+            "error_conditions": lambda: tuple(self.metrics.get_alert_conditions()),
+            "breakers": self._breaker_states,
+            "backlog": self._measured_backlog,
+            "verification": self.last_verification,
+            "watched_since": self.alerts.watched_since,
+            "unnotified_incidents": lambda: tuple(self.incidents.unnotified()),
+            "due_incidents": lambda: tuple(self.incidents.due_within(DEADLINE_NEAR)),
+            "dead_letters": self.dead_letters.count,
+            "interventions": self.interventions.count,
+            "quarantined_messages": self.quarantine.count,
+        }
+
+    def _breaker_states(self) -> dict[str, str]:
+        # Without Redis the registry tells of this process alone, where every breaker may be closed.
+        self.redis.ping()
+        return {name: status["state"] for name, status in self.breakers.get_status().items()}
+
+    def _measured_backlog(self) -> AuditBacklog:
+        backlog = self.audit_backlog()
+        if not backlog.redis_reachable:
+            raise ServiceUnavailableError("Redis does not answer", service_name="redis")
+        return backlog
+
+    def _note_notified(self, alert_type: str, items: Iterable[str], channel: str) -> None:
+        if alert_type == SECURITY_INCIDENT:
+            for incident_id in items:
+                self.incidents.mark_notified(incident_id, channel)
+
     # -- tasks and pipelines -----------------------------------------------------------------------
 
     @cached_property
@@ -566,11 +649,12 @@ def create_app(settings: Settings | None = None, role: Role = Role.CLIENT) -> Ce
 
     Raises:
         SettingsError: a setting is malformed.
-        ValidationError: so is a worker's or beat's `metrics_address`.
+        ValidationError: so is a worker's or beat's `metrics_address`, or an audit worker's alert channel.
     """
     app = Celery("techdeck")
     runtime = install(app, settings)
     if role is Role.AUDIT:
+        runtime.alert_channels.check()
         upkeep.register(
             app,
             upkeep=runtime.keep_audit_up,
@@ -578,6 +662,7 @@ def create_app(settings: Settings | None = None, role: Role = Role.CLIENT) -> Ce
             record_breakers=runtime.record_breakers,
             project_incidents=runtime.project_incidents,
             make_due_reports=runtime.make_due_reports,
+            evaluate_alerts=runtime.evaluate_alerts,
         )
         app.steps["worker"].add(drain_step(runtime.audit_drain, runtime.audit_custody))
         app.conf.task_default_queue = AUDIT_QUEUE

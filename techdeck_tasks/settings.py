@@ -144,6 +144,17 @@ class Settings(BaseSettings):
     service_error_rate_thresholds: dict[str, Percent] = Field(
         default_factory=dict, description='JSON, percent a service: {"dataset_load": 2.5}'
     )
+    alert_channels: tuple[SecretStr, ...] = Field(
+        (), description='JSON, apprise URLs: ["mailtos://user:password@host?to=ops@example.org"]'
+    )
+    alert_escalation_channels: tuple[SecretStr, ...] = Field(
+        (), description="JSON, apprise URLs that hear of what nobody reacts to"
+    )
+    alert_channel_timeout_seconds: float = Field(10.0, gt=0, le=25, description="bound of one delivery")
+    alert_fire_after_evaluations: PositiveInt = Field(1, description="in a row that find it; one a minute")
+    alert_resolve_after_evaluations: PositiveInt = Field(2, description="in a row that do not find it")
+    alert_repeat_hours: Annotated[float, Field(gt=0)] = 4.0
+    alert_escalate_after_minutes: Annotated[float, Field(gt=0)] = 30.0
 
     # -- Celery ------------------------------------------------------------------------------------
     visibility_timeout_seconds: PositiveInt = Field(

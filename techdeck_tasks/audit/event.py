@@ -24,6 +24,7 @@ class EventType(StrEnum):
     AUDIT_READ = "audit_read"
     OPERATOR_ACTION = "operator_action"
     BREAKER_TRANSITION = "breaker_transition"
+    ALERT = "alert"
     GAP = "gap"
     """Events that could not be kept; the document counts them."""
 

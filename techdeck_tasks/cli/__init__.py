@@ -7,6 +7,7 @@ import sys
 import typer
 
 from techdeck_tasks.cli import (
+    alerts,
     audit,
     breakers,
     control,
@@ -59,6 +60,7 @@ app.command("validate")(definitions.validate)
 app.command("stages")(definitions.stages)
 app.add_typer(schedules.app, name="schedule")
 app.command("doctor")(doctor.doctor)
+app.add_typer(alerts.app, name="alerts")
 app.add_typer(audit.app, name="audit")
 app.add_typer(incidents.app, name="incidents")
 app.add_typer(reports.app, name="report")

@@ -8,6 +8,7 @@ from typing import Any
 from alembic import context
 from sqlalchemy import Connection, text
 
+from techdeck_tasks.alerts import models as _alert_models  # noqa: F401 - fills Base.metadata
 from techdeck_tasks.audit import models as _audit_models  # noqa: F401 - fills Base.metadata
 from techdeck_tasks.audit import review_models as _review_models  # noqa: F401 - fills Base.metadata
 from techdeck_tasks.pipeline import models as _pipeline_models  # noqa: F401 - fills Base.metadata

@@ -17,6 +17,7 @@ VERIFY = "techdeck.audit.verify"
 BREAKERS = "techdeck.audit.breakers"
 INCIDENTS = "techdeck.audit.incidents"
 REPORTS = "techdeck.audit.reports"
+ALERTS = "techdeck.alerts.evaluate"
 
 
 def register(
@@ -27,6 +28,7 @@ def register(
     record_breakers: Callable[[], int],
     project_incidents: Callable[[], int],
     make_due_reports: Callable[[], int],
+    evaluate_alerts: Callable[[], None],
 ) -> None:
     """Give `app` the audit log's scheduled tasks. Each may run twice for one slot without harm.
 
@@ -37,6 +39,7 @@ def register(
         record_breakers: puts the breakers' transitions on record.
         project_incidents: enters the log's new security incidents into their table.
         make_due_reports: makes the compliance reports whose period is over.
+        evaluate_alerts: finds out what is wrong, and tells people.
     """
 
     def run_upkeep() -> None:
@@ -54,12 +57,16 @@ def register(
     def run_reports() -> int:
         return make_due_reports()
 
+    def run_alerts() -> None:
+        evaluate_alerts()
+
     bodies = {
         UPKEEP: run_upkeep,
         VERIFY: run_verify,
         BREAKERS: run_breakers,
         INCIDENTS: run_incidents,
         REPORTS: run_reports,
+        ALERTS: run_alerts,
     }
     for name, body in bodies.items():
         app.task(body, name=name, base=Task, shared=False, ignore_result=True)
