@@ -107,8 +107,8 @@ class AlertEvaluationRow(Base):
 
     __tablename__ = "alert_evaluation"
 
-    only: Mapped[bool] = mapped_column(primary_key=True, server_default=text("true"))
+    single: Mapped[bool] = mapped_column(primary_key=True, server_default=text("true"))
     first_at: Mapped[datetime] = mapped_column(_Moment)
     last_at: Mapped[datetime] = mapped_column(_Moment)
 
-    __table_args__ = (CheckConstraint("only", name="only"),)
+    __table_args__ = (CheckConstraint("single", name="single"),)

@@ -44,7 +44,7 @@ class AlertRecord:
         except AuditUnavailableError:
             logger.critical("%s %s is not in the audit log, which is unavailable", operation, alert.key)
 
-    def decided(self, operation: str, owner: str, **facts: Any) -> None:
+    def decided(self, operation: str, by: str, /, **facts: Any) -> None:
         """Record an operator's decision, before it takes effect.
 
         Raises:
@@ -56,8 +56,8 @@ class AlertRecord:
                 severity=ErrorSeverity.MEDIUM,
                 service="alerts",
                 operation=operation,
-                user_id=owner,
+                user_id=by,
                 retention_days=self._retention_days,
-                document={"message": f"{owner}: {operation}", "owner": owner, **facts},
+                document={"message": f"{by}: {operation}", "owner": by, **facts},
             )
         )

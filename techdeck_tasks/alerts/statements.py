@@ -22,8 +22,8 @@ SILENCES = select(*(getattr(AlertSilenceRow, field.name) for field in fields(Sil
 
 # One statement decides who evaluates: a second evaluator waits for the first one's commit, and sees its time.
 _TAKE_TURN = text("""
-    INSERT INTO alert_evaluation AS e (only, first_at, last_at) VALUES (true, :now, :now)
-    ON CONFLICT (only) DO UPDATE SET last_at = excluded.last_at
+    INSERT INTO alert_evaluation AS e (single, first_at, last_at) VALUES (true, :now, :now)
+    ON CONFLICT (single) DO UPDATE SET last_at = excluded.last_at
         WHERE e.last_at <= excluded.last_at - CAST(:apart AS interval)
     RETURNING first_at
 """)

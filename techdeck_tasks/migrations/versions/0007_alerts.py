@@ -107,11 +107,11 @@ def upgrade() -> None:
     op.create_index("ix_alert_silence_until", "alert_silence", ["until"], unique=False)
     op.create_table(
         "alert_evaluation",
-        sa.Column("only", sa.Boolean(), server_default=sa.text("true"), nullable=False),
+        sa.Column("single", sa.Boolean(), server_default=sa.text("true"), nullable=False),
         sa.Column("first_at", moment, nullable=False),
         sa.Column("last_at", moment, nullable=False),
-        sa.CheckConstraint("only", name=op.f("ck_alert_evaluation_only")),
-        sa.PrimaryKeyConstraint("only", name=op.f("pk_alert_evaluation")),
+        sa.CheckConstraint("single", name=op.f("ck_alert_evaluation_single")),
+        sa.PrimaryKeyConstraint("single", name=op.f("pk_alert_evaluation")),
     )
 
 
