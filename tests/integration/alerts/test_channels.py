@@ -23,6 +23,7 @@ from techdeck_tasks.audit.event import AuditEvent, EventType
 from techdeck_tasks.audit.stream import STREAM
 from techdeck_tasks.audit.writer import AuditWriter
 from techdeck_tasks.clock import SystemClock
+from techdeck_tasks.devservices.ports import free_port
 from techdeck_tasks.errors import HIPAAComplianceError, ValidationError
 from techdeck_tasks.resilience.breaker import State
 from techdeck_tasks.runtime import Role, Runtime, create_app, runtime_of
@@ -90,9 +91,9 @@ class Mailbox:
 @pytest.fixture
 def mailbox() -> Iterator[tuple[Mailbox, SecretStr]]:
     box = Mailbox()
-    server = Controller(box, hostname="127.0.0.1", port=0)
+    server = Controller(box, hostname="127.0.0.1", port=free_port())
     server.start()
-    port = server.server.sockets[0].getsockname()[1]
+    port = server.port
     yield (
         box,
         SecretStr(f"mailto://127.0.0.1:{port}?from=techdeck@example.org&to=ops@example.org&mode=insecure"),

@@ -23,9 +23,9 @@ def app(settings: Settings) -> Iterator[Celery]:
 
 def test_every_task_of_the_audits_schedule_is_one_that_its_worker_has(app: Celery) -> None:
     scheduled = {entry["task"] for entry in app.conf.beat_schedule.values()}
-    audits = {name for name in scheduled if name.startswith("techdeck.audit.")}
+    audits = {name for name in scheduled if name.startswith(("techdeck.audit.", "techdeck.alerts."))}
     assert audits <= set(app.tasks)
-    assert {"techdeck.audit.incidents", "techdeck.audit.reports"} <= audits
+    assert {"techdeck.audit.incidents", "techdeck.audit.reports", "techdeck.alerts.evaluate"} <= audits
 
 
 def test_reports_of_the_kinds_that_are_asked_for_are_made_once_for_each_slot(app: Celery) -> None:
@@ -41,3 +41,12 @@ def test_reports_of_the_kinds_that_are_asked_for_are_made_once_for_each_slot(app
 def test_new_incidents_are_entered_by_their_task(app: Celery) -> None:
     app.tasks["techdeck.audit.incidents"]()
     assert app.tasks["techdeck.audit.incidents"]() == 0
+
+
+def test_alerts_are_evaluated_by_their_task_once_a_slot(app: Celery) -> None:
+    store = runtime_of(app).alerts
+    app.tasks["techdeck.alerts.evaluate"]()
+    held = {alert.key: alert.held for alert in store.search()}
+    app.tasks["techdeck.alerts.evaluate"]()
+    assert {alert.key: alert.held for alert in store.search()} == held
+    assert store.watched_since() is not None
