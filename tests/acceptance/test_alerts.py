@@ -42,7 +42,7 @@ def test_an_alert_is_found_told_taken_charge_of_and_silenced(
 ) -> None:
     setting, received = hook
     runtime = runtime_of(create_app(service.settings))
-    runtime.quarantine.add("malformed", b"canary.patient@example.org")
+    runtime.quarantine.add("malformed", b"canary.patient@example.org", queue="pipeline")
     runtime.engine.dispose()
 
     evaluated = service.techdeck("alerts", "evaluate", "--json", TECHDECK_ALERT_CHANNELS=setting)

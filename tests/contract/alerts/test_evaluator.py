@@ -204,10 +204,10 @@ def test_a_silence_can_be_ended_and_must_match_something(ward: Any) -> None:
 
 def incident(incident_id: str) -> Incident:
     moment = datetime.fromisoformat("2026-01-01T00:00:00+00:00")
+    unknown: dict[str, Any] = dict.fromkeys(Incident.__dataclass_fields__)
+    known = {"incident_id": incident_id, "error_code": "AUTH_ERROR", "service": "web", "operation": "login"}
     return Incident(
-        **dict.fromkeys(Incident.__dataclass_fields__)
-        | {"incident_id": incident_id, "error_code": "AUTH_ERROR", "service": "web", "operation": "login"}
-        | {"discovered_at": moment, "notification_deadline": moment + timedelta(days=60)}
+        **unknown | known | {"discovered_at": moment, "notification_deadline": moment + timedelta(days=60)}
     )
 
 

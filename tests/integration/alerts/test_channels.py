@@ -22,11 +22,12 @@ from techdeck_tasks.alerts.condition import Severity
 from techdeck_tasks.audit.event import AuditEvent, EventType
 from techdeck_tasks.audit.stream import STREAM
 from techdeck_tasks.audit.writer import AuditWriter
+from techdeck_tasks.celeryconfig import Role
 from techdeck_tasks.clock import SystemClock
 from techdeck_tasks.devservices.ports import free_port
 from techdeck_tasks.errors import HIPAAComplianceError, ValidationError
 from techdeck_tasks.resilience.breaker import State
-from techdeck_tasks.runtime import Role, Runtime, create_app, runtime_of
+from techdeck_tasks.runtime import Runtime, create_app, runtime_of
 from techdeck_tasks.settings import Settings, load_settings
 
 # apprise's mail plug-in imports PGP support, which uses a module that leaves the standard library.
@@ -166,7 +167,7 @@ def test_what_the_service_really_is_in_is_found_and_told_without_any_data(
         {"user_id": CANARY, "patient": CANARY, "service": "lab"},
     )
     alerting.breakers.get("pharmacy").force(State.FORCED_OPEN, owner="amira", reason=CANARY)
-    alerting.quarantine.add("malformed", CANARY.encode())
+    alerting.quarantine.add("malformed", CANARY.encode(), queue="pipeline")
     done = alerting.alert_evaluator.evaluate(timedelta(0))
     assert done.unknown == ()
     titles = {sent["title"] for sent in webhook.received}
