@@ -26,7 +26,15 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 from techdeck_tasks.errors import ValidationError
 from techdeck_tasks.pipeline.cron import read_cron
 from techdeck_tasks.pipeline.document import read_document
-from techdeck_tasks.pipeline.location import FORMATS, DataUrl, data_format, display, is_remote, local_path
+from techdeck_tasks.pipeline.location import (
+    FORMATS,
+    DataUrl,
+    data_format,
+    display,
+    is_remote,
+    local_path,
+    matches,
+)
 from techdeck_tasks.pipeline.registry import find_stage
 
 MAX_STAGES = 200
@@ -193,14 +201,21 @@ def _source_problems(source: SourceSpec, folder: Path | None) -> list[Validation
         _ = source.effective_format
     except ValidationError as problem:
         return [problem]
-    if folder is None or is_remote(source.url) or (path := local_path(source.url)).is_file():
+    if folder is None or is_remote(source.url) or _is_there(source.url):
         return []
     return [
         ValidationError(
-            f"source.url: there is no file {path}; paths are relative to the definition file",
+            f"source.url: there is no file {local_path(source.url)}; paths are relative to the definition file",
             field="source.url",
         )
     ]
+
+
+def _is_there(url: str) -> bool:
+    try:
+        return all(local_path(found).is_file() for found in matches(url))
+    except ValidationError:
+        return False
 
 
 def _name_problems(definition: PipelineDefinition) -> Iterator[ValidationError]:

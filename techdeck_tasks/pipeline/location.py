@@ -7,6 +7,7 @@ reader sees the old file or the whole new one.
 from __future__ import annotations
 
 import builtins
+import glob
 import os
 import secrets
 from collections.abc import Iterator
@@ -18,6 +19,7 @@ from typing import Annotated, Any
 from urllib.parse import urlsplit
 
 import fsspec
+from fsspec.callbacks import DEFAULT_CALLBACK, Callback
 from fsspec.core import url_to_fs
 from fsspec.exceptions import FSTimeoutError
 from pydantic import AfterValidator, Field, ValidationInfo
@@ -33,7 +35,15 @@ from techdeck_tasks.errors import (
 )
 
 FORMATS = ("csv", "json", "jsonl", "parquet")
-_SUFFIXES = {".csv": "csv", ".json": "json", ".jsonl": "jsonl", ".ndjson": "jsonl", ".parquet": "parquet"}
+_SUFFIXES = {
+    ".csv": "csv",
+    ".tsv": "csv",
+    ".json": "json",
+    ".jsonl": "jsonl",
+    ".ndjson": "jsonl",
+    ".parquet": "parquet",
+}
+_COMPRESSED_SUFFIXES = (".gz", ".zst")
 
 PRIVATE_FOLDER = 0o700
 CONNECT_TIMEOUT_S = 10.0
@@ -55,9 +65,11 @@ def local_path(url: str) -> Path:
 
 
 def data_format(url: str) -> str | None:
-    """Return the format the suffix of `url` stands for, None where it stands for none."""
-    path = urlsplit(url).path if is_remote(url) else str(local_path(url))
-    return _SUFFIXES.get(Path(path).suffix.lower())
+    """Return the format the suffix of `url` stands for, that of compression aside; None where it is none."""
+    path = Path(urlsplit(url).path if is_remote(url) else local_path(url))
+    if path.suffix.lower() in _COMPRESSED_SUFFIXES:
+        path = path.with_suffix("")
+    return _SUFFIXES.get(path.suffix.lower())
 
 
 def display(url: str) -> str:
@@ -107,19 +119,74 @@ def open_location(url: str) -> tuple[Any, str]:
     return found
 
 
-def fetch(url: str, target: Path) -> None:
+class _Limit(Callback):  # type: ignore[misc]  # fsspec has no annotations
+    """Breaks a transfer off once it has moved more than `max_bytes`."""
+
+    def __init__(self, url: str, max_bytes: int) -> None:
+        super().__init__()
+        self._url = url
+        self._max_bytes = max_bytes
+
+    def relative_update(self, inc: int = 1) -> None:
+        super().relative_update(inc)
+        if self.value > self._max_bytes:
+            raise too_large(self._url, self._max_bytes)
+
+
+def too_large(url: str, max_bytes: int) -> ValidationError:
+    """Return the error of a source that has more than `max_bytes`."""
+    return ValidationError(
+        f"{display(url)} has more than {max_bytes} bytes; split it, or raise max_bytes",
+        field="max_bytes",
+        validation_rule="max_bytes",
+    )
+
+
+def matches(url: str) -> list[str]:
+    """Return the files that `url` stands for, sorted: itself, or what its pattern (``*``, ``?``) finds.
+
+    A local file whose name has a star is that file.
+
+    Raises:
+        ValidationError: there is none.
+        As `fetch`.
+    """
+    path = urlsplit(url).path if is_remote(url) else str(local_path(url))
+    if not set(path) & set("*["):
+        return [url]
+    if not is_remote(url):
+        if local_path(url).is_file():
+            return [url]
+        found = sorted(glob.glob(path, recursive=True))  # noqa: PTH207 - the pattern may be absolute
+        files = [name for name in found if Path(name).is_file()]
+    else:
+        filesystem, pattern = open_location(url)
+        with _transfer_errors(url):
+            files = sorted(filesystem.unstrip_protocol(name) for name in filesystem.glob(pattern))
+    if not files:
+        raise ValidationError(f"no file matches {display(url)}; check the pattern", field="url")
+    return files
+
+
+def fetch(url: str, target: Path, *, max_bytes: int | None = None) -> None:
     """Stream the file at `url` to the local file `target`.
+
+    Args:
+        url: a path or URL.
+        target: the file to write.
+        max_bytes: the transfer is broken off beyond so many bytes.
 
     Raises:
         ServiceUnavailableError: the server answered 429 or 5xx; `retry_after` is what it asked for.
         ConnectionFailedError: it could not be reached, or the connection broke.
         TimeoutError: it did not answer in time.
-        ValidationError: there is no such file.
+        ValidationError: there is no such file, or it is larger than allowed.
         AuthenticationError, AuthorizationError: it refused access.
     """
     filesystem, path = open_location(url)
+    callback = DEFAULT_CALLBACK if max_bytes is None else _Limit(url, max_bytes)
     with _transfer_errors(url):
-        filesystem.get_file(path, str(target))
+        filesystem.get_file(path, str(target), callback=callback)
 
 
 def publish(source: Path, url: str, *, private: bool = False) -> None:

@@ -1,100 +1,254 @@
-"""The stage that reads the source: CSV, JSON, JSONL or Parquet, from a path or any URL of fsspec."""
+"""The stage that reads the source: CSV, JSON, JSONL or Parquet, from a path or any URL of fsspec.
+
+Each file is fetched, unpacked and turned into UTF-8 where it needs that, and streamed into one artifact:
+memory does not grow with the data, but for one JSON document, whose size has a limit.
+"""
 
 from __future__ import annotations
 
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Annotated, Any, Literal
 
 import polars as pl
-from pydantic import Field
+from pydantic import AfterValidator, Field
 
 from techdeck_tasks.errors import DataProcessingError, ValidationError
 from techdeck_tasks.pipeline import location
 from techdeck_tasks.pipeline.artifacts import ArtifactRef
+from techdeck_tasks.pipeline.compression import unpacked
 from techdeck_tasks.pipeline.frame_errors import frame_errors
 from techdeck_tasks.pipeline.registry import StageContext, StageParams, StageResult, stage
+from techdeck_tasks.pipeline.stages.dialect import detect_quote, detect_separator, read_sample
 from techdeck_tasks.pipeline.stages.dtypes import DtypeName, dtype_of
+from techdeck_tasks.pipeline.stages.encoding import as_utf8, detect_encoding, known_encoding
+from techdeck_tasks.pipeline.stages.json_records import RecordWriter
 
 INFERENCE_ROWS = 10_000
+DEFAULT_MAX_BYTES = 1 << 33
+_PARQUET_MAGIC = b"PAR1"
+_WITHOUT_BODY = 2 * len(_PARQUET_MAGIC)
 
 
 class DatasetLoadParams(StageParams):
-    """Parameters of `dataset_load`.
+    """Parameters of `dataset_load`. Rows of CSV without any value are left out, as empty lines are.
 
     Attributes:
+        encoding: CSV, JSON, JSONL: a codec of Python, or ``auto``.
         has_header: CSV: the first row has the names.
         columns: CSV: the names of the columns, in order; needed without a header.
-        separator: CSV: one character.
+        separator: CSV: one character; ``auto`` finds comma, semicolon, tab or pipe.
+        quote: CSV: the character around fields that have a separator in them; ``auto`` finds " or '.
         comment_prefix: CSV: rows that begin so are left out.
+        trim: CSV: take away spaces around values and names, before anything else is done with them.
         null_values: CSV: texts that mean "missing".
+        infer_types: CSV: False reads every column as text, so that the zeros of ``01234`` stay.
         dtypes: types of columns by name; the others are inferred from the first 10,000 rows, and from the
             whole file where a later value does not fit.
+        max_bytes: the most that the source may have, all files together, unpacked.
     """
 
+    encoding: Literal["auto"] | Annotated[str, AfterValidator(known_encoding)] = "auto"
     has_header: bool = True
     columns: list[str] | None = Field(None, min_length=1)
-    separator: str = Field(",", min_length=1, max_length=1)
+    separator: Literal["auto"] | Annotated[str, Field(min_length=1, max_length=1)] = "auto"
+    quote: Literal["auto", '"', "'"] = "auto"
     comment_prefix: str | None = Field(None, min_length=1, max_length=5)
+    trim: bool = False
     null_values: list[str] = Field(default_factory=lambda: [""])
+    infer_types: bool = True
     dtypes: dict[str, DtypeName] = Field(default_factory=dict)
+    max_bytes: int = Field(DEFAULT_MAX_BYTES, ge=1)
 
 
 @stage("dataset_load", params=DatasetLoadParams, summary="read the source into an artifact")
 def dataset_load(context: StageContext, params: DatasetLoadParams) -> StageResult:
-    """Fetch the source, if it is remote, and write its rows as an artifact.
+    """Read the source, one file or all that its pattern finds, and write its rows as one artifact.
 
     Raises:
-        ValidationError: there is no such file, or it is no file of its format.
+        ValidationError: there is no such file, it is no file of its format, no table, or too large, or the
+            files of a pattern have different columns.
         DataProcessingError: its rows cannot be read.
         ServiceUnavailableError, ConnectionFailedError, TimeoutError: no service now; worth a retry.
     """
     source = context.source
     form = source.effective_format
-    if location.is_remote(source.url):
-        path = context.workspace / f"source.{form}"
-        location.fetch(source.url, path)
-    else:
-        path = location.local_path(source.url)
-        if not path.is_file():
-            raise ValidationError(f"there is no file {path}; check source.url", field="source.url")
-    size = path.stat().st_size
-    if size == 0:
-        raise ValidationError(f"{location.display(source.url)} is empty", field="source.url")
     context.report_progress(0, None)
-    output = _load(context, params, path, form)
-    report = {"rows": output.rows, "format": form, "source_bytes": size}
+    reading = _Reading(context, params, form)
+    for url in location.matches(source.url):
+        reading.take(url)
+    output = reading.written()
+    report = {
+        "rows": output.rows,
+        "format": form,
+        "files": len(reading.files),
+        "source_bytes": reading.source_bytes,
+        **reading.found,
+    }
     return StageResult(output, report)
 
 
-def _load(context: StageContext, params: DatasetLoadParams, path: Path, form: str) -> ArtifactRef:
-    with frame_errors(f"reading the {form} source"):
-        if form != "csv":
-            return context.write(_scan(path, form, params))
-        try:
-            return context.write(_scan_csv(path, params, INFERENCE_ROWS))
-        except DataProcessingError:
-            # A value further down does not fit the type of the first rows: look at all of them.
-            return context.write(_scan_csv(path, params, None))
+@dataclass(slots=True)
+class _Reading:
+    """The source on its way in.
+
+    Attributes:
+        files: what Polars will read, local, plain and in UTF-8.
+        source_bytes: the size of the files as they came.
+        unpacked_bytes: their size unpacked.
+        found: what was detected, of the last file where they differ, for the report.
+    """
+
+    context: StageContext
+    params: DatasetLoadParams
+    form: str
+    files: list[Path] = field(default_factory=list)
+    source_bytes: int = 0
+    unpacked_bytes: int = 0
+    found: dict[str, Any] = field(default_factory=dict)
+
+    def take(self, url: str) -> None:
+        """Make the file at `url` ready to be read."""
+        folder = self.context.workspace / f"source-{len(self.files)}"
+        folder.mkdir()
+        allowed = self.params.max_bytes - self.unpacked_bytes
+        if location.is_remote(url):
+            path = folder / "fetched"
+            location.fetch(url, path, max_bytes=allowed)
+        else:
+            path = location.local_path(url)
+            if not path.is_file():
+                raise ValidationError(f"there is no file {path}; check source.url", field="source.url")
+        size = path.stat().st_size
+        if size > allowed:
+            raise location.too_large(url, self.params.max_bytes)
+        path = unpacked(path, folder / "unpacked", url, allowed)
+        self.source_bytes += size
+        self.unpacked_bytes += path.stat().st_size
+        if path.stat().st_size == 0:
+            raise ValidationError(f"{location.display(url)} is empty", field="source.url")
+        self.files.append(_checked_parquet(path, url) if self.form == "parquet" else self._text(path, folder))
+
+    def _text(self, path: Path, folder: Path) -> Path:
+        encoding = detect_encoding(path) if self.params.encoding == "auto" else self.params.encoding
+        self.found["encoding"] = encoding
+        plain = as_utf8(path, encoding, folder / "utf8")
+        if self.form == "csv":
+            return plain
+        records = RecordWriter()
+        target = folder / "records.jsonl"
+        (records.write_document if self.form == "json" else records.write_lines)(plain, target)
+        self.found["numbers_rounded"] = self.found.get("numbers_rounded", 0) + records.rounded
+        return target
+
+    def written(self) -> ArtifactRef:
+        """Write the rows of all files to the artifact."""
+        with frame_errors(f"reading the {self.form} source"):
+            if self.form != "csv":
+                return self.context.write(self._union([self._scan(path) for path in self.files]))
+            scans = [self._csv(path, number) for number, path in enumerate(self.files)]
+            try:
+                return self.context.write(self._union([scan.frame(INFERENCE_ROWS) for scan in scans]))
+            except DataProcessingError:
+                # A value further down does not fit the type of the first rows: look at all of them.
+                return self.context.write(self._union([scan.frame(None) for scan in scans]))
+
+    def _union(self, frames: list[pl.LazyFrame]) -> pl.LazyFrame:
+        names = [set(frame.collect_schema()) for frame in frames]
+        for number, found in enumerate(names):
+            if found != names[0]:
+                raise ValidationError(
+                    f"the files of {location.display(self.context.source.url)} have different columns: file "
+                    f"{number} (from 0, by name) and the first differ in {len(found ^ names[0])}; "
+                    "load them as sources of their own",
+                    field="source.url",
+                    validation_rule="same_columns",
+                )
+        if len(frames) == 1:
+            return frames[0]
+        order = list(frames[0].collect_schema())
+        return pl.concat([frame.select(order) for frame in frames], how="vertical_relaxed")
+
+    def _scan(self, path: Path) -> pl.LazyFrame:
+        if self.form == "parquet":
+            frame = pl.scan_parquet(path, glob=False)
+        else:
+            frame = pl.scan_ndjson(path, infer_schema_length=None)
+        return frame.cast({name: dtype_of(dtype) for name, dtype in self.params.dtypes.items()})
+
+    def _csv(self, path: Path, number: int) -> _CsvScan:
+        sample = read_sample(path, self.params.comment_prefix)
+        quote = detect_quote(sample) if self.params.quote == "auto" else self.params.quote
+        separator = self.params.separator
+        if separator == "auto":
+            separator = detect_separator(sample, quote)
+        self.found |= {"separator": separator, "quote": quote}
+        scan = _CsvScan(path, self.params, separator, quote)
+        if not self.params.trim:
+            return scan
+        return scan.trimmed(self.context.workspace / f"trimmed-{number}.csv")
 
 
-def _scan(path: Path, form: str, params: DatasetLoadParams) -> pl.LazyFrame:
-    if form == "parquet":
-        frame = pl.scan_parquet(path, glob=False)
-    elif form == "jsonl":
-        frame = pl.scan_ndjson(path, infer_schema_length=None)
-    else:
-        frame = pl.read_json(path, infer_schema_length=None).lazy()
-    return frame.cast({name: dtype_of(dtype) for name, dtype in params.dtypes.items()})
+@dataclass(frozen=True, slots=True)
+class _CsvScan:
+    path: Path
+    params: DatasetLoadParams
+    separator: str
+    quote: str
+
+    def frame(self, inference_rows: int | None) -> pl.LazyFrame:
+        """Return the rows; types are inferred from so many of them, None: from all."""
+        return self._scan(
+            null_values=[text for text in self.params.null_values if text],
+            empty_string_is_null="" in self.params.null_values,
+            schema_overrides={name: dtype_of(dtype) for name, dtype in self.params.dtypes.items()},
+            infer_schema=self.params.infer_types,
+            infer_schema_length=inference_rows,
+        )
+
+    def trimmed(self, target: Path) -> _CsvScan:
+        """Return the scan of a copy without spaces around values and names."""
+        raw = self._scan(infer_schema=False, empty_string_is_null=False)
+        names = {name: name.strip() for name in raw.collect_schema()}
+        with target.open("wb") as file:
+            raw.select(pl.all().str.strip_chars()).rename(names).sink_csv(file)
+        params = self.params.model_copy(update={"has_header": True, "columns": None, "comment_prefix": None})
+        return _CsvScan(target, params, ",", '"')
+
+    def _scan(self, **options: Any) -> pl.LazyFrame:
+        frame = pl.scan_csv(
+            self.path,
+            has_header=self.params.has_header,
+            new_columns=self.params.columns,
+            separator=self.separator,
+            quote_char=self.quote,
+            comment_prefix=self.params.comment_prefix,
+            glob=False,
+            **options,
+        )
+        schema = frame.collect_schema()
+        if len(schema) == 1:
+            return frame
+        # Polars reads an empty line as a row of nulls or of empty texts.
+        return frame.remove(pl.all_horizontal(_is_blank(name, dtype) for name, dtype in schema.items()))
 
 
-def _scan_csv(path: Path, params: DatasetLoadParams, inference_rows: int | None) -> pl.LazyFrame:
-    return pl.scan_csv(
-        path,
-        has_header=params.has_header,
-        new_columns=params.columns,
-        separator=params.separator,
-        comment_prefix=params.comment_prefix,
-        null_values=params.null_values,
-        schema_overrides={name: dtype_of(dtype) for name, dtype in params.dtypes.items()},
-        infer_schema_length=inference_rows,
-        glob=False,
-    )
+def _is_blank(name: str, dtype: pl.DataType) -> pl.Expr:
+    missing = pl.col(name).is_null()
+    return missing | (pl.col(name) == "") if dtype == pl.String else missing
+
+
+def _checked_parquet(path: Path, url: str) -> Path:
+    with path.open("rb") as file:
+        head = file.read(len(_PARQUET_MAGIC))
+        size = path.stat().st_size
+        file.seek(max(0, size - len(_PARQUET_MAGIC)))
+        tail = file.read()
+    if size <= _WITHOUT_BODY or head != _PARQUET_MAGIC or tail != _PARQUET_MAGIC:
+        what = "is cut off" if head == _PARQUET_MAGIC else "is no Parquet file"
+        raise ValidationError(
+            f"{location.display(url)} {what}; transfer it again or check source.format",
+            field="source.url",
+            validation_rule="parquet",
+        )
+    return path

@@ -1,12 +1,15 @@
 from __future__ import annotations
 
+import gzip
 import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import fsspec
 import polars as pl
 import pytest
+from pydantic import ValidationError as ParamsError
 
 from techdeck_tasks.errors import DataProcessingError, ServiceUnavailableError, ValidationError
 from techdeck_tasks.pipeline.registry import StageResult
@@ -92,14 +95,18 @@ def test_a_file_without_a_header_gets_the_names_given(
         ("broken.jsonl", b'{"name": "Jane Doe"}\n{"name": \n'),
         ("broken.json", b'[{"name": "Jane Doe"'),
         ("broken.parquet", b"Jane Doe is no parquet"),
-        ("binary.csv", b"a\n\xff\xfeJane Doe\n"),
+        ("binary.csv", b"a\n\xff\x00\x01\xfeJane Doe\n"),
+        ("cut-off.parquet", b"PAR1Jane Doe is cut off"),
+        ("corrupt.parquet", b"PAR1Jane Doe\xff\xff\xff\x7fPAR1"),
+        ("cut-off.csv.gz", gzip.compress(b"name\n" + b"Jane Doe\n" * 99)[:-9]),
+        ("damaged.csv.gz", gzip.compress(b"name\nJane Doe\n")[:15] + b"Jane Doe Jane Doe Jane Doe"),
     ],
 )
 def test_a_malformed_file_is_refused_without_a_word_of_it(
     run_stage: RunStage, tmp_path: Path, name: str, content: bytes
 ) -> None:
     (tmp_path / name).write_bytes(content)
-    with pytest.raises(DataProcessingError) as caught:
+    with pytest.raises((DataProcessingError, ValidationError)) as caught:
         run_stage("dataset_load", source=str(tmp_path / name))
     assert "Jane" not in str(caught.value.to_dict())
     assert caught.value.__cause__ is None
@@ -124,3 +131,198 @@ def test_a_star_in_a_file_name_is_a_star(run_stage: RunStage, rows_of: RowsOf, t
     (tmp_path / "a*.csv").write_text("age\n1\n")
     (tmp_path / "ab.csv").write_text("age\n2\n")
     assert rows_of(run_stage("dataset_load", source=str(tmp_path / "a*.csv"))).to_dicts() == [{"age": 1}]
+
+
+@pytest.mark.parametrize(
+    ("encoding", "found"),
+    [
+        ("utf-8", "utf-8"),
+        ("utf-8-sig", "utf-8-sig"),
+        ("utf-16", "utf-16"),
+        ("utf-16-le", "utf-16-le"),
+        ("utf-16-be", "utf-16-be"),
+        ("utf-32", "utf-32"),
+        ("cp1252", "cp1252"),
+        ("latin-1", "cp1252"),
+    ],
+)
+@pytest.mark.parametrize("form", ["csv", "jsonl", "json"])
+def test_the_encoding_is_found_out(
+    run_stage: RunStage, rows_of: RowsOf, tmp_path: Path, encoding: str, found: str, form: str
+) -> None:
+    people = [{"name": "Zoë Müller", "town": "Besançon"}, {"name": "José Nuñez", "town": "Århus"}]
+    if form == "csv":
+        text = "name,town\n" + "".join(f"{row['name']},{row['town']}\n" for row in people)
+    elif form == "jsonl":
+        text = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in people)
+    else:
+        text = json.dumps(people, ensure_ascii=False)
+    path = tmp_path / f"people.{form}"
+    path.write_bytes(text.encode(encoding))
+    result = run_stage("dataset_load", source=str(path))
+    assert rows_of(result).to_dicts() == people
+    assert result.report["encoding"] == found
+
+
+def test_the_encoding_can_be_told_and_a_wrong_one_is_refused_with_its_place(
+    run_stage: RunStage, rows_of: RowsOf, tmp_path: Path
+) -> None:
+    path = tmp_path / "a.csv"
+    path.write_bytes("\u0438\u043c\u044f\n\u0416\u0434\u0430\u043d\n".encode("cp1251"))
+    frame = rows_of(run_stage("dataset_load", source=str(path), encoding="cp1251"))
+    assert frame.to_dicts() == [{"\u0438\u043c\u044f": "\u0416\u0434\u0430\u043d"}]
+    with pytest.raises(ValidationError, match="byte 0 of the source is not utf-8"):
+        run_stage("dataset_load", source=str(path), encoding="utf-8")
+    with pytest.raises(ParamsError, match="is no encoding"):
+        run_stage("dataset_load", source=str(path), encoding="klingon")
+
+
+def test_a_byte_that_is_not_utf8_far_down_is_found(
+    run_stage: RunStage, rows_of: RowsOf, tmp_path: Path
+) -> None:
+    path = tmp_path / "a.csv"
+    path.write_bytes(b"name\n" + b"Ada\n" * 1_000_000 + "Zoë\n".encode("cp1252"))
+    assert rows_of(run_stage("dataset_load", source=str(path)))["name"][-1] == "Zoë"
+
+
+@pytest.mark.parametrize("separator", [",", ";", "\t", "|"])
+@pytest.mark.parametrize("quote", ['"', "'"])
+def test_the_dialect_is_found_out(
+    run_stage: RunStage, rows_of: RowsOf, tmp_path: Path, separator: str, quote: str
+) -> None:
+    path = tmp_path / "a.csv"
+    path.write_text(
+        f"name{separator}note\n"
+        f"Ada{separator}{quote}a{separator} b,c{quote}\nBob{separator}{quote}d;e{quote}\n"
+    )
+    result = run_stage("dataset_load", source=str(path))
+    assert rows_of(result).rows() == [("Ada", f"a{separator} b,c"), ("Bob", "d;e")]
+    assert (result.report["separator"], result.report["quote"]) == (separator, quote)
+
+
+def test_one_column_of_text_stays_one(run_stage: RunStage, rows_of: RowsOf, tmp_path: Path) -> None:
+    path = tmp_path / "a.csv"
+    path.write_text("name\nAda; Bob\nEve\n")
+    assert rows_of(run_stage("dataset_load", source=str(path))).rows() == [("Ada; Bob",), ("Eve",)]
+
+
+def test_spaces_are_trimmed_before_types_and_missing_values_are_looked_for(
+    run_stage: RunStage, rows_of: RowsOf, tmp_path: Path
+) -> None:
+    path = tmp_path / "a.csv"
+    path.write_text("age, name , zip\n 36, Ada ,02139\n ?, ? ,10001\n")
+    frame = rows_of(
+        run_stage("dataset_load", source=str(path), trim=True, null_values=["?"], dtypes={"zip": "str"})
+    )
+    assert frame.schema == {"age": pl.Int64, "name": pl.String, "zip": pl.String}
+    assert frame.rows() == [(36, "Ada", "02139"), (None, None, "10001")]
+
+
+def test_text_keeps_its_zeros_where_types_are_not_inferred(
+    run_stage: RunStage, rows_of: RowsOf, tmp_path: Path
+) -> None:
+    (tmp_path / "a.csv").write_text("zip,n\n02139,1\n")
+    assert rows_of(run_stage("dataset_load", source=str(tmp_path / "a.csv"), infer_types=False)).rows() == [
+        ("02139", "1")
+    ]
+
+
+@pytest.mark.parametrize("form", ["csv", "json", "jsonl"])
+def test_a_compressed_source_is_unpacked_whatever_its_name(
+    run_stage: RunStage, rows_of: RowsOf, tmp_path: Path, form: str
+) -> None:
+    content = gzip.compress(written(tmp_path, form).read_bytes())
+    for name in (f"packed.{form}.gz", f"packed.{form}"):
+        (tmp_path / name).write_bytes(content)
+        assert rows_of(run_stage("dataset_load", source=str(tmp_path / name))).equals(FRAME)
+
+
+def test_a_zstd_source_is_unpacked(run_stage: RunStage, rows_of: RowsOf, tmp_path: Path) -> None:
+    pytest.importorskip("zstandard", reason="needs the extra zstd")
+    FRAME.lazy().sink_csv(tmp_path / "a.csv.zst", compression="zstd")
+    assert rows_of(run_stage("dataset_load", source=str(tmp_path / "a.csv.zst"))).equals(FRAME)
+    pl.concat([FRAME] * 99).lazy().sink_csv(tmp_path / "b.csv.zst", compression="zstd")
+    with pytest.raises(ValidationError, match="more than 20 bytes"):
+        run_stage("dataset_load", source=str(tmp_path / "b.csv.zst"), max_bytes=20)
+    packed = (tmp_path / "b.csv.zst").read_bytes()
+    (tmp_path / "c.csv.zst").write_bytes(packed[:9] + b"Jane" + packed[13:])
+    with pytest.raises(ValidationError, match="corrupt"):
+        run_stage("dataset_load", source=str(tmp_path / "c.csv.zst"))
+
+
+def test_a_bomb_is_refused_once_it_passes_the_limit(run_stage: RunStage, tmp_path: Path) -> None:
+    bomb = tmp_path / "bomb.csv.gz"
+    bomb.write_bytes(gzip.compress(b"0" * 50_000_000))
+    assert bomb.stat().st_size < 100_000
+    with pytest.raises(ValidationError, match=r"bomb\.csv\.gz has more than 1000000 bytes"):
+        run_stage("dataset_load", source=str(bomb), max_bytes=1_000_000)
+    for left in tmp_path.glob("workspace-*/*/*"):
+        assert left.stat().st_size <= 1_000_000
+
+
+def test_a_remote_source_that_is_too_large_is_broken_off(
+    run_stage: RunStage, tmp_path: Path, web: Web
+) -> None:
+    web.answers["/people.csv"] = (200, {}, b"age\n" + b"1\n" * 1_000_000)
+    with pytest.raises(ValidationError, match="more than 1000 bytes"):
+        run_stage("dataset_load", source=f"{web.url}/people.csv", max_bytes=1000)
+
+
+def test_a_pattern_joins_files_of_the_same_columns_in_the_order_of_their_names(
+    run_stage: RunStage, rows_of: RowsOf, tmp_path: Path
+) -> None:
+    (tmp_path / "2.csv").write_text("name,age\nBob,5.5\n")
+    (tmp_path / "1.csv").write_text("age,name\n36,Ada\n")
+    result = run_stage("dataset_load", source=str(tmp_path / "*.csv"))
+    assert rows_of(result).rows() == [(36.0, "Ada"), (5.5, "Bob")]
+    assert result.report["files"] == 2
+    (tmp_path / "3.csv").write_text("age,Jane Doe\n1,2\n")
+    with pytest.raises(ValidationError, match="different columns") as caught:
+        run_stage("dataset_load", source=str(tmp_path / "*.csv"))
+    assert "Jane" not in str(caught.value.to_dict())
+    with pytest.raises(ValidationError, match="no file matches"):
+        run_stage("dataset_load", source=str(tmp_path / "*.parquet"))
+
+
+def test_a_pattern_works_on_a_remote_file_system(
+    run_stage: RunStage, rows_of: RowsOf, tmp_path: Path
+) -> None:
+    memory = fsspec.filesystem("memory")
+    for name in ("a", "b"):
+        memory.pipe(f"/{tmp_path.name}/{name}.csv", b"n\n1\n")
+    assert rows_of(run_stage("dataset_load", source=f"memory://{tmp_path.name}/*.csv")).height == 2
+
+
+def test_the_limit_counts_all_files_of_a_pattern(run_stage: RunStage, tmp_path: Path) -> None:
+    for name in "ab":
+        (tmp_path / f"{name}.csv").write_text("n\n" + "1\n" * 30)
+    with pytest.raises(ValidationError, match="more than 100 bytes"):
+        run_stage("dataset_load", source=str(tmp_path / "*.csv"), max_bytes=100)
+
+
+@pytest.mark.parametrize(
+    ("content", "told"),
+    [
+        (b'{"a": 1}\n{"a": NaN}\n', "line 2: this is no JSON: it has NaN, which JSON cannot express"),
+        (b'{"a": 1}\n{"a": 1, "a": 2}\n', "line 2: the source is not a table: an object has a name twice"),
+        (b'{"a": 1}\n{"a": }\n', "line 2: this is no JSON at line 1, column 7"),
+        (b'{"a": 1}\n{"a": "Jane"}\n', "line 2: the source is not a table: a field is text here"),
+        (b'{"a": 1e999}\n', "a number is beyond the range of a double"),
+        (b'{"a": ' + b"[" * 100 + b"]" * 100 + b"}\n", "line 1 is nested deeper than 64"),
+        (b'{"a": ' + b"[" * 200_000 + b"\n", "nested deeper than 64"),
+        (b'{"a": "\\ud800"}\n', "line 1: a text has half of a surrogate pair"),
+    ],
+)
+def test_json_lines_are_read_by_the_letter(
+    run_stage: RunStage, tmp_path: Path, content: bytes, told: str
+) -> None:
+    (tmp_path / "a.jsonl").write_bytes(content)
+    with pytest.raises(ValidationError) as caught:
+        run_stage("dataset_load", source=str(tmp_path / "a.jsonl"))
+    assert told in str(caught.value)
+    assert "Jane" not in str(caught.value.to_dict())
+
+
+def test_a_number_that_a_double_cannot_hold_is_counted(run_stage: RunStage, tmp_path: Path) -> None:
+    (tmp_path / "a.jsonl").write_text('{"a": 0.1}\n{"a": 1.000000000000000005}\n{"a": 1e-999}\n')
+    assert run_stage("dataset_load", source=str(tmp_path / "a.jsonl")).report["numbers_rounded"] == 2
