@@ -6,20 +6,24 @@ that memory does not grow with the data. The data passes through unchanged.
 selection rate: the share of a group whose outcome is the favourable one.
 demographic parity difference: highest minus lowest selection rate; ratio: lowest by highest (Agarwal et al.,
 2018).
+equalized odds (Hardt et al., 2016), where a column with the truth is named: the larger of the differences,
+the smaller of the ratios, of the true and the false positive rates.
 disparate impact: the lowest rate of the other groups by the rate of the reference group; without a reference
-group, the ratio above (the "four-fifths rule", 29 CFR 1607.4 D, asks for 0.8).
+group, the ratio above (the "four-fifths rule", 29 CFR 1607.4 D, asks for 0.8). Statistical parity difference:
+the lowest rate of the other groups minus that of the reference group; below zero it is to their disadvantage.
 """
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Self
 
 import polars as pl
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from techdeck_tasks.errors import BiasDetectionError, ValidationError
 from techdeck_tasks.pipeline.frame_errors import frame_errors
 from techdeck_tasks.pipeline.registry import StageContext, StageParams, StageResult, stage
+from techdeck_tasks.pipeline.stages.bias_chart import bias_chart
 
 MAX_GROUPS = 50
 
@@ -34,6 +38,13 @@ class Thresholds(StageParams):
     max_demographic_parity_difference: float | None = Field(None, ge=0, le=1)
     min_demographic_parity_ratio: float | None = Field(None, ge=0, le=1)
     min_disparate_impact: float | None = Field(None, ge=0)
+    max_equalized_odds_difference: float | None = Field(None, ge=0, le=1)
+    min_equalized_odds_ratio: float | None = Field(None, ge=0, le=1)
+
+    @property
+    def need_label(self) -> bool:
+        """Whether one of them is about equalized odds."""
+        return self.max_equalized_odds_difference is not None or self.min_equalized_odds_ratio is not None
 
 
 class BiasDetectionParams(StageParams):
@@ -41,20 +52,34 @@ class BiasDetectionParams(StageParams):
 
     Attributes:
         outcome: the column with the decision or prediction.
+        label: the column with the truth, in the same values as `outcome`; gives equalized odds.
         favorable: the values of `outcome` that count as favourable.
         sensitive: the columns whose groups are compared, each for itself.
-        reference: by sensitive column, the group that the others are compared with for disparate impact.
+        reference: by sensitive column, the privileged group; the others are compared with it for disparate
+            impact.
         thresholds: when to stop the run; the default measures only.
         min_group_size: smaller groups are left out and counted: a rate of a few people is noise, and points
             at them.
     """
 
     outcome: str
+    label: str | None = None
     favorable: list[str | int | float | bool] = Field(default_factory=_affirmative, min_length=1)
     sensitive: list[str] = Field(min_length=1, max_length=20)
     reference: dict[str, str] = Field(default_factory=dict)
     thresholds: Thresholds = Thresholds()
     min_group_size: int = Field(10, ge=1)
+
+    @model_validator(mode="after")
+    def _label_for_odds(self) -> Self:
+        if self.thresholds.need_label and self.label is None:
+            raise ValueError("a threshold on equalized odds needs label, the column with the truth")
+        return self
+
+    @property
+    def columns(self) -> set[str]:
+        """The columns that must be there."""
+        return {self.outcome, *self.sensitive} | ({self.label} if self.label is not None else set())
 
 
 @stage(
@@ -70,61 +95,94 @@ def bias_detection(context: StageContext, params: BiasDetectionParams) -> StageR
     """
     frame = context.input()
     schema = frame.collect_schema()
-    if missing := sorted({params.outcome, *params.sensitive} - set(schema)):
+    if missing := sorted(params.columns - set(schema)):
         raise ValidationError(
             f"bias_detection: the data has no column {', '.join(map(repr, missing))}; "
-            "check outcome and sensitive",
+            "check outcome, label and sensitive",
             field="params.sensitive",
         )
     measured = {column: _measured(frame, column, params) for column in params.sensitive}
     for column, measures in measured.items():
         _check(column, measures, params.thresholds)
-    return StageResult(context.input_ref(), {"rows": context.input_ref().rows, "measures": measured})
+    report = {"rows": context.input_ref().rows, "measures": measured, "chart": bias_chart(measured)}
+    return StageResult(context.input_ref(), report)
 
 
 def _measured(frame: pl.LazyFrame, column: str, params: BiasDetectionParams) -> dict[str, Any]:
     counts, left_out = _counts(frame, column, params)
     metrics = _fairlearn()
     selected = counts["selected"].cast(pl.Int8).to_numpy()
-    groups = counts["group"].to_list()
-    weights = counts["n"].to_numpy()
     table = metrics.MetricFrame(
         metrics=metrics.selection_rate,
         y_true=selected,
         y_pred=selected,
-        sensitive_features={column: groups},
-        sample_params={"sample_weight": weights},
+        sensitive_features={column: counts["group"].to_list()},
+        sample_params={"sample_weight": counts["n"].to_numpy()},
     )
     rates = {str(group): float(rate) for group, rate in table.by_group.items()}
     difference, ratio = float(table.difference()), float(table.ratio()) if any(rates.values()) else 1.0
+    odds = (
+        {}
+        if params.label is None
+        else {
+            "true_positive_rate": _rates_given(counts, pl.col("actual")),
+            "false_positive_rate": _rates_given(counts, ~pl.col("actual")),
+        }
+    )
     sizes = dict(counts.group_by("group").agg(pl.col("n").sum()).iter_rows())
     return {
         "groups": {
-            group: {"rows": int(sizes[group]), "selection_rate": rate}
-            for group, rate in sorted(rates.items())
+            group: {"rows": int(sizes[group]), "selection_rate": rates[group]}
+            | {name: of_groups.get(group) for name, of_groups in odds.items()}
+            for group in sorted(rates)
         },
         "overall_selection_rate": float(table.overall),
         "demographic_parity_difference": difference,
         "demographic_parity_ratio": ratio,
-        "disparate_impact": _disparate_impact(rates, column, params, ratio),
+        **_against_reference(rates, column, params, ratio),
+        **_equalized_odds(list(odds.values())),
         **left_out,
+    }
+
+
+def _rates_given(counts: pl.DataFrame, condition: pl.Expr) -> dict[str, float]:
+    """Return the selection rate of each group's rows that meet `condition`; groups without one are out."""
+    rows = (
+        counts.filter(condition)
+        .group_by("group")
+        .agg(rate=pl.col("n").filter(pl.col("selected")).sum() / pl.col("n").sum())
+    )
+    return dict(rows.iter_rows())
+
+
+def _equalized_odds(odds: list[dict[str, float]]) -> dict[str, float]:
+    compared = [list(rates.values()) for rates in odds if len(rates) > 1]
+    if not compared:
+        return {}
+    return {
+        "equalized_odds_difference": max(max(rates) - min(rates) for rates in compared),
+        "equalized_odds_ratio": min(min(rates) / max(rates) if max(rates) else 1.0 for rates in compared),
     }
 
 
 def _counts(
     frame: pl.LazyFrame, column: str, params: BiasDetectionParams
 ) -> tuple[pl.DataFrame, dict[str, int]]:
-    """Return columns group, selected, n; and how many rows and groups were left out."""
+    """Return columns group, selected, actual, n; and how many rows and groups were left out.
+
+    Without a label the outcome stands for the truth: the rates that need one are not asked for.
+    """
     favorable = [str(value).lower() if isinstance(value, bool) else str(value) for value in params.favorable]
     with frame_errors(f"counting the groups of {column!r}"):
         counts = (
             frame.select(
                 group=pl.col(column).cast(pl.String),
                 selected=pl.col(params.outcome).cast(pl.String).is_in(favorable),
+                actual=pl.col(params.label or params.outcome).cast(pl.String).is_in(favorable),
             )
-            .group_by("group", "selected")
+            .group_by("group", "selected", "actual")
             .agg(n=pl.len())
-            .sort("group", "selected")
+            .sort("group", "selected", "actual")
             .collect(engine="streaming")
         )
     known = counts.drop_nulls()
@@ -153,33 +211,46 @@ def _rows(counts: pl.DataFrame) -> int:
     return int(counts["n"].sum())
 
 
-def _disparate_impact(
+def _against_reference(
     rates: dict[str, float], column: str, params: BiasDetectionParams, ratio: float
-) -> float | None:
+) -> dict[str, float | None]:
     reference = params.reference.get(column)
     if reference is None:
-        return ratio
+        return {"disparate_impact": ratio, "statistical_parity_difference": None}
     if reference not in rates:
         raise ValidationError(
             f"bias_detection: the reference group of {column!r} is not among its groups; check its spelling",
             field="params.reference",
         )
-    if rates[reference] == 0:
-        return None
-    return min(rate for group, rate in rates.items() if group != reference) / rates[reference]
+    lowest = min(rate for group, rate in rates.items() if group != reference)
+    return {
+        "disparate_impact": lowest / rates[reference] if rates[reference] else None,
+        "statistical_parity_difference": lowest - rates[reference],
+    }
 
 
 def _check(column: str, measures: dict[str, Any], thresholds: Thresholds) -> None:
-    upper = thresholds.max_demographic_parity_difference
-    difference = measures["demographic_parity_difference"]
-    if upper is not None and difference > upper:
-        raise _finding(column, "demographic_parity_difference", difference, upper, "above")
+    if thresholds.need_label and "equalized_odds_difference" not in measures:
+        raise ValidationError(
+            f"bias_detection: equalized odds of {column!r} cannot be measured: no two groups have rows "
+            "of the same truth; use coarser groups, or leave out the threshold",
+            field="params.thresholds",
+        )
+    upper_limits = {
+        "demographic_parity_difference": thresholds.max_demographic_parity_difference,
+        "equalized_odds_difference": thresholds.max_equalized_odds_difference,
+    }
+    for name, upper in upper_limits.items():
+        value = measures.get(name)
+        if upper is not None and value is not None and value > upper:
+            raise _finding(column, name, value, upper, "above")
     lower_limits = {
         "demographic_parity_ratio": thresholds.min_demographic_parity_ratio,
         "disparate_impact": thresholds.min_disparate_impact,
+        "equalized_odds_ratio": thresholds.min_equalized_odds_ratio,
     }
     for name, lower in lower_limits.items():
-        value = measures[name]
+        value = measures.get(name)
         if lower is not None and value is not None and value < lower:
             raise _finding(column, name, value, lower, "below")
 

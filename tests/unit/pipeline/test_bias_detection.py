@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import sys
 from typing import TYPE_CHECKING, Any
+from xml.etree import ElementTree as ET
 
 import polars as pl
 import pytest
@@ -131,3 +132,80 @@ def test_a_missing_extra_is_answered_with_the_command(
 def test_params_that_make_no_sense_are_refused_before_the_run(params: dict[str, Any]) -> None:
     with pytest.raises(ParamsError):
         BiasDetectionParams.model_validate(params)
+
+
+# Of 100 people in each group: actual and predicted favourable, missed, falsely favoured, rightly refused.
+CONFUSION = {"a": (40, 10, 5, 45), "b": (20, 20, 12, 48)}
+
+
+def predictions() -> pl.DataFrame:
+    rows: list[tuple[str, int, int]] = []
+    for group, (hit, missed, false_alarm, refused) in CONFUSION.items():
+        rows += [(group, 1, 1)] * hit + [(group, 1, 0)] * missed
+        rows += [(group, 0, 1)] * false_alarm + [(group, 0, 0)] * refused
+    return pl.DataFrame(rows, schema=["group", "truth", "predicted"], orient="row")
+
+
+def test_equalized_odds_compare_the_rates_of_hits_and_of_false_alarms(run_stage: RunStage) -> None:
+    measures = run_stage(
+        "bias_detection", predictions(), outcome="predicted", label="truth", sensitive=["group"]
+    ).report["measures"]["group"]
+    assert measures["groups"]["a"]["true_positive_rate"] == pytest.approx(40 / 50)
+    assert measures["groups"]["b"]["false_positive_rate"] == pytest.approx(12 / 60)
+    assert measures["equalized_odds_difference"] == pytest.approx(0.8 - 0.5)
+    assert measures["equalized_odds_ratio"] == pytest.approx(0.1 / 0.2)
+
+
+@pytest.mark.parametrize(
+    "thresholds", [{"max_equalized_odds_difference": 0.2}, {"min_equalized_odds_ratio": 0.6}]
+)
+def test_unequal_odds_are_a_finding(run_stage: RunStage, thresholds: dict[str, float]) -> None:
+    with pytest.raises(BiasDetectionError, match=r"equalized odds .* of 'group' is 0"):
+        run_stage(
+            "bias_detection",
+            predictions(),
+            outcome="predicted",
+            label="truth",
+            sensitive=["group"],
+            thresholds=thresholds,
+        )
+
+
+def test_a_threshold_on_odds_without_a_label_is_refused(run_stage: RunStage) -> None:
+    with pytest.raises(ParamsError, match="needs label"):
+        run_stage(
+            "bias_detection",
+            predictions(),
+            outcome="predicted",
+            sensitive=["group"],
+            thresholds={"max_equalized_odds_difference": 0.2},
+        )
+
+
+def test_the_chart_is_well_formed_whatever_groups_are_called(run_stage: RunStage) -> None:
+    names = {"a": "<script>alert(1)</script>", "b": 'x" onload="\x00&'}
+    frame = predictions().with_columns(pl.col("group").replace(names))
+    chart = run_stage("bias_detection", frame, outcome="predicted", sensitive=["group"]).report["chart"]
+    root = ET.fromstring(chart)
+    assert {element.tag.rpartition("}")[2] for element in root.iter()} == {
+        "svg",
+        "title",
+        "rect",
+        "text",
+        "line",
+    }
+    assert "45.0% of 100" in [element.text for element in root.iter()]
+    assert "http" not in chart.replace("http://www.w3.org/2000/svg", "")
+
+
+def test_a_group_without_a_positive_has_no_rate_of_hits_and_is_not_compared_by_it(
+    run_stage: RunStage,
+) -> None:
+    frame = predictions().vstack(
+        pl.DataFrame({"group": ["c"] * 20, "truth": [0] * 20, "predicted": [0] * 20})
+    )
+    measures = run_stage(
+        "bias_detection", frame, outcome="predicted", label="truth", sensitive=["group"]
+    ).report["measures"]["group"]
+    assert measures["groups"]["c"]["true_positive_rate"] is None
+    assert measures["equalized_odds_difference"] == pytest.approx(0.3)

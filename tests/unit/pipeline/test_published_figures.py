@@ -121,6 +121,7 @@ def test_german_credit_has_the_published_disparate_impact_of_age_and_sex(
     assert measures["age"]["overall_selection_rate"] == pytest.approx(0.7)
     assert measures["age"]["disparate_impact"] == pytest.approx(0.7948, abs=5e-5)
     assert measures["age"]["demographic_parity_difference"] == pytest.approx(0.1494, abs=5e-5)
+    assert measures["age"]["statistical_parity_difference"] == pytest.approx(-0.1494, abs=5e-5)
     assert measures["sex"]["disparate_impact"] == pytest.approx(0.8966, abs=5e-5)
 
 
