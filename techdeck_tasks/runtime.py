@@ -76,6 +76,7 @@ from techdeck_tasks.pipeline.operations import RunOperations
 from techdeck_tasks.pipeline.registry import load_stages
 from techdeck_tasks.pipeline.schedules import Schedules
 from techdeck_tasks.pipeline.store import PipelineStore
+from techdeck_tasks.pipeline.uploads import UploadLimits, UploadStore
 from techdeck_tasks.redaction import RedactingFilter
 from techdeck_tasks.resilience.backoff import RetryPolicy
 from techdeck_tasks.resilience.breaker import BreakerRegistry
@@ -208,6 +209,8 @@ class Runtime:
             documentation_base_url=self.settings.documentation_base_url,
             recovery=self.recovery,
             on_pipeline_error=self._note_pipeline_error,
+            clean_up_upload=lambda upload_id, _: self.uploads.cancel(upload_id),
+            on_upload_failed=self.uploads.note_failure,
         )
 
     @cached_property
@@ -550,6 +553,12 @@ class Runtime:
     @property
     def _stage_lease(self) -> timedelta:
         return timedelta(seconds=self.settings.stage_lease_seconds)
+
+    @cached_property
+    def uploads(self) -> UploadStore:
+        """Files on their way in."""
+        limits = UploadLimits(max_bytes=self.settings.upload_max_bytes)
+        return UploadStore(self.settings.upload_dir, limits, self.clock)
 
     def _note_pipeline_error(self, run_id: str, response: Mapping[str, Any]) -> None:
         self.pipeline_store.note_error(

@@ -64,6 +64,8 @@ class Settings(BaseSettings):
     artifact_url: str = Field(
         "file://.techdeck/artifacts", description="fsspec folder of the data handed from stage to stage"
     )
+    upload_dir: Path = Field(Path(".techdeck/uploads"), description="files on their way in, and quarantine")
+    upload_max_bytes: PositiveInt = Field(1 << 30, description="the largest file that an upload may have")
 
     # -- pipelines ---------------------------------------------------------------------------------
     stage_lease_seconds: PositiveSeconds = Field(

@@ -168,6 +168,16 @@ def matches(url: str) -> list[str]:
     return files
 
 
+def require_file(path: Path) -> None:
+    """Check that `path` is a file.
+
+    Raises:
+        ValidationError: it is not.
+    """
+    if not path.is_file():
+        raise ValidationError(f"there is no file {path}; check source.url", field="source.url")
+
+
 def fetch(url: str, target: Path, *, max_bytes: int | None = None) -> None:
     """Stream the file at `url` to the local file `target`.
 

@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 
 ENTRY_POINT_GROUP = "techdeck_tasks.stages"
 
-_BUILT_IN = ("dataset_load", "validation", "data_processing", "bias_detection", "export")
+_BUILT_IN = ("dataset_load", "file_upload", "validation", "data_processing", "bias_detection", "export")
 
 
 class StageParams(BaseModel):

@@ -117,8 +117,7 @@ class _Reading:
             location.fetch(url, path, max_bytes=allowed)
         else:
             path = location.local_path(url)
-            if not path.is_file():
-                raise ValidationError(f"there is no file {path}; check source.url", field="source.url")
+            location.require_file(path)
         size = path.stat().st_size
         if size > allowed:
             raise location.too_large(url, self.params.max_bytes)

@@ -1,0 +1,72 @@
+"""The stage that takes a file in from outside: by the rules of an upload, and only then into an artifact."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, replace
+from hashlib import sha256
+from pathlib import Path
+
+from pydantic import Field
+
+from techdeck_tasks.clock import SystemClock
+from techdeck_tasks.pipeline import location
+from techdeck_tasks.pipeline.artifacts import file_digest
+from techdeck_tasks.pipeline.registry import StageContext, StageParams, StageResult, stage
+from techdeck_tasks.pipeline.stages.dataset_load import DatasetLoadParams, dataset_load
+from techdeck_tasks.pipeline.uploads import AcceptedFile, UploadLimits, UploadStore
+
+DEFAULT_FOLDER = ".techdeck/uploads"
+_CHUNK_BYTES = 4 << 20
+
+
+class FileUploadParams(StageParams):
+    """Parameters of `file_upload`.
+
+    Attributes:
+        folder: the local folder of uploads; a refused file is in its ``quarantine``.
+        sha256: the digest that the sender gave; without it the file's own is noted.
+        max_bytes: the most that the file may have.
+        load: parameters of `dataset_load` for the accepted file.
+    """
+
+    folder: location.DataUrl = DEFAULT_FOLDER
+    sha256: str | None = Field(None, pattern=r"^[0-9a-fA-F]{64}$")
+    max_bytes: int = Field(UploadLimits().max_bytes, ge=1)
+    load: DatasetLoadParams = DatasetLoadParams()
+
+
+@stage("file_upload", params=FileUploadParams, summary="take in a file from outside, checked, and read it")
+def file_upload(context: StageContext, params: FileUploadParams) -> StageResult:
+    """Take the source through the checks of an upload, and load what was accepted.
+
+    Raises:
+        FileUploadError: its name, size, digest or content is refused.
+        As `dataset_load`.
+    """
+    url = context.source.url
+    path = context.workspace / "upload"
+    if location.is_remote(url):
+        location.fetch(url, path, max_bytes=params.max_bytes)
+    else:
+        path = location.local_path(url)
+        location.require_file(path)
+    limits = UploadLimits(max_bytes=params.max_bytes, max_unpacked_bytes=params.load.max_bytes)
+    store = UploadStore(location.local_path(params.folder), limits, SystemClock())
+    accepted = _taken(store, path, Path(location.display(url)).name, params.sha256 or file_digest(path))
+    source = context.source.model_copy(update={"url": str(accepted.path)})
+    loaded = dataset_load(replace(context, source=source), params.load)
+    facts = {name: value for name, value in asdict(accepted).items() if name != "path"}
+    return StageResult(loaded.output, {**loaded.report, **facts})
+
+
+def _taken(store: UploadStore, path: Path, name: str, digest: str) -> AcceptedFile:
+    upload = store.begin(name, path.stat().st_size, digest)
+    try:
+        with path.open("rb") as file:
+            while chunk := file.read(_CHUNK_BYTES):
+                upload = store.put_chunk(
+                    upload.upload_id, upload.received_bytes, chunk, sha256(chunk).hexdigest()
+                )
+        return store.finish(upload.upload_id)
+    finally:
+        store.cancel(upload.upload_id)
