@@ -55,7 +55,7 @@ chaos: $(VENV)/.ready-dev ## The long kill and outage runs
 
 lock: ## Pin every dependency again (needs uv)
 	@uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header \
-		--no-emit-index-url --no-emit-find-links --extra web --extra embedded --extra bias --group build \
+		--no-emit-index-url --no-emit-find-links --extra web --extra embedded --extra bias --extra zstd --group build \
 		--output-file requirements.lock pyproject.toml
 	@uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header \
 		--no-emit-index-url --no-emit-find-links --extra dev --group build --constraint requirements.lock \

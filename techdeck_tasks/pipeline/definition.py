@@ -205,7 +205,8 @@ def _source_problems(source: SourceSpec, folder: Path | None) -> list[Validation
         return []
     return [
         ValidationError(
-            f"source.url: there is no file {local_path(source.url)}; paths are relative to the definition file",
+            f"source.url: there is no file {local_path(source.url)}; "
+            "paths are relative to the definition file",
             field="source.url",
         )
     ]

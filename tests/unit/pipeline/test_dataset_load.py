@@ -281,7 +281,7 @@ def test_a_pattern_joins_files_of_the_same_columns_in_the_order_of_their_names(
         run_stage("dataset_load", source=str(tmp_path / "*.csv"))
     assert "Jane" not in str(caught.value.to_dict())
     with pytest.raises(ValidationError, match="no file matches"):
-        run_stage("dataset_load", source=str(tmp_path / "*.parquet"))
+        run_stage("dataset_load", source=str(tmp_path / "*.jsonl"))
 
 
 def test_a_pattern_works_on_a_remote_file_system(
