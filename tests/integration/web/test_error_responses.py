@@ -64,7 +64,7 @@ class Trail:
 class Visit(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
-    age: int = Field(ge=0)
+    age: int = Field(ge=0, strict=True)
     notes: list[str] = []
 
 
@@ -271,7 +271,7 @@ def test_a_status_that_is_no_error_passes(client: httpx.Client) -> None:
 @pytest.mark.parametrize(
     ("content", "invalid"),
     [
-        (json.dumps({"age": NAME}), {"location": "body.age", "rule": "int_parsing"}),
+        (json.dumps({"age": NAME}), {"location": "body.age", "rule": "int_type"}),
         (json.dumps({"age": -1}), {"location": "body.age", "rule": "greater_than_equal"}),
         (json.dumps({"age": 1, NAME: 2}), {"location": "body", "rule": "extra_forbidden"}),
         (json.dumps({"age": 1, "notes": ["a", 7]}), {"location": "body.notes.1", "rule": "string_type"}),
