@@ -252,6 +252,32 @@ def remove_folder(url: str) -> None:
             filesystem.rm(path, recursive=True)
 
 
+def publish_new(source: Path, url: str) -> bool:
+    """Do `publish` unless a file is at `url`; `source` stays. Return whether it was published.
+
+    On one machine two that do it at once cannot both succeed; a remote file system has no such promise.
+
+    Raises:
+        As `fetch`.
+    """
+    if is_remote(url):
+        if exists(url):
+            return False
+        copy = source.with_name(f"{source.name}.copy")
+        os.link(source, copy)
+        publish(copy, url)
+        return True
+    target = local_path(url)
+    make_folder(target.parent)
+    with _transfer_errors(url):
+        try:
+            os.link(source, target)
+        except FileExistsError:
+            return False
+        _flush(source, target.parent)
+    return True
+
+
 def staging_folder(url: str, workspace: Path, *, private: bool = False) -> Path:
     """Return where to write what `publish` will put at `url`: beside it, so that a rename is enough."""
     if is_remote(url):
@@ -281,15 +307,19 @@ def make_folder(folder: Path, *, private: bool = False) -> None:
 
 
 def _publish_local(source: Path, target: Path) -> None:
-    with source.open("rb") as stream:
-        os.fsync(stream.fileno())
+    _flush(source)
     source.replace(target)
     # The rename itself survives a power cut only once its folder is on the disk.
-    descriptor = os.open(target.parent, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+    _flush(target.parent)
+
+
+def _flush(*paths: Path) -> None:
+    for path in paths:
+        descriptor = os.open(path, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
 
 
 def _http_timeout() -> Any:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import re
+from collections.abc import Callable
 from itertools import pairwise
 from typing import Any, Self
 
@@ -10,13 +10,12 @@ import polars as pl
 from pydantic import Field, model_validator
 
 from techdeck_tasks.errors import ValidationError
+from techdeck_tasks.pipeline.location import DataUrl, local_path
 from techdeck_tasks.pipeline.registry import StageContext, StageParams, StageResult, stage
+from techdeck_tasks.pipeline.stages import sampling
+from techdeck_tasks.pipeline.stages.deidentify import Method, deidentified, read_key
 from techdeck_tasks.pipeline.stages.dtypes import DtypeName, converted
-
-MAX_EXPRESSION_CHARS = 2000
-# Polars takes a sub-query in some places (`exists (select ...)`); literals are taken away before the search.
-_LITERAL = re.compile(r"'(?:[^']|'')*'|\"(?:[^\"]|\"\")*\"")
-_SUB_QUERY = re.compile(r"\bselect\b", re.IGNORECASE)
+from techdeck_tasks.pipeline.stages.expression import expression
 
 
 class Bins(StageParams):
@@ -41,6 +40,28 @@ class Bins(StageParams):
         return self
 
 
+class Sample(StageParams):
+    """Keep a share of the rows, or so many (all, if there are fewer). The same seed keeps the same."""
+
+    share: float | None = Field(None, gt=0, le=1)
+    rows: int | None = Field(None, ge=1)
+    seed: int = Field(0, ge=0, lt=1 << 63)
+
+    @model_validator(mode="after")
+    def _one_size(self) -> Self:
+        if (self.share is None) == (self.rows is None):
+            raise ValueError("give share or rows")
+        return self
+
+
+class Split(StageParams):
+    """Write ``train`` or ``test`` into the column `into`. The same seed splits the same way."""
+
+    test_share: float = Field(0.2, gt=0, lt=1)
+    seed: int = Field(0, ge=0, lt=1 << 63)
+    into: str = "split"
+
+
 class Step(StageParams):
     """One operation.
 
@@ -52,7 +73,11 @@ class Step(StageParams):
         filter: keep the rows for which this SQL expression is true.
         dedupe: keep the first of the rows that agree in these columns; an empty list means all columns.
         drop_nulls: drop the rows that have a null in these columns; an empty list means all columns.
+        fill_nulls: column to the value that takes the place of null.
         bin: cut a number into ranges.
+        deidentify: column to method: drop, mask, hash, redact, age_band, zip3 or year (`deidentified`).
+        sample: keep rows by chance.
+        split: mark rows for training and for testing.
     """
 
     select: list[str] | None = Field(None, min_length=1)
@@ -62,7 +87,11 @@ class Step(StageParams):
     filter: str | None = None
     dedupe: list[str] | None = None
     drop_nulls: list[str] | None = None
+    fill_nulls: dict[str, str | int | float | bool] | None = None
     bin: Bins | None = None
+    deidentify: dict[str, Method] | None = Field(None, min_length=1)
+    sample: Sample | None = None
+    split: Split | None = None
 
     @model_validator(mode="after")
     def _one_operation(self) -> Self:
@@ -80,15 +109,34 @@ class Step(StageParams):
 
 
 class DataProcessingParams(StageParams):
-    """Parameters of `data_processing`: the steps, in order."""
+    """Parameters of `data_processing`.
+
+    Attributes:
+        steps: what is done, in order.
+        hash_key_file: the worker's file with the secret key of `deidentify`'s method ``hash``, 32 bytes or
+            more; a definition is no place for the key itself.
+    """
 
     steps: list[Step] = Field(min_length=1, max_length=500)
+    hash_key_file: DataUrl | None = None
+
+    @model_validator(mode="after")
+    def _key_for_hash(self) -> Self:
+        hashes = any("hash" in (step.deidentify or {}).values() for step in self.steps)
+        if hashes and self.hash_key_file is None:
+            raise ValueError("the method hash needs hash_key_file, the file with its secret key")
+        return self
+
+    def hash_key(self) -> bytes:
+        """Return the key of the method ``hash``."""
+        assert self.hash_key_file is not None, "the model refuses the method without it"
+        return read_key(local_path(self.hash_key_file))
 
 
 @stage(
     "data_processing",
     params=DataProcessingParams,
-    summary="select, rename, cast, derive, filter, dedupe, bin",
+    summary="select, rename, cast, derive, filter, dedupe, de-identify, sample, split",
 )
 def data_processing(context: StageContext, params: DataProcessingParams) -> StageResult:
     """Apply the steps.
@@ -100,57 +148,72 @@ def data_processing(context: StageContext, params: DataProcessingParams) -> Stag
     before = context.input_ref().rows
     frame = context.input()
     for index, step in enumerate(params.steps):
-        frame = _applied(frame, step, f"steps[{index}]")
+        frame = _applied(frame, step, f"steps[{index}]", params)
     output = context.write(frame)
     steps = [step.operation[0] for step in params.steps]
     return StageResult(output, {"rows_in": before, "rows": output.rows, "steps": steps})
 
 
-def expression(text: str) -> pl.Expr:
-    """Return a Polars expression from SQL; queries and statements are refused.
-
-    Raises:
-        ValueError: the text is too long or no expression. Its content is not repeated.
-    """
-    if len(text) > MAX_EXPRESSION_CHARS:
-        raise ValueError(f"an expression has at most {MAX_EXPRESSION_CHARS} characters, not {len(text)}")
-    if _SUB_QUERY.search(_LITERAL.sub("''", text)):
-        raise ValueError("an expression computes from columns of the row; SELECT is not allowed")
-    try:
-        parsed = pl.sql_expr(text)
-        parsed.meta.root_names()
-    except (pl.exceptions.PolarsError, pl.exceptions.PanicException) as error:
-        raise ValueError(f"this is no Polars SQL expression ({type(error).__name__})") from None
-    return parsed
-
-
-def _applied(frame: pl.LazyFrame, step: Step, where: str) -> pl.LazyFrame:  # noqa: PLR0911 - one a step
+def _applied(frame: pl.LazyFrame, step: Step, where: str, params: DataProcessingParams) -> pl.LazyFrame:
     schema = frame.collect_schema()
     name, given = step.operation
-    if name == "derive":
-        exprs = {column: expression(text) for column, text in given.items()}
-        _check_columns(
-            {root for expr in exprs.values() for root in expr.meta.root_names()}, schema, where, name
-        )
-        return frame.with_columns(**exprs)
-    if name == "filter":
-        condition = expression(given)
-        _check_columns(set(condition.meta.root_names()), schema, where, name)
-        return frame.filter(condition)
-    _check_columns({given.column} if name == "bin" else set(given), schema, where, name)
-    if name == "select":
-        return frame.select(given)
-    if name == "rename":
-        return frame.rename(given)
-    if name == "cast":
-        return frame.with_columns(
-            converted(column, schema[column], to, strict=True) for column, to in given.items()
-        )
-    if name == "dedupe":
-        return frame.unique(subset=given or None, keep="first", maintain_order=True)
-    if name == "drop_nulls":
-        return frame.drop_nulls(given or None)
-    return frame.with_columns(_ranges(given).alias(given.into or f"{given.column}_bin"))
+    _check_columns(_columns_of(name, given), schema, where, name)
+    return _OPERATIONS[name](frame, given, params)
+
+
+def _columns_of(name: str, given: Any) -> set[str]:
+    """Return the columns that a step needs."""
+    if name in ("derive", "filter"):
+        texts = given.values() if name == "derive" else [given]
+        return {root for text in texts for root in expression(text).meta.root_names()}
+    if name == "bin":
+        return {given.column}
+    return set() if name in ("sample", "split") else set(given)
+
+
+def _cast(frame: pl.LazyFrame, given: dict[str, DtypeName], _: DataProcessingParams) -> pl.LazyFrame:
+    schema = frame.collect_schema()
+    return frame.with_columns(
+        converted(column, schema[column], to, strict=True) for column, to in given.items()
+    )
+
+
+def _sample(frame: pl.LazyFrame, given: Sample, _: DataProcessingParams) -> pl.LazyFrame:
+    kept = (
+        sampling.chosen(given.seed, given.share)
+        if given.share is not None
+        else sampling.first_chosen(given.seed, given.rows or 1)
+    )
+    return sampling.unnumbered(sampling.numbered(frame).filter(kept))
+
+
+def _split(frame: pl.LazyFrame, given: Split, _: DataProcessingParams) -> pl.LazyFrame:
+    part = (
+        pl.when(sampling.chosen(given.seed, given.test_share)).then(pl.lit("test")).otherwise(pl.lit("train"))
+    )
+    return sampling.unnumbered(sampling.numbered(frame).with_columns(part.alias(given.into)))
+
+
+_OPERATIONS: dict[str, Callable[[pl.LazyFrame, Any, DataProcessingParams], pl.LazyFrame]] = {
+    "select": lambda frame, given, _: frame.select(given),
+    "rename": lambda frame, given, _: frame.rename(given),
+    "cast": _cast,
+    "derive": lambda frame, given, _: frame.with_columns(
+        **{column: expression(text) for column, text in given.items()}
+    ),
+    "filter": lambda frame, given, _: frame.filter(expression(given)),
+    "dedupe": lambda frame, given, _: frame.unique(subset=given or None, keep="first", maintain_order=True),
+    "drop_nulls": lambda frame, given, _: frame.drop_nulls(given or None),
+    "fill_nulls": lambda frame, given, _: frame.with_columns(
+        pl.col(column).fill_null(pl.lit(value)) for column, value in given.items()
+    ),
+    "bin": lambda frame, given, _: frame.with_columns(
+        _ranges(given).alias(given.into or f"{given.column}_bin")
+    ),
+    "deidentify": lambda frame, given, params: deidentified(frame, given, params.hash_key),
+    "sample": _sample,
+    "split": _split,
+}
 
 
 def _ranges(bins: Bins) -> pl.Expr:

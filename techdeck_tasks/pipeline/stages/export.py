@@ -27,13 +27,16 @@ class ExportParams(StageParams):
     """Parameters of `export`.
 
     Attributes:
-        destination: path or fsspec URL of the file; replaced if it is there.
+        destination: path or fsspec URL of the file.
+        overwrite: whether a file that is there is replaced; ``refuse`` takes the same bytes for done, so that
+            a repeated attempt succeeds.
         format: default: by the suffix of the destination.
         formula_guard: CSV: ``escape`` puts ``'`` before a text that a spreadsheet would run as a formula.
     """
 
     destination: location.DataUrl
     format: Literal["csv", "jsonl", "parquet"] | None = None
+    overwrite: Literal["replace", "refuse"] = "replace"
     formula_guard: Literal["escape", "off"] = "escape"
 
     @property
@@ -53,7 +56,8 @@ def export(context: StageContext, params: ExportParams) -> StageResult:
     """Write the input to the destination; running it twice leaves the same file.
 
     Raises:
-        ValidationError: CSV cannot hold a nested column, or the folder cannot be made.
+        ValidationError: another file is there and may not be replaced, CSV cannot hold a nested column, or
+            the folder cannot be made.
         ServiceUnavailableError, ConnectionFailedError: the destination could not be reached.
     """
     ref = context.input_ref()
@@ -70,7 +74,10 @@ def export(context: StageContext, params: ExportParams) -> StageResult:
         with frame_errors(f"writing the {form} export"):
             _sink(frame, temporary, form)
         size, digest = temporary.stat().st_size, file_digest(temporary)
-        location.publish(temporary, params.destination)
+        if params.overwrite == "replace":
+            location.publish(temporary, params.destination)
+        elif not location.publish_new(temporary, params.destination):
+            _require_same(params.destination, digest, context.workspace)
     finally:
         temporary.unlink(missing_ok=True)
     report = {
@@ -82,6 +89,18 @@ def export(context: StageContext, params: ExportParams) -> StageResult:
         "cells_guarded": guarded,
     }
     return StageResult(ref, report)
+
+
+def _require_same(destination: str, digest: str, workspace: Path) -> None:
+    present = workspace / "present"
+    location.fetch(destination, present)
+    if file_digest(present) != digest:
+        raise ValidationError(
+            f"another file is at {location.display(destination)}; choose another destination, "
+            "or set overwrite to replace",
+            field="params.overwrite",
+            validation_rule="overwrite",
+        )
 
 
 def _sink(frame: pl.LazyFrame, path: Path, form: str) -> None:

@@ -19,6 +19,7 @@ from techdeck_tasks.errors import ValidationError
 from techdeck_tasks.pipeline.frame_errors import frame_errors
 from techdeck_tasks.pipeline.registry import StageContext, StageParams, StageResult, stage
 from techdeck_tasks.pipeline.stages.dtypes import DtypeName, converted
+from techdeck_tasks.pipeline.stages.expression import expression
 
 if TYPE_CHECKING:
     import pandera.polars as pa
@@ -71,13 +72,31 @@ class ValidationParams(StageParams):
 
     Attributes:
         columns: the rules by column; other columns pass unchecked.
+        rows: rules over several columns, by name: a Polars SQL expression, as ``"discharged >= admitted"``,
+            over the converted columns; a row for which it is false is bad. Null, where a column is null,
+            passes: `nullable` says whether it may be.
         max_bad_rows: more bad rows than this fail the stage.
         max_bad_share: likewise, a share of all rows from 0 to 1.
     """
 
-    columns: dict[str, ColumnRules] = Field(min_length=1)
+    columns: dict[str, ColumnRules] = Field(default_factory=dict)
+    rows: dict[str, str] = Field(default_factory=dict, max_length=200)
     max_bad_rows: int | None = Field(None, ge=0)
     max_bad_share: float | None = Field(None, ge=0, le=1)
+
+    @model_validator(mode="after")
+    def _some_rule(self) -> Self:
+        if not self.columns and not self.rows:
+            raise ValueError("give rules for columns or for rows")
+        for text in self.rows.values():
+            expression(text)
+        return self
+
+    @property
+    def needed_columns(self) -> set[str]:
+        """The columns that a rule names."""
+        named = {root for text in self.rows.values() for root in expression(text).meta.root_names()}
+        return named | set(self.columns)
 
     def allows(self, bad: int, rows: int) -> bool:
         """Whether `bad` of `rows` rows may be set aside."""
@@ -104,9 +123,9 @@ def validation(context: StageContext, params: ValidationParams) -> StageResult:
     frame = context.input()
     total = context.input_ref().rows
     schema = frame.collect_schema()
-    if missing := sorted(set(params.columns) - set(schema)):
+    if missing := sorted(params.needed_columns - set(schema)):
         raise ValidationError(
-            f"validation: the data has no column {', '.join(map(repr, missing[:5]))}; check params.columns",
+            f"validation: the data has no column {', '.join(map(repr, missing[:5]))}; check the rules",
             field="params.columns",
             validation_rule="column_present",
         )
@@ -149,6 +168,7 @@ class _RowCheck:
 
     def __init__(self, frame: pl.LazyFrame, schema: pl.Schema, params: ValidationParams) -> None:
         self._rules = params.columns
+        self._row_rules = {f"rows.{name}": expression(text) for name, text in params.rows.items()}
         self._typed = {
             column: (
                 pl.col(column)
@@ -191,6 +211,8 @@ class _RowCheck:
             # What could not be read has become null; it is told once, as `dtype`.
             unread = unreadable.get(column)
             yield f"{column}.{rule}", mask if unread is None else mask & ~unread
+        for rule, condition in self._row_rules.items():
+            yield rule, ~typed.select(condition.cast(pl.Boolean).fill_null(value=True)).to_series()
 
 
 def _reasons(broken: dict[str, pl.Series], rows: int) -> pl.Series:

@@ -109,3 +109,19 @@ def test_a_destination_needs_a_format() -> None:
     with pytest.raises(ParamsError, match="set format to csv, jsonl or parquet"):
         ExportParams.model_validate({"destination": "out.json"})
     assert ExportParams.model_validate({"destination": "out", "format": "csv"}).effective_format == "csv"
+
+
+@pytest.mark.parametrize("place", ["local", "memory"])
+def test_a_file_that_is_there_can_be_kept(run_stage: RunStage, tmp_path: Path, place: str) -> None:
+    target = str(tmp_path / "out" / "a.csv") if place == "local" else f"memory://{tmp_path.name}/kept.csv"
+    for _ in range(2):
+        run_stage("export", PEOPLE, destination=target, overwrite="refuse")
+    with pytest.raises(ValidationError, match="another file is at"):
+        run_stage("export", PEOPLE.head(1), destination=target, overwrite="refuse")
+    with fsspec.open(target) as file:
+        assert file.read() == b"name,age\nAda,36\n,-1\n"
+    if place == "local":
+        assert [path.name for path in (tmp_path / "out").iterdir()] == ["a.csv"]
+    run_stage("export", PEOPLE.head(1), destination=target)
+    with fsspec.open(target) as file:
+        assert file.read() == b"name,age\nAda,36\n"

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from datetime import date
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -171,3 +172,36 @@ def test_a_rule_that_does_not_fit_its_column_is_told_so(run_stage: RunStage, rul
 def test_rules_that_make_no_sense_are_refused_before_the_run(columns: dict[str, Any]) -> None:
     with pytest.raises(ParamsError):
         ValidationParams.model_validate({"columns": columns})
+
+
+STAYS = pl.DataFrame(
+    {
+        "admitted": ["2024-01-02", "2024-01-05", "2024-01-05", "x"],
+        "discharged": ["2024-01-04", "2024-01-01", None, "2024-01-09"],
+    }
+)
+
+
+def test_a_rule_over_several_columns_sees_them_converted(run_stage: RunStage, rows_of: RowsOf) -> None:
+    dates = {"dtype": "date", "nullable": True}
+    result = run_stage(
+        "validation",
+        STAYS,
+        columns={"admitted": dates, "discharged": dates},
+        rows={"order": "discharged >= admitted"},
+        max_bad_rows=2,
+    )
+    assert result.report["bad_rows_by_rule"] == {"admitted.dtype": 1, "rows.order": 1}
+    assert rows_of(result)["admitted"].to_list() == [date(2024, 1, 2), date(2024, 1, 5)]
+
+
+def test_rules_over_rows_are_enough_and_must_be_expressions(run_stage: RunStage) -> None:
+    with pytest.raises(ValidationError, match=r"1 of 4 rows are bad.*rows\.order 1"):
+        run_stage("validation", STAYS, rows={"order": "discharged >= admitted OR admitted = 'x'"})
+    with pytest.raises(ValidationError, match="no column 'died'"):
+        run_stage("validation", STAYS, rows={"order": "died >= admitted"})
+    for wrong in ("((", "SELECT 1"):
+        with pytest.raises(ParamsError, match="expression"):
+            run_stage("validation", STAYS, rows={"order": wrong})
+    with pytest.raises(ParamsError, match="give rules"):
+        run_stage("validation", STAYS)
