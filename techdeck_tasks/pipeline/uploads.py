@@ -208,6 +208,10 @@ class UploadStore:
         if _ID.fullmatch(upload_id):
             self._remove(upload_id)
 
+    def discard(self, accepted: AcceptedFile) -> None:
+        """Remove an accepted file once its content is where it belongs; it may be gone."""
+        shutil.rmtree(accepted.path.parent, ignore_errors=True)
+
     def note_failure(self, upload_id: str, response: Mapping[str, Any]) -> None:
         """Keep what `status` tells of an upload that failed.
 

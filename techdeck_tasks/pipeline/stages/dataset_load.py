@@ -76,6 +76,7 @@ def dataset_load(context: StageContext, params: DatasetLoadParams) -> StageResul
     context.report_progress(0, None)
     reading = _Reading(context, params, form)
     for url in location.matches(source.url):
+        context.check_cancelled()
         reading.take(url)
     output = reading.written()
     report = {

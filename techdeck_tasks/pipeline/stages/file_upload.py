@@ -37,7 +37,7 @@ class FileUploadParams(StageParams):
 
 @stage("file_upload", params=FileUploadParams, summary="take in a file from outside, checked, and read it")
 def file_upload(context: StageContext, params: FileUploadParams) -> StageResult:
-    """Take the source through the checks of an upload, and load what was accepted.
+    """Take the source through the checks of an upload, and load what was accepted; only the artifact stays.
 
     Raises:
         FileUploadError: its name, size, digest or content is refused.
@@ -54,7 +54,10 @@ def file_upload(context: StageContext, params: FileUploadParams) -> StageResult:
     store = UploadStore(location.local_path(params.folder), limits, SystemClock())
     accepted = _taken(store, path, Path(location.display(url)).name, params.sha256 or file_digest(path))
     source = context.source.model_copy(update={"url": str(accepted.path)})
-    loaded = dataset_load(replace(context, source=source), params.load)
+    try:
+        loaded = dataset_load(replace(context, source=source), params.load)
+    finally:
+        store.discard(accepted)
     facts = {name: value for name, value in asdict(accepted).items() if name != "path"}
     return StageResult(loaded.output, {**loaded.report, **facts})
 
