@@ -29,6 +29,16 @@ _MAX_INTEGER_CHARS = 40
 # 15 decimal digits always survive a double (IEEE 754), with sign, point and exponent 17 characters or less.
 _SAFE_FLOAT_CHARS = 17
 _SMALLEST_NORMAL = 2.2250738585072014e-308
+_ENCODER = json.JSONEncoder(ensure_ascii=False)
+_KINDS: dict[type, str] = {
+    type(None): "null",
+    bool: "boolean",
+    int: "number",
+    float: "number",
+    str: "text",
+    list: "list",
+    dict: "object",
+}
 
 
 class _Refused(Exception):  # noqa: N818 - a verdict inside this module
@@ -50,6 +60,16 @@ class RecordWriter:
 
     rounded: int = 0
     kinds: dict[str, str] = field(default_factory=dict)
+    _decoder: json.JSONDecoder = field(init=False)
+
+    def __post_init__(self) -> None:
+        # Once: json.loads would make one for every line.
+        self._decoder = json.JSONDecoder(
+            parse_constant=_no_constant,
+            parse_int=_integer,
+            parse_float=self._float,
+            object_pairs_hook=_object,
+        )
 
     def write_document(self, source: Path, target: Path) -> None:
         """Read one JSON document, UTF-8, and write its records.
@@ -95,7 +115,7 @@ class RecordWriter:
                 row = record if isinstance(record, dict) else {VALUE_COLUMN: record}
                 self._check(row, place)
                 try:
-                    out.write(json.dumps(row, ensure_ascii=False) + "\n")
+                    out.write(_ENCODER.encode(row) + "\n")
                 except UnicodeEncodeError:
                     raise _error(
                         "encoding", f"{place}: a text has half of a surrogate pair", "mend the source"
@@ -105,7 +125,7 @@ class RecordWriter:
 
     def _check(self, row: dict[str, Any], place: str) -> None:
         for name, value in row.items():
-            kind = _kind(value)
+            kind = _KINDS[type(value)]
             known = self.kinds.setdefault(name, kind)
             if kind != known:
                 if known == "null":
@@ -121,13 +141,7 @@ class RecordWriter:
 
     def _decoded(self, data: bytes, where: str) -> Any:
         try:
-            return json.loads(
-                data.decode("utf-8-sig"),
-                parse_constant=_no_constant,
-                parse_int=_integer,
-                parse_float=self._float,
-                object_pairs_hook=_object,
-            )
+            return self._decoder.decode(data.decode("utf-8-sig"))
         except UnicodeDecodeError as error:
             raise _error("encoding", f"{where}byte {error.start} is not UTF-8", "set encoding") from None
         except json.JSONDecodeError as error:
@@ -174,18 +188,6 @@ def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     if len(found) != len(pairs):
         raise _Refused("duplicate_name", "the source is not a table: an object has a name twice")
     return found
-
-
-def _kind(value: Any) -> str:
-    if value is None:
-        return "null"
-    if isinstance(value, bool):
-        return "boolean"
-    if isinstance(value, int | float):
-        return "number"
-    if isinstance(value, str):
-        return "text"
-    return "list" if isinstance(value, list) else "object"
 
 
 def _too_deep(value: Any) -> bool:
