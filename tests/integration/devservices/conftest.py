@@ -20,6 +20,10 @@ import techdeck_tasks
 from techdeck_tasks.devservices import DevServices, ServiceUrls
 from techdeck_tasks.devservices.orphans import is_over
 
+sys.path.append(str(Path(__file__).parent))  # tests and fixtures look at processes in one way
+
+from family import is_named, is_watchdog
+
 _PACKAGE_FOLDER = Path(techdeck_tasks.__file__).parents[1]
 _DEADLINE_SECONDS = 20.0
 
@@ -37,10 +41,10 @@ class Owner:
     forked_pid: int | None
 
     def named(self, name: str) -> list[psutil.Process]:
-        return [process for process in self.family if process.is_running() and process.name() == name]
+        return [process for process in self.family if process.is_running() and is_named(process, name)]
 
     def watchdogs(self) -> list[psutil.Process]:
-        return [process for process in self.family if any("watchdog.py" in arg for arg in process.cmdline())]
+        return [process for process in self.family if is_watchdog(process)]
 
 
 _OWNER_PROGRAM = """

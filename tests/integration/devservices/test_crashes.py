@@ -12,6 +12,7 @@ import psutil
 import psycopg
 import pytest
 import redis
+from family import is_watchdog
 
 from techdeck_tasks.devservices import DevServiceError, DevServices, EmbeddedRedis, ServiceUrls
 from techdeck_tasks.devservices.orphans import is_over
@@ -146,7 +147,7 @@ def test_an_owner_whose_watchdog_was_killed_still_stops_its_server(eventually: E
     services = EmbeddedRedis()
     services.start()
     family = set(psutil.Process().children(recursive=True)) - before
-    (watchdog,) = (process for process in family if "watchdog.py" in " ".join(process.cmdline()))
+    (watchdog,) = filter(is_watchdog, family)
     watchdog.kill()
     services.stop()
     eventually(lambda: _gone(*family))
