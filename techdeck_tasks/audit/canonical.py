@@ -17,7 +17,7 @@ import uuid
 from collections.abc import Callable, Iterable
 from dataclasses import MISSING, dataclass, fields
 from datetime import UTC, datetime, timedelta
-from operator import attrgetter
+from operator import attrgetter, itemgetter
 from typing import Any, NamedTuple
 
 from techdeck_tasks.audit.event import time_of
@@ -81,33 +81,25 @@ class AuditRecord:
 
 
 class _Type(NamedTuple):
-    """How values of a column are packed; `check` refuses what `unpack` or PostgreSQL could not take."""
+    """How values of a column are packed, and what `unpack` and PostgreSQL can take.
+
+    Attributes:
+        tag: names it in the record.
+        shortest: bytes of a packed value, at least; `longest` at most.
+        check: refuses what has the right length and is wrong none the less; texts are checked together.
+    """
 
     tag: int
     pack: Callable[[Any], bytes]
-    check: Callable[[bytes], object]
+    shortest: int
+    longest: int
+    check: Callable[[bytes], object] | None
     unpack: Callable[[bytes], Any]
 
 
 def _check_bool(raw: bytes) -> None:
     if raw not in (b"\0", b"\1"):
         raise ValueError(f"{raw!r} is no truth value")
-
-
-def _check_text(raw: bytes) -> None:
-    if len(raw) > MAX_TEXT_BYTES or b"\0" in raw:
-        raise ValueError("too long, or with a NUL")
-    raw.decode()
-
-
-def _check_index(raw: bytes) -> None:
-    if len(raw) > MAX_INDEX_BYTES:
-        raise ValueError("too long")
-
-
-def _check_uuid(raw: bytes) -> None:
-    if len(raw) != UUID_BYTES:
-        raise ValueError("too short or too long")
 
 
 def _check_event_id(raw: bytes) -> None:
@@ -119,19 +111,31 @@ def _check_sequence(raw: bytes) -> None:
         raise ValueError("sequence numbers count from 1")
 
 
+def _check_texts(texts: Iterable[bytes]) -> None:
+    # A separator of one byte: no two broken texts make a sound one.
+    joined = b"\n".join(texts)
+    joined.decode()
+    if b"\0" in joined:
+        raise ValueError("text with a NUL")
+
+
 def _unpack_uuid(raw: bytes) -> uuid.UUID:
     return uuid.UUID(bytes=raw)
 
 
+def _pack_uuid(value: uuid.UUID) -> bytes:
+    return value.bytes
+
+
 # Each packed value is also what PostgreSQL's binary format sends for the column: see `encode_packed`.
-_TEXT = _Type(1, str.encode, _check_text, bytes.decode)
-_BYTES = _Type(2, bytes, len, bytes)
-_INDEX = _Type(2, bytes, _check_index, bytes)
-_SEQUENCE = _Type(3, _INT64.pack, _check_sequence, lambda raw: _INT64.unpack(raw)[0])
-_SHORT = _Type(4, _INT32.pack, _INT32.unpack, lambda raw: _INT32.unpack(raw)[0])
-_BOOL = _Type(5, lambda value: b"\1" if value else b"\0", _check_bool, b"\1".__eq__)
-_UUID = _Type(6, lambda value: value.bytes, _check_uuid, _unpack_uuid)
-_EVENT_ID = _Type(6, lambda value: value.bytes, _check_event_id, _unpack_uuid)
+_TEXT = _Type(1, str.encode, 0, MAX_TEXT_BYTES, None, bytes.decode)
+_BYTES = _Type(2, bytes, 0, MAX_RECORD_BYTES, None, bytes)
+_INDEX = _Type(2, bytes, 0, MAX_INDEX_BYTES, None, bytes)
+_SEQUENCE = _Type(3, _INT64.pack, 8, 8, _check_sequence, lambda raw: _INT64.unpack(raw)[0])
+_SHORT = _Type(4, _INT32.pack, 4, 4, None, lambda raw: _INT32.unpack(raw)[0])
+_BOOL = _Type(5, lambda value: b"\1" if value else b"\0", 1, 1, _check_bool, b"\1".__eq__)
+_UUID = _Type(6, _pack_uuid, UUID_BYTES, UUID_BYTES, None, _unpack_uuid)
+_EVENT_ID = _Type(6, _pack_uuid, UUID_BYTES, UUID_BYTES, _check_event_id, _unpack_uuid)
 
 # An ordinal belongs to its column for ever: older rows are hashed by it. New columns get the next number.
 _COLUMNS: tuple[tuple[int, str, _Type], ...] = (
@@ -162,12 +166,18 @@ _COLUMNS: tuple[tuple[int, str, _Type], ...] = (
 # Ordinal and type of a column, as one number.
 _CODES = tuple(ordinal << 8 | kind.tag for ordinal, _, kind in _COLUMNS)
 _BY_CODE = {
-    code: (place, kind.check) for place, (code, (*_, kind)) in enumerate(zip(_CODES, _COLUMNS, strict=True))
+    code: (place, kind.shortest, kind.longest)
+    for place, (code, (*_, kind)) in enumerate(zip(_CODES, _COLUMNS, strict=True))
 }
+_CHECKS = tuple((place, kind.check) for place, (*_, kind) in enumerate(_COLUMNS) if kind.check is not None)
+_TEXTS: Callable[[Any], tuple[bytes | None, ...]] = itemgetter(
+    *(place for place, (*_, kind) in enumerate(_COLUMNS) if kind is _TEXT)
+)
 COLUMN_NAMES = tuple(name for _, name, _ in _COLUMNS)
 assert set(COLUMN_NAMES) == {field.name for field in fields(AuditRecord)}
 _MANDATORY = slice(0, sum(field.default is MISSING for field in fields(AuditRecord)))
 assert all(field.default is MISSING for field in fields(AuditRecord)[_MANDATORY])
+assert all(place < _MANDATORY.stop for place, _ in _CHECKS)
 _PACKERS = tuple(kind.pack for _, _, kind in _COLUMNS)
 _UNPACKERS = tuple((name, kind.unpack) for _, name, kind in _COLUMNS)
 _values: Callable[[AuditRecord], tuple[Any, ...]] = attrgetter(*COLUMN_NAMES)
@@ -238,7 +248,7 @@ def split(data: bytes) -> Columns:
     """
     try:
         return _split(data)
-    except (struct.error, ValueError, ValidationError) as error:
+    except (struct.error, LookupError, ValueError, ValidationError) as error:
         raise ValidationError(
             f"audit record of {len(data)} bytes is not canonical: {type(error).__name__}",
             field="audit_record",
@@ -253,22 +263,25 @@ def _split(data: bytes) -> Columns:
     if magic != MAGIC or version != VERSION:
         raise ValueError("unknown format")
     columns: list[bytes | None] = [None] * len(_COLUMNS)
-    offset, last = _HEAD.size, 0
+    unpack, end, last = _COLUMN.unpack_from, _HEAD.size, 0
     for _ in range(count):
-        code, length = _COLUMN.unpack_from(data, offset)
-        start = offset + _COLUMN.size
-        offset = start + length
-        known = _BY_CODE.get(code)
-        if known is None or code <= last or offset > len(data):
-            raise ValueError("unknown, repeated or misplaced column")
-        place, check = known
-        columns[place] = raw = data[start:offset]
-        check(raw)
+        code, length = unpack(data, end)
+        place, shortest, longest = _BY_CODE[code]
+        if code <= last or not shortest <= length <= longest:
+            raise ValueError("a column that is repeated, misplaced, too short or too long")
+        start = end + _COLUMN.size
+        end = start + length
+        columns[place] = data[start:end]
         last = code
-    if offset != len(data):
-        raise ValueError("trailing bytes")
+    if end != len(data):
+        raise ValueError("too few bytes, or too many")
     if None in columns[_MANDATORY]:
         raise ValueError("a mandatory column is missing")
+    _check_texts(filter(None, _TEXTS(columns)))
+    for place, check in _CHECKS:
+        raw = columns[place]
+        assert raw is not None, "such columns are mandatory"
+        check(raw)
     return tuple(columns)
 
 

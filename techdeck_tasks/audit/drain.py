@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 import threading
 from collections.abc import Sequence
-from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from typing import Self
 
@@ -52,9 +51,11 @@ class _Batch:
 class Drain:
     """Moves entries from the stream into the log until told to stop.
 
-    An entry is acknowledged only after its row is committed. While PostgreSQL takes one batch the next is
-    read. Where PostgreSQL or Redis is away the loop waits and tries again; what it had read stays pending in
-    the stream and is read again.
+    An entry is acknowledged only after its row is committed. Where PostgreSQL or Redis is away the loop waits
+    and tries again; what it had read stays pending in the stream and is read again.
+
+    One thread does all of it: a second one that reads ahead halves the speed, as both need the interpreter
+    for most of their time. More workers are what makes it faster.
 
     Args:
         stream: where entries come from.
@@ -94,43 +95,36 @@ class Drain:
 
     def _run(self) -> None:
         wait_s = FIRST_WAIT_S
-        with ThreadPoolExecutor(1, "audit-read") as reader:
-            while not self._leaving.is_set():
-                try:
-                    self._stream.ensure_group()
-                    self._take_over()
-                    wait_s = FIRST_WAIT_S
-                    self._move(reader)
-                except _WAITED_FOR as error:
-                    # What was committed and not acknowledged is recognised by its id the next time.
-                    logger.warning("audit drain waits %.1f s: %s", wait_s, error)
-                    if self._stopping.wait(wait_s):
-                        return
-                    wait_s = min(wait_s * 2, LONGEST_WAIT_S)
-                except Exception:
-                    logger.exception("audit drain failed; it goes on in %.1f s", LONGEST_WAIT_S)
-                    if self._stopping.wait(LONGEST_WAIT_S):
-                        return
-                else:
+        while not self._leaving.is_set():
+            try:
+                self._stream.ensure_group()
+                self._take_over()
+                wait_s = FIRST_WAIT_S
+                self._move()
+            except _WAITED_FOR as error:
+                # What was committed and not acknowledged is recognised by its id the next time.
+                logger.warning("audit drain waits %.1f s: %s", wait_s, error)
+                if self._stopping.wait(wait_s):
                     return
+                wait_s = min(wait_s * 2, LONGEST_WAIT_S)
+            except Exception:
+                logger.exception("audit drain failed; it goes on in %.1f s", LONGEST_WAIT_S)
+                if self._stopping.wait(LONGEST_WAIT_S):
+                    return
+            else:
+                return
 
     def _take_over(self) -> None:
         while not self._leaving.is_set() and (found := self._stream.read_unacknowledged(self._batch_size)):
             self._write(_Batch.of(found))
 
-    def _move(self, reader: ThreadPoolExecutor) -> None:
+    def _move(self) -> None:
         """Write batch after batch until told to stop, and nothing is left or the time is over."""
-        upcoming: Future[_Batch] | None = reader.submit(self._next_batch)
-        try:
-            while upcoming is not None:
-                batch, upcoming = upcoming.result(), None
-                if not self._leaving.is_set() and (batch or not self._stopping.is_set()):
-                    upcoming = reader.submit(self._next_batch)
-                self._write(batch)
-        finally:
-            # Whatever it still reads is pending, and must be so before it is read again.
-            if upcoming is not None:
-                wait([upcoming])
+        while not self._leaving.is_set():
+            batch = self._next_batch()
+            if not batch and self._stopping.is_set():
+                return
+            self._write(batch)
 
     def _next_batch(self) -> _Batch:
         self._reads += 1

@@ -10,6 +10,7 @@ import struct
 import uuid
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 import redis
@@ -64,18 +65,23 @@ def unpack(payload: bytes) -> SealedEvent:
     middle, end = start + first, start + first + second
     if len(payload) != end + third:
         raise ValidationError("audit payload is malformed", field="payload")
-    recipient = payload[middle:end].decode("ascii", "replace")
-    if not (recipient.isascii() and recipient.isprintable() and 0 < second <= MAX_KEY_ID_BYTES):
-        raise ValidationError("audit payload names no recipient key", field="recipient_id")
-    if not 0 < third <= MAX_SEALED_KEY_BYTES:
-        raise ValidationError("audit payload carries no data key", field="sealed_key")
     encoded = payload[start:middle]
     columns = split(encoded)
     key_id, tenant = columns[_KEY_ID], columns[_TENANT]
     assert key_id is not None, "a mandatory column"
     assert tenant is not None, "as above"
-    data_key = SealedDataKey(uuid.UUID(bytes=key_id), tenant.decode(), recipient, payload[end:])
-    return SealedEvent(columns, encoded, data_key)
+    return SealedEvent(columns, encoded, _data_key(key_id, tenant, payload[middle:end], payload[end:]))
+
+
+@lru_cache(256)
+def _data_key(key_id: bytes, tenant: bytes, recipient_id: bytes, sealed_key: bytes) -> SealedDataKey:
+    # Remembered: thousands of events come with the same one.
+    recipient = recipient_id.decode("ascii", "replace")
+    if not (recipient.isascii() and recipient.isprintable() and 0 < len(recipient_id) <= MAX_KEY_ID_BYTES):
+        raise ValidationError("audit payload names no recipient key", field="recipient_id")
+    if not 0 < len(sealed_key) <= MAX_SEALED_KEY_BYTES:
+        raise ValidationError("audit payload carries no data key", field="sealed_key")
+    return SealedDataKey(uuid.UUID(bytes=key_id), tenant.decode(), recipient, sealed_key)
 
 
 def send(client: redis.Redis, payloads: Sequence[bytes]) -> None:
