@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import uuid
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -81,6 +83,13 @@ class Evidence:
             for run in tombstone.runs:
                 runs.setdefault(run.writer_id, []).append(run)
         return runs
+
+    def dropped_numbers(self) -> dict[uuid.UUID, int]:
+        """Return how many numbers of each producer tombstones account for."""
+        numbers: Counter[uuid.UUID] = Counter()
+        for tombstone in self.tombstones:
+            numbers.update(dict(tombstone.producers))
+        return numbers
 
 
 def gather(connection: Connection, check: SignatureCheck, since: datetime | None) -> Evidence:

@@ -81,6 +81,7 @@ class VerifyReport:
         findings: what is wrong.
         checkpoints: how many were checked.
         segments: how many of the backup sink's.
+        losses: events that never arrived, which their producers put on record as lost.
     """
 
     rows: int
@@ -88,6 +89,7 @@ class VerifyReport:
     findings: tuple[Finding, ...]
     checkpoints: int = 0
     segments: int = 0
+    losses: int = 0
 
     @property
     def ok(self) -> bool:
@@ -102,5 +104,6 @@ class VerifyReport:
             "writers": self.writers,
             "checkpoints": self.checkpoints,
             "segments": self.segments,
+            "losses": self.losses,
             "findings": [finding.to_dict() for finding in self.findings],
         }

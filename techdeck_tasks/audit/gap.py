@@ -2,21 +2,27 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Self
 
 from techdeck_tasks.audit.event import AuditEvent, EventType
-from techdeck_tasks.audit.sealing import SealedEvent
+from techdeck_tasks.audit.sealing import MAX_CLEAR_CHARS, SealedEvent
 from techdeck_tasks.errors import Severity
 
 GAP_CODE = "AUDIT_GAP"
 MAX_RANGES = 64
 """So many ranges of numbers a gap names, the newest; the events of older ones are counted only."""
 
+_COUNT_CHARACTERS = len("lost : ") + 19
+
 Range = tuple[int, int]
+
+_NUMBERS = r"\d{1,19}(?:-\d{1,19})?"
+_OUTCOME = re.compile(rf"lost (?P<count>\d{{1,19}}): (?P<ranges>{_NUMBERS}(?:,{_NUMBERS})*)", re.ASCII)
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,18 +68,17 @@ class Gap:
     def as_event(self) -> AuditEvent:
         """Return the gap as an event of the producer that lost them.
 
-        `outcome`, in the clear for who verifies without a key, is ``lost COUNT: 3-17,20``.
+        `outcome`, in the clear for who verifies without a key, is ``lost COUNT: 3-17,20``, with the newest
+        ranges that fit into it.
         """
-        ranges = ",".join(
-            str(first) if first == last else f"{first}-{last}" for first, last in self.sequences
-        )
+        outcome = f"lost {self.count}: {_spelled(self.sequences)}"
         return AuditEvent(
             event_type=EventType.GAP,
             severity=Severity.CRITICAL.value,
             service="audit",
             operation="record",
             error_code=GAP_CODE,
-            outcome=f"lost {self.count}: {ranges}",
+            outcome=outcome,
             retention_days=self.retention_days,
             document={
                 "message": f"{self.count} audit events could be kept neither in Redis nor in the spool",
@@ -83,6 +88,34 @@ class Gap:
                 "producer_sequences": [list(found) for found in self.sequences],
             },
         )
+
+
+def _spelled(ranges: Sequence[Range]) -> str:
+    room = MAX_CLEAR_CHARS - _COUNT_CHARACTERS
+    spelled: list[str] = []
+    for first, last in reversed(ranges):
+        spelled.append(str(first) if first == last else f"{first}-{last}")
+        room -= len(spelled[-1]) + 1
+        if room < 0:
+            spelled.pop()
+            break
+    return ",".join(reversed(spelled))
+
+
+def lost_numbers(outcome: str | None) -> tuple[int, tuple[Range, ...]]:
+    """Return how many events the `outcome` of a gap says are lost, and the ranges of numbers that it names.
+
+    What no gap says is no loss: 0 and no ranges. A gap names no more numbers than it counts.
+    """
+    said = _OUTCOME.fullmatch(outcome or "")
+    if said is None:
+        return 0, ()
+    bounds = [part.partition("-") for part in said["ranges"].split(",")]
+    ranges = tuple((int(first), int(last or first)) for first, _, last in bounds)
+    count = int(said["count"])
+    if any(first > last for first, last in ranges) or sum(b - a + 1 for a, b in ranges) > count:
+        return 0, ()
+    return count, ranges
 
 
 def _merged(ranges: Iterable[Range]) -> tuple[Range, ...]:

@@ -22,6 +22,7 @@ from techdeck_tasks.audit.chain_scan import Scan, Stretch, find_stretches, join_
 from techdeck_tasks.audit.evidence import CHECKPOINTS, Evidence, gather
 from techdeck_tasks.audit.finding import Finding, Verdict, VerifyReport
 from techdeck_tasks.audit.models import AuditWriterHead
+from techdeck_tasks.audit.producer_check import check_producers
 from techdeck_tasks.audit.sink import SegmentStore
 from techdeck_tasks.audit.sink_check import check_sink
 from techdeck_tasks.audit.statement import SignatureCheck
@@ -46,20 +47,6 @@ _UNMATCHED = text("""
     FULL JOIN (SELECT * FROM audit_event_id WHERE occurred_at >= :since) i USING (occurred_at, event_id)
     WHERE e.content_digest IS DISTINCT FROM i.content_digest
     GROUP BY row_missing, id_missing ORDER BY row_missing, id_missing
-""")
-
-_PRODUCERS = text("""
-    WITH settled AS (
-        SELECT producer_id, max(producer_seq) AS last FROM audit_event
-        WHERE recorded_at < now() - CAST(:settling AS interval) AND producer_id IN (
-            SELECT producer_id FROM audit_event WHERE occurred_at >= :since)
-        GROUP BY producer_id
-    )
-    SELECT producer_id, last, count(*) AS rows, count(DISTINCT producer_seq) AS numbers
-    FROM audit_event JOIN settled USING (producer_id) WHERE producer_seq <= last
-    GROUP BY producer_id, last
-    HAVING count(DISTINCT producer_seq) <> last OR count(*) <> last
-    ORDER BY producer_id
 """)
 
 _UNCOVERED = text("""
@@ -106,7 +93,8 @@ def verify(
         if evidence.base is not None:
             first_time = evidence.base.made_at - MAX_CLOCK_SKEW
         findings += _unmatched_ids(connection, first_time)
-        findings += _producer_gaps(connection, evidence, settling, first_time)
+        producers = check_producers(connection, evidence.dropped_numbers(), settling, first_time)
+        findings += producers.findings
         if keys is not None:
             findings += _uncovered_rows(connection, evidence, chains, settling)
     segments = 0
@@ -120,6 +108,7 @@ def verify(
         tuple(findings),
         evidence.checkpoints,
         segments,
+        producers.losses,
     )
 
 
@@ -193,24 +182,6 @@ def _unmatched_ids(connection: Connection, since: datetime) -> Iterator[Finding]
         else:
             detail = f"{found.number} rows are on record with other content, the first is {found.example}"
             yield Finding(Verdict.DUPLICATE_ID_OTHER_CONTENT, "audit_event_id", detail)
-
-
-def _producer_gaps(
-    connection: Connection, evidence: Evidence, settling: timedelta, since: datetime
-) -> Iterator[Finding]:
-    dropped: dict[object, int] = {}
-    for tombstone in evidence.tombstones:
-        for producer_id, numbers in tombstone.producers:
-            dropped[producer_id] = dropped.get(producer_id, 0) + numbers
-    for gap in connection.execute(_PRODUCERS, {"settling": settling, "since": since}):
-        producer = str(gap.producer_id)
-        missing = gap.last - gap.numbers - dropped.get(gap.producer_id, 0)
-        if missing > 0:
-            detail = f"{missing} of {gap.last} events of this producer are missing"
-            yield Finding(Verdict.PRODUCER_GAP, producer, detail)
-        if gap.numbers < gap.rows:
-            detail = f"{gap.rows - gap.numbers} numbers of this producer stand on more than one row"
-            yield Finding(Verdict.PRODUCER_NUMBER_REPEATED, producer, detail)
 
 
 def _uncovered_rows(

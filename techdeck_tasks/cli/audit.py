@@ -173,6 +173,8 @@ def _show_report(report: VerifyReport) -> None:
     checked = f"{report.rows:,} rows in {report.writers} chains, {report.checkpoints:,} checkpoints"
     if report.segments:
         checked += f", {report.segments:,} segments of the backup sink"
+    if report.losses:
+        checked += f", {report.losses:,} events that never arrived and are on record as lost"
     if report.ok:
         out.print(f"[green]audit log untouched[/]: {checked} verified")
         return

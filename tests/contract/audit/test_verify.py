@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager
 from datetime import timedelta
+from functools import reduce
 
 import pytest
 from sqlalchemy import Engine, text
@@ -14,6 +15,7 @@ from sqlalchemy import Engine, text
 from techdeck_tasks.audit.chain import Head, hash_row
 from techdeck_tasks.audit.event import AuditEvent
 from techdeck_tasks.audit.finding import Verdict, VerifyReport
+from techdeck_tasks.audit.gap import Gap
 from techdeck_tasks.audit.sealing import SealedEvent, Sealer
 from techdeck_tasks.audit.verify import verify
 from techdeck_tasks.audit.writer import AuditWriter
@@ -389,6 +391,32 @@ def test_an_event_its_producer_counted_and_nobody_received_is_named(engine: Engi
     (finding,) = _verify(engine).findings
     assert (finding.verdict, finding.chain) == (Verdict.PRODUCER_GAP, str(events[0].record.producer_id))
     assert finding.detail == "2 of 6 events of this producer are missing"
+
+
+def test_events_that_their_producer_put_on_record_as_lost_are_counted_and_no_finding(
+    engine: Engine, new_sealer: Callable[[], Sealer], new_event: Callable[..., AuditEvent]
+) -> None:
+    sealer = new_sealer()
+    sealed = [sealer.seal(new_event()) for _ in range(6)]
+    lost = reduce(Gap.joined, (Gap.of(new_event(), event) for event in sealed[2:4]))
+    gap = sealer.seal(lost.as_event())
+    AuditWriter(engine, ONE, SystemClock()).write([*sealed[:2], *sealed[4:], gap])
+    report = _verify(engine)
+    assert (report.findings, report.losses) == ((), 2)
+
+
+def test_a_recorded_loss_does_not_explain_what_else_is_missing(
+    engine: Engine, new_sealer: Callable[[], Sealer], new_event: Callable[..., AuditEvent]
+) -> None:
+    sealer = new_sealer()
+    sealed = [sealer.seal(new_event()) for _ in range(6)]
+    gap = sealer.seal(Gap.of(new_event(), sealed[2]).as_event())
+    AuditWriter(engine, ONE, SystemClock()).write([*sealed[:2], *sealed[4:], gap])
+    report = _verify(engine)
+    assert [(finding.verdict, finding.detail) for finding in report.findings] == [
+        (Verdict.PRODUCER_GAP, "1 of 7 events of this producer are missing")
+    ]
+    assert report.losses == 1
 
 
 def test_an_event_that_may_still_be_on_its_way_is_no_finding_yet(engine: Engine, seal: Seal) -> None:

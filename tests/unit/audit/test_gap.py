@@ -1,14 +1,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import UTC, datetime
 from functools import reduce
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from techdeck_tasks.audit.canonical import decode
 from techdeck_tasks.audit.event import AuditEvent
-from techdeck_tasks.audit.gap import MAX_RANGES, Gap
+from techdeck_tasks.audit.gap import MAX_RANGES, Gap, lost_numbers
 from techdeck_tasks.audit.sealing import Sealer
 
 
@@ -35,3 +38,26 @@ def test_a_gap_names_each_number_once_and_is_bounded(numbers: list[int]) -> None
     assert len(gap.sequences) <= MAX_RANGES
     assert set(named) <= set(numbers)
     assert len(gap.sequences) == MAX_RANGES or set(named) == set(numbers)
+
+
+@pytest.mark.parametrize("step", [2, 10**7 + 3, 10**9 + 7])
+def test_what_a_gap_says_in_the_clear_is_stored_and_read_again(
+    sealer: Sealer, new_event: Callable[..., AuditEvent], step: int
+) -> None:
+    sealed, number = sealer.seal(new_event()), 80
+    lost = [(n * step, n * step) for n in range(1, number + 1)]
+    gaps = (replace(Gap.of(new_event(), sealed), sequences=(numbers,)) for numbers in lost)
+    gap = reduce(Gap.joined, gaps)
+    record = decode(sealer.seal(gap.as_event()).encoded)
+    count, ranges = lost_numbers(record.outcome)
+    assert count == number
+    assert ranges == tuple(lost)[-len(ranges) :]
+    assert ranges
+
+
+@pytest.mark.parametrize(
+    "outcome",
+    [None, "retry", "lost 3: ", "lost 3: 3-1", "lost 1: 1-2", "lost 3: 1-3,", "lost ٣: 1", "lost 3: 1-2-3"],
+)
+def test_what_no_gap_says_is_no_loss(outcome: str | None) -> None:
+    assert lost_numbers(outcome) == (0, ())
