@@ -41,6 +41,9 @@ COOLDOWN_S = 1.0
 RESEND_EVERY_S = 1.0
 """So often an idle process looks whether Redis takes what waits."""
 
+RESENDING = "audit-resend"
+"""The thread that runs only while something waits."""
+
 _OF_ERRORS = frozenset({EventType.ERROR_HANDLING, EventType.SECURITY_INCIDENT, EventType.COMPLIANCE_NOTICE})
 
 
@@ -200,7 +203,7 @@ class StreamPublisher:
             if self._resending is None:
                 this = weakref.ref(self)
                 self._resending = threading.Thread(
-                    target=_resend_until_settled, args=(this,), name="audit-resend", daemon=True
+                    target=_resend_until_settled, args=(this,), name=RESENDING, daemon=True
                 )
                 self._resending.start()
 

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import os
+import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -10,7 +11,7 @@ import pytest
 import redis
 
 from techdeck_tasks.audit.event import AuditEvent
-from techdeck_tasks.audit.publisher import COOLDOWN_S, StreamPublisher
+from techdeck_tasks.audit.publisher import COOLDOWN_S, RESENDING, StreamPublisher
 from techdeck_tasks.audit.sealing import Sealer
 from techdeck_tasks.audit.spool import Spool
 from techdeck_tasks.audit.stream import STREAM, pack, unpack
@@ -154,6 +155,7 @@ def test_an_idle_producer_sends_what_waits_soon_after_redis_is_back(
     server.start()
     eventually(spool.is_empty)
     assert _sequence(own) == [1, 2, 3]
+    eventually(lambda: RESENDING not in {thread.name for thread in threading.enumerate()})
 
 
 def test_an_idle_producer_tells_of_its_gap_soon_after_redis_is_back(

@@ -2,12 +2,22 @@
 
 from __future__ import annotations
 
+import os
+import signal
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from multiprocessing import get_context
+from pathlib import Path
+from typing import Any
 
 import pytest
+import redis
 from celery import Celery
 
+from techdeck_tasks.audit.event import AuditEvent
+from techdeck_tasks.audit.sealing import Sealer
+from techdeck_tasks.audit.spool import Spool
+from techdeck_tasks.audit.stream import STREAM, pack
 from techdeck_tasks.celeryconfig import Role
 from techdeck_tasks.runtime import create_app, runtime_of
 from techdeck_tasks.settings import Settings
@@ -50,3 +60,23 @@ def test_alerts_are_evaluated_by_their_task_once_a_slot(app: Celery) -> None:
     app.tasks["techdeck.alerts.evaluate"]()
     assert {alert.key: alert.held for alert in store.search()} == held
     assert store.watched_since() is not None
+
+
+def test_upkeep_sends_what_a_dead_process_left_in_the_spool(
+    app: Celery, sealer: Sealer, client: redis.Redis, new_event: Callable[..., AuditEvent]
+) -> None:
+    payload = pack(sealer.seal(new_event()))
+    folder = runtime_of(app).settings.audit_spool_dir
+    dying = get_context("spawn").Process(target=_spool_and_die, args=(folder, payload))
+    dying.start()
+    dying.join()
+    assert dying.exitcode == -signal.SIGKILL
+    app.tasks["techdeck.audit.upkeep"]()
+    entries: Any = client.xrange(STREAM)
+    assert payload in [fields[b"e"] for _, fields in entries]
+    assert runtime_of(app).spool.is_empty()
+
+
+def _spool_and_die(folder: Path, payload: bytes) -> None:
+    Spool(folder).append(payload)
+    os.kill(os.getpid(), signal.SIGKILL)
