@@ -25,6 +25,7 @@ from techdeck_tasks.settings import Settings, load_settings
 from techdeck_tasks.tasks import upkeep
 from techdeck_tasks.tasks.base import TechDeckTask
 from techdeck_tasks.tasks.messaging import MaskingAMQP, register_serializer, take_plain_commands
+from techdeck_tasks.tasks.results import bind_results
 from techdeck_tasks.tasks.services import bind_services, bound_services
 
 LOG_FORMAT = "%(asctime)s %(levelname)s %(name)s: %(message)s"
@@ -55,6 +56,7 @@ def install(app: Celery, settings: Settings | None = None) -> Runtime:
     app.amqp_cls = MaskingAMQP
     register_serializer(lambda: runtime.cipher)
     app.conf.update(celery_settings(settings))
+    bind_results(app)
     bind(app, runtime)
     this = weakref.ref(runtime)
     for ending in (signals.worker_process_shutdown, signals.worker_shutdown):
