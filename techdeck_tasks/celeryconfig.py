@@ -146,6 +146,8 @@ def _worker(settings: Settings) -> dict[str, Any]:
 
 
 def _schedule() -> dict[str, Any]:
+    # Names and periods are those of tasks/upkeep.py and pipeline/upkeep.py: where two beats run, the second
+    # message of a period finds its slot taken.
     return {
         "beat_schedule": {
             "audit-upkeep": {
@@ -163,7 +165,6 @@ def _schedule() -> dict[str, Any]:
                 "schedule": timedelta(minutes=1),
                 "options": {"queue": AUDIT_QUEUE, "expires": 60},
             },
-            # Where two beats run, the second message of a minute finds its slot taken.
             "alerts": {
                 "task": "techdeck.alerts.evaluate",
                 "schedule": timedelta(minutes=1),
@@ -180,7 +181,6 @@ def _schedule() -> dict[str, Any]:
                 "schedule": timedelta(days=1),
                 "options": {"queue": AUDIT_QUEUE, "expires": 86400},
             },
-            # The names and periods are those of pipeline/upkeep.py.
             "pipeline-reconcile": {
                 "task": "techdeck.pipeline.reconcile",
                 "schedule": timedelta(seconds=15),

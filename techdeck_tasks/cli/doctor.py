@@ -30,11 +30,12 @@ from techdeck_tasks.keyring import (
     public_half,
 )
 from techdeck_tasks.pipeline.location import is_remote, local_path
-from techdeck_tasks.pipeline.upkeep import LAST_RUN, RECONCILE, RECONCILE_S
+from techdeck_tasks.pipeline.upkeep import RECONCILE, RECONCILE_S
 from techdeck_tasks.runtime import Runtime, create_app, runtime_of
 from techdeck_tasks.storage.database import transaction
 from techdeck_tasks.storage.migration import pending
 from techdeck_tasks.tasks.broker import outages_told
+from techdeck_tasks.tasks.turns import LAST_RUN
 
 MAX_SKEW_S = 2.0
 MIN_FREE_BYTES = 1 << 30

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from datetime import timedelta
+from typing import TYPE_CHECKING
 
 from celery import Task
 from redis import Redis
 
 from techdeck_tasks.clock import Clock
+from techdeck_tasks.tasks.turns import once_a_slot
 
 if TYPE_CHECKING:
     from celery import Celery
@@ -20,9 +22,6 @@ COLLECT = "techdeck.pipeline.collect"
 RECONCILE_S = 15
 START_DUE_S = 15
 COLLECT_S = 3600
-
-LAST_RUN = "td:upkeep:"
-"""Hash-free keys ``td:upkeep:<task>``: the slot that ran last, in seconds since 1970."""
 
 _PERIODS_S = {RECONCILE: RECONCILE_S, START_DUE: START_DUE_S, COLLECT: COLLECT_S}
 
@@ -48,24 +47,9 @@ def register(
     """
     for name, body in ((RECONCILE, reconcile), (START_DUE, start_due), (COLLECT, collect)):
         app.task(
-            _once_a_slot(name, body, redis, clock),
+            once_a_slot(name, timedelta(seconds=_PERIODS_S[name]), body, redis, clock),
             name=name,
             base=Task,
             shared=False,
             ignore_result=True,
         )
-
-
-def _once_a_slot(
-    name: str, body: Callable[[], object], redis: Callable[[], Redis], clock: Clock
-) -> Callable[[], Any]:
-    period_s = _PERIODS_S[name]
-
-    def run() -> None:
-        slot = int(clock.now().timestamp()) // period_s * period_s
-        # SET with GET answers what was there: whoever finds the slot there has come second.
-        before = redis().set(LAST_RUN + name, slot, get=True)
-        if before is None or int(str(before.decode() if isinstance(before, bytes) else before)) != slot:
-            body()
-
-    return run

@@ -90,6 +90,8 @@ def create_app(settings: Settings | None = None, role: Role = Role.CLIENT) -> Ce
         runtime.alert_channels.check()
         upkeep.register(
             app,
+            redis=lambda: runtime.redis,
+            clock=runtime.clock,
             upkeep=runtime.keep_audit_up,
             verify=runtime.inspect_audit,
             record_breakers=runtime.record_breakers,

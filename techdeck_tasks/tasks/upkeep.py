@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Mapping
+from datetime import timedelta
+from typing import TYPE_CHECKING, Any, Final
 
 from celery import Task
+from redis import Redis
 
 from techdeck_tasks.audit.verify_run import Verification
+from techdeck_tasks.clock import Clock
+from techdeck_tasks.tasks.turns import once_a_slot
 
 if TYPE_CHECKING:
     from celery import Celery
@@ -19,10 +23,21 @@ INCIDENTS = "techdeck.audit.incidents"
 REPORTS = "techdeck.audit.reports"
 ALERTS = "techdeck.alerts.evaluate"
 
+PERIODS: Final[Mapping[str, timedelta]] = {
+    UPKEEP: timedelta(minutes=1),
+    BREAKERS: timedelta(seconds=15),
+    INCIDENTS: timedelta(minutes=1),
+    REPORTS: timedelta(hours=1),
+    VERIFY: timedelta(days=1),
+}
+"""How often beat sends them. The alerts take their turns in PostgreSQL, with what they decide there."""
+
 
 def register(
     app: Celery,
     *,
+    redis: Callable[[], Redis],
+    clock: Clock,
     upkeep: Callable[[], None],
     verify: Callable[[], Verification],
     record_breakers: Callable[[], int],
@@ -30,10 +45,12 @@ def register(
     make_due_reports: Callable[[], int],
     evaluate_alerts: Callable[[], None],
 ) -> None:
-    """Give `app` the audit log's scheduled tasks. Each may run twice for one slot without harm.
+    """Give `app` the audit log's scheduled tasks. Two beats run each once a slot; twice would do no harm.
 
     Args:
         app: the audit worker's application.
+        redis: where slots are taken.
+        clock: the time.
         upkeep: makes the coming partitions and sends what waits in the spool.
         verify: proves that nobody changed the log, and keeps the result.
         record_breakers: puts the breakers' transitions on record.
@@ -42,31 +59,20 @@ def register(
         evaluate_alerts: finds out what is wrong, and tells people.
     """
 
-    def run_upkeep() -> None:
-        upkeep()
-
-    def run_verify() -> dict[str, Any]:
+    def verify_as_json() -> dict[str, Any]:
         return verify().to_dict()
 
-    def run_breakers() -> int:
-        return record_breakers()
-
-    def run_incidents() -> int:
-        return project_incidents()
-
-    def run_reports() -> int:
-        return make_due_reports()
+    bodies: dict[str, Callable[[], object]] = {
+        UPKEEP: upkeep,
+        VERIFY: verify_as_json,
+        BREAKERS: record_breakers,
+        INCIDENTS: project_incidents,
+        REPORTS: make_due_reports,
+    }
+    guarded = {name: once_a_slot(name, PERIODS[name], body, redis, clock) for name, body in bodies.items()}
 
     def run_alerts() -> None:
         evaluate_alerts()
 
-    bodies = {
-        UPKEEP: run_upkeep,
-        VERIFY: run_verify,
-        BREAKERS: run_breakers,
-        INCIDENTS: run_incidents,
-        REPORTS: run_reports,
-        ALERTS: run_alerts,
-    }
-    for name, body in bodies.items():
+    for name, body in {**guarded, ALERTS: run_alerts}.items():
         app.task(body, name=name, base=Task, shared=False, ignore_result=True)

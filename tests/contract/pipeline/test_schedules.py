@@ -114,11 +114,10 @@ def test_the_tasks_of_two_beats_run_once_a_slot(redis_client: Any, clock: SetClo
         start_due=noting("start_due"),
         collect=noting("collect"),
     )
-    for second in (0, 1, 16, 17):
-        clock.time = BEGIN.replace(second=second)
+    for _ in range(2):
         for name in (RECONCILE, START_DUE, COLLECT):
             app.tasks[name]()
-    assert sorted(done) == ["collect", "reconcile", "reconcile", "start_due", "start_due"]
+    assert sorted(done) == ["collect", "reconcile", "start_due"]
 
 
 def test_artifacts_of_runs_that_ended_long_ago_are_removed(runtime: Runtime) -> None:

@@ -21,25 +21,43 @@ from techdeck_tasks.audit.stream import STREAM, pack
 from techdeck_tasks.celeryconfig import Role
 from techdeck_tasks.runtime import create_app, runtime_of
 from techdeck_tasks.settings import Settings
+from techdeck_tasks.tasks import upkeep
 
 
 @pytest.fixture
 def app(settings: Settings) -> Iterator[Celery]:
     schedule = {"compliance_report_schedule": frozenset({"daily", "monthly"})}
     app = create_app(settings.model_copy(update=schedule), Role.AUDIT)
+    begin_slots(app)
     yield app
     runtime_of(app).engine.dispose()
+
+
+def begin_slots(app: Celery) -> None:
+    """Let as much time pass as lies between two messages of beat."""
+    runtime_of(app).redis.delete(*(f"td:upkeep-turn:{name}" for name in upkeep.PERIODS))
 
 
 def test_every_task_of_the_audits_schedule_is_one_that_its_worker_has(app: Celery) -> None:
     scheduled = {entry["task"] for entry in app.conf.beat_schedule.values()}
     audits = {name for name in scheduled if name.startswith(("techdeck.audit.", "techdeck.alerts."))}
     assert audits <= set(app.tasks)
-    assert {"techdeck.audit.incidents", "techdeck.audit.reports", "techdeck.alerts.evaluate"} <= audits
+    assert audits == {*upkeep.PERIODS, upkeep.ALERTS}
+    entries = {entry["task"]: entry["schedule"] for entry in app.conf.beat_schedule.values()}
+    assert {name: entries[name] for name in upkeep.PERIODS} == dict(upkeep.PERIODS)
+
+
+@pytest.mark.parametrize("name", [upkeep.REPORTS, upkeep.INCIDENTS, upkeep.BREAKERS, upkeep.VERIFY])
+def test_the_message_of_a_second_beat_does_nothing(app: Celery, name: str) -> None:
+    assert app.tasks[name]() is not None
+    assert app.tasks[name]() is None
+    begin_slots(app)
+    assert app.tasks[name]() is not None
 
 
 def test_reports_of_the_kinds_that_are_asked_for_are_made_once_for_each_slot(app: Celery) -> None:
     for _ in range(2):
+        begin_slots(app)
         app.tasks["techdeck.audit.reports"]()
     made = runtime_of(app).reports.search(limit=1000)
     slots = Counter((report.kind, report.period_start) for report in made if report.kind != "on_demand")
@@ -50,6 +68,7 @@ def test_reports_of_the_kinds_that_are_asked_for_are_made_once_for_each_slot(app
 
 def test_new_incidents_are_entered_by_their_task(app: Celery) -> None:
     app.tasks["techdeck.audit.incidents"]()
+    begin_slots(app)
     assert app.tasks["techdeck.audit.incidents"]() == 0
 
 

@@ -106,15 +106,21 @@ class Site:
             **self.extra,
         }
 
-    def start_worker(self, name: str = "one", concurrency: int = 2, *options: str) -> WorkerProcess:
+    def start_worker(
+        self, name: str = "one", concurrency: int = 2, *options: str, app: str = "sample_worker"
+    ) -> WorkerProcess:
+        return self.start(
+            name,
+            *("-A", app, "worker", "-c", str(concurrency), "-n", f"{name}@test", "-l", "INFO"),
+            *("--without-mingle", "--without-gossip", *options),
+        )
+
+    def start(self, name: str, *arguments: str) -> WorkerProcess:
+        """Start one of Celery's programs."""
         log = self.folder / f"worker-{name}-{len(self.workers)}.log"
         with log.open("wb") as output:
             process = subprocess.Popen(
-                [
-                    *(sys.executable, "-m", "celery", "-A", "sample_worker", "worker"),
-                    *("-c", str(concurrency), "-n", f"{name}@test", "-l", "INFO"),
-                    *("--without-mingle", "--without-gossip", *options),
-                ],
+                [sys.executable, "-m", "celery", *arguments],
                 cwd=self.folder,
                 env={
                     **os.environ,
