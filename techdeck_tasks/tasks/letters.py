@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field, fields
 from datetime import datetime, timedelta
 from enum import StrEnum
 from typing import Any, Protocol, Self, cast
@@ -19,11 +19,13 @@ from redis import Redis
 from techdeck_tasks.clock import Clock
 from techdeck_tasks.errors import TechDeckError, ValidationError
 from techdeck_tasks.keyring import Cipher
+from techdeck_tasks.storage.redis_client import Script
 
 MAX_LETTERS = 10_000
 MAX_AGE = timedelta(days=180)
 _PREFIX = "td:letter:"
 _AAD = b"techdeck-letter-1|"
+_PUT = Script.load("techdeck_tasks.tasks", "lua/letter_put.lua")
 
 
 class LetterKind(StrEnum):
@@ -119,12 +121,9 @@ class RedisShelf:
 
     def put(self, letter_id: str, sealed: bytes, at: datetime, oldest: datetime) -> None:
         """Keep a letter, in one round trip; in two where others give way."""
-        with self._redis.pipeline(transaction=True) as pipe:
-            pipe.set(_PREFIX + letter_id, sealed, ex=MAX_AGE)
-            pipe.zadd(self._index, {letter_id: at.timestamp()})
-            pipe.zremrangebyscore(self._index, "-inf", oldest.timestamp())
-            pipe.zcard(self._index)
-            excess = pipe.execute()[-1] - self._max_letters
+        keys = (_PREFIX + letter_id, self._index)
+        args = (letter_id, sealed, at.timestamp(), int(MAX_AGE.total_seconds()), oldest.timestamp())
+        excess = int(_PUT(self._redis, keys, args)) - self._max_letters
         if excess > 0:
             popped = cast("list[tuple[bytes, float]]", self._redis.zpopmin(self._index, excess))
             self._redis.unlink(*[_PREFIX + letter_id.decode() for letter_id, _ in popped])
@@ -168,7 +167,9 @@ class LetterStore:
 
     def add(self, letter: Letter) -> None:
         """Keep `letter`."""
-        document = {**asdict(letter), "failed_at": letter.failed_at.isoformat()}
+        # Not `asdict`, which copies the whole signature first.
+        document = {one.name: getattr(letter, one.name) for one in fields(letter)}
+        document["failed_at"] = letter.failed_at.isoformat()
         sealed = self._cipher.seal(json.dumps(document).encode(), _aad(letter.letter_id))
         self._shelf.put(letter.letter_id, sealed, letter.failed_at, self._clock.now() - MAX_AGE)
 
