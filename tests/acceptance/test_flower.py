@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 import time
@@ -21,8 +22,10 @@ LOGIN = ("operator", "correct-horse")
 def flower(service: Any) -> Iterator[httpx.Client]:
     """Flower beside the running service, with a login and no keys."""
     port = free_port()
+    # Nothing of the tests' own environment but what is imported: Flower must need no key and no database.
     environment = {
         "PATH": "/usr/bin:/bin",
+        "PYTHONPATH": os.pathsep.join(sys.path),
         "TECHDECK_REDIS_URL": service.settings.redis_url.get_secret_value(),
         "TECHDECK_FLOWER_BASIC_AUTH": ":".join(LOGIN),
         "TECHDECK_KEYS_DIR": "/nonexistent",

@@ -302,6 +302,16 @@ def register(app: Celery) -> None:
     def old_errback(task_id: str) -> str:
         return task_id
 
+    class Celebrating(SampleTask):
+        abstract = True
+
+        def on_success(self, retval: Any, task_id: str, args: Any, kwargs: Any) -> None:
+            raise ValueError("nobody came")
+
+    @app.task(name="sample.celebrates", base=Celebrating, shared=False)
+    def celebrates() -> str:
+        return "done"
+
 
 def _wait_for_file(path: str, seconds: float) -> None:
     deadline = time.monotonic() + seconds

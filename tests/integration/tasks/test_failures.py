@@ -178,6 +178,17 @@ def test_errbacks_of_both_kinds_run_without_the_policy(sample: Sample, worker: W
     assert sample.app.AsyncResult(old_style.options["task_id"]).get(timeout=30) == result.id
 
 
+def test_an_error_of_on_success_is_logged_and_the_task_has_succeeded(
+    sample: Sample, worker: WorkerProcess
+) -> None:
+    result = sample.task("celebrates").delay()
+    assert result.get(timeout=30) == "done"
+    wait_until(lambda: "nobody came" in worker.output(), "logged")
+    assert sample.audited(result.id) == []
+    # What this package does about a success was done before.
+    assert [kind for kind, _ in sample.events("celebrates")] == ["ExecutionSucceeded"]
+
+
 def test_a_direct_call_is_the_plain_function(sample: Sample) -> None:
     with pytest.raises(ServiceUnavailableError, match="the lab is away"):
         sample.task("flaky")(1)

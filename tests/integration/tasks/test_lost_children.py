@@ -79,6 +79,19 @@ def test_a_slow_hook_after_a_killed_child_does_not_hold_up_other_tasks(sample: S
     assert time.monotonic() - began < 2
 
 
+def test_an_errback_of_a_killed_child_runs_in_the_main_process_unless_it_is_a_task_of_its_own(
+    sample: Sample, worker: WorkerProcess
+) -> None:
+    own = sample.task("old_errback").s().set(task_id=f"errback-{time.time_ns()}")
+    result = sample.task("killed").apply_async(link_error=[sample.task("note_error").s(), own])
+    sample.failure_of(result)
+    assert sample.app.AsyncResult(own.options["task_id"]).get(timeout=30) == result.id
+    said = f"errback of {result.id} saw WorkerLostError"
+    wait_until(lambda: said in worker.output(), "the errback that takes the request")
+    (line,) = [line for line in worker.output().splitlines() if said in line]
+    assert "MainProcess" in line
+
+
 def test_a_running_task_that_is_revoked_is_audited_once_and_not_retried(sample: Sample) -> None:
     result = sample.task("nap").delay("revoked")
     wait_until(lambda: sample.redis.exists("test:starts:revoked"), "started")
