@@ -12,7 +12,7 @@ from typing import Any
 
 from celery import Celery
 from celery.app.amqp import AMQP
-from kombu.serialization import register
+from kombu.serialization import prepare_accept_content, register, registry
 from kombu.utils import json
 
 from techdeck_tasks.errors import EncryptionError, ValidationError
@@ -78,6 +78,31 @@ class MaskingAMQP(AMQP):  # type: ignore[misc]  # celery ships no types
         message = super().as_task_v2(*args, **options)
         message.body[2][_BOUND] = _binding(message.headers)
         return message
+
+    def _create_task_sender(self) -> Any:
+        send = super()._create_task_sender()
+
+        def send_acceptable(producer: Any, name: str, message: Any, *args: Any, **options: Any) -> Any:
+            self._refuse_unaccepted(name, options.get("serializer"))
+            return send(producer, name, message, *args, **options)
+
+        return send_acceptable
+
+    def _refuse_unaccepted(self, task_name: str, serializer: str | None) -> None:
+        """Refuse what would lie in Redis in the clear, for workers to refuse.
+
+        Raises:
+            ValidationError: the application's workers accept no message of `serializer`.
+        """
+        if serializer is None or serializer == self.app.conf.task_serializer:
+            return
+        content_type = registry.name_to_type.get(serializer, serializer)
+        if content_type not in prepare_accept_content(self.app.conf.accept_content):
+            raise ValidationError(
+                f"{task_name} asks for the serializer {serializer!r}, which is not in accept_content: no "
+                "worker would take the message; leave the option out",
+                field="serializer",
+            )
 
 
 def is_bound(message: Any) -> bool:

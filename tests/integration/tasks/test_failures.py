@@ -10,7 +10,7 @@ from celery.exceptions import MaxRetriesExceededError
 from sample_app import SECRET, PatientError
 from worker_site import Sample, WorkerProcess, wait_until
 
-from techdeck_tasks.errors import RetryExhaustedError, ServiceUnavailableError, TechDeckError
+from techdeck_tasks.errors import RetryExhaustedError, ServiceUnavailableError, TechDeckError, ValidationError
 
 
 def test_a_failure_that_may_pass_is_retried_until_it_passes(sample: Sample) -> None:
@@ -187,6 +187,13 @@ def test_an_error_of_on_success_is_logged_and_the_task_has_succeeded(
     assert sample.audited(result.id) == []
     # What this package does about a success was done before.
     assert [kind for kind, _ in sample.events("celebrates")] == ["ExecutionSucceeded"]
+
+
+def test_a_serializer_that_no_worker_accepts_is_refused_before_anything_is_sent(sample: Sample) -> None:
+    plain = sample.task("ok").s("in the clear").set(serializer="json")
+    with pytest.raises(ValidationError, match="asks for the serializer 'json'"):
+        plain.delay()
+    assert sample.task("ok").apply_async(("sealed",), serializer="techdeck").get(timeout=30) == "sealed"
 
 
 def test_a_direct_call_is_the_plain_function(sample: Sample) -> None:
