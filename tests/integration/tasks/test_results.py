@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -20,7 +21,7 @@ def _key(result: Any) -> str:
 
 
 @pytest.fixture
-def swapped(sample: Sample) -> tuple[Any, Any]:
+def swapped(sample: Sample) -> Iterator[tuple[Any, Any]]:
     """The results of two tasks that succeeded, each under the other's key."""
     results = [sample.task("ok").delay(value) for value in ("mine", "yours")]
     for result in results:
@@ -30,7 +31,10 @@ def swapped(sample: Sample) -> tuple[Any, Any]:
     stored: list[Any] = [sample.redis.get(_key(result)) for result in (mine, yours)]
     sample.redis.set(_key(mine), stored[1])
     sample.redis.set(_key(yours), stored[0])
-    return mine, yours
+    yield mine, yours
+    # Still waited for, since their answers were refused; Redis may be gone when they are collected.
+    for result in (mine, yours):
+        sample.app.backend.remove_pending_result(result)
 
 
 def test_a_result_under_another_tasks_id_is_refused(swapped: tuple[Any, Any]) -> None:
