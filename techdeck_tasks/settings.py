@@ -124,6 +124,13 @@ class Settings(BaseSettings):
     audit_sink_timeout_seconds: PositiveSeconds = Field(
         30.0, description="a sink that takes longer is reported; nothing waits for it"
     )
+    audit_archive_url: str | None = Field(
+        None,
+        description="fsspec folder for months past their retention; unset, nothing is ever dropped",
+    )
+    audit_keys_per_subject: bool = Field(
+        False, description="True gives each person's documents data keys of their own, to be erased alone"
+    )
     audit_verify_processes: PositiveInt = Field(1, description="how many processes recompute the chains")
     audit_spool_dir: Path = Path(".techdeck/spool")
     audit_spool_max_bytes: PositiveInt = Field(

@@ -142,6 +142,21 @@ def audit_verify_overdue(situation: Situation) -> Iterator[Finding]:
     )
 
 
+@condition("retention_overdue", reads=["overdue_months"])
+def retention_overdue(situation: Situation) -> Iterator[Finding]:
+    """Months of the audit log are past their retention, under no hold, and still there."""
+    months = situation.overdue_months
+    if months:
+        yield Finding(
+            "retention_overdue",
+            Severity.WARNING,
+            f"{len(months)} months of the audit log are past their retention, the oldest is "
+            f"{months[0].month:%Y-%m}; set TECHDECK_AUDIT_ARCHIVE_URL, or run 'techdeck audit prune'",
+            value=float(len(months)),
+            threshold=0,
+        )
+
+
 @condition(SECURITY_INCIDENT, reads=["unnotified_incidents"], tells_end=False)
 def security_incident(situation: Situation) -> Iterator[Finding]:
     """Nobody was told of security incidents: one finding a code, or an attack would bury its readers."""

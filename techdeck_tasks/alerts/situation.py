@@ -10,6 +10,7 @@ from typing import Any
 
 from techdeck_tasks.audit.backlog import AuditBacklog
 from techdeck_tasks.audit.incident import Incident
+from techdeck_tasks.audit.retention.prune import DueMonth
 from techdeck_tasks.audit.verify_run import Verification
 
 logger = logging.getLogger(__name__)
@@ -26,6 +27,7 @@ class Situation:
         breakers: the state of each circuit breaker.
         backlog: audit events on their way to the log.
         verification: the last verification of the audit log; None: there was none yet.
+        overdue_months: months of the audit log that should have been archived and dropped.
         watched_since: when alerts were first evaluated here; None: never before.
         unnotified_incidents: security incidents of which no channel has accepted a notification.
         due_incidents: unresolved ones whose deadline is near or over.
@@ -40,6 +42,7 @@ class Situation:
     breakers: Mapping[str, str] = field(default_factory=dict)
     backlog: AuditBacklog | None = None
     verification: Verification | None = None
+    overdue_months: tuple[DueMonth, ...] = ()
     watched_since: datetime | None = None
     unnotified_incidents: tuple[Incident, ...] = ()
     due_incidents: tuple[Incident, ...] = ()

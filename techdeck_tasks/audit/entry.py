@@ -13,7 +13,7 @@ _HIDDEN = frozenset({"sealed_document", "user_index", "subject_index"})
 _OUTWARD = tuple(field.name for field in fields(AuditRecord) if field.name not in _HIDDEN)
 _outward_values = attrgetter(*_OUTWARD)
 _IDS = ("event_id", "producer_id", "key_id")
-ENTRY_KEYS = ("occurred_at", "recorded_at", *_OUTWARD, "document", "problem")
+ENTRY_KEYS = ("occurred_at", "recorded_at", *_OUTWARD, "document", "erased_at", "problem")
 """The keys of `AuditEntry.to_dict`, in its order."""
 
 
@@ -23,12 +23,14 @@ class AuditEntry:
 
     Attributes:
         document: None for a reader without the private key, after shredding, and where there is a problem.
+        erased_at: when its data key was destroyed, aware UTC; None: it was not.
         problem: why the document does not open under the reader's key.
     """
 
     record: AuditRecord
     recorded_at: datetime
     document: dict[str, Any] | None
+    erased_at: datetime | None = None
     problem: str | None = None
 
     def to_dict(self) -> dict[str, Any]:
@@ -38,6 +40,7 @@ class AuditEntry:
             "recorded_at": self.recorded_at.isoformat(),
             **dict(zip(_OUTWARD, _outward_values(self.record), strict=True)),
             "document": self.document,
+            "erased_at": None if self.erased_at is None else self.erased_at.isoformat(),
             "problem": self.problem,
         }
         for name in _IDS:

@@ -54,6 +54,12 @@ class Verdict(StrEnum):
     """Rows whose id is on record with other content."""
     PRODUCER_GAP = "producer_gap"
     """A producer counted events that never arrived: removed, or lost where the producer was killed."""
+    PRUNED_UNDER_HOLD = "pruned_under_hold"
+    """A month was dropped while a legal hold covered it."""
+    HOLD_REMOVED = "hold_removed"
+    """A legal hold that the log tells of is not there."""
+    ARCHIVE_DIFFERS = "archive_differs"
+    """The archive of a dropped month is missing, or not the one its tombstone signs."""
     PRODUCER_NUMBER_REPEATED = "producer_number_repeated"
     """A producer's number stands on several rows: forged in its name."""
 

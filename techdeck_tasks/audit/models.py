@@ -9,8 +9,8 @@ from __future__ import annotations
 import uuid
 from datetime import date, datetime
 
-from sqlalchemy import BigInteger, Date, DateTime, Index, Integer, LargeBinary, Text, text
-from sqlalchemy.dialects.postgresql import JSONB, UUID
+from sqlalchemy import BigInteger, CheckConstraint, Date, DateTime, Index, Integer, LargeBinary, Text, text
+from sqlalchemy.dialects.postgresql import ARRAY, JSONB, UUID
 from sqlalchemy.orm import Mapped, mapped_column
 
 from techdeck_tasks.storage.database import Base
@@ -95,7 +95,10 @@ class AuditWriterHead(Base):
 
 
 class AuditDataKey(Base):
-    """A producer's data key, sealed to a reader's public key. Destroying it shreds the documents under it."""
+    """A producer's data key, sealed to a reader's public key. Destroying it shreds the documents under it.
+
+    The row of a destroyed key stays, without the key: an event that arrives late must not bring it back.
+    """
 
     __tablename__ = "audit_data_key"
 
@@ -104,6 +107,7 @@ class AuditDataKey(Base):
     recipient_id: Mapped[str] = mapped_column(Text)
     sealed_key: Mapped[bytes] = mapped_column(LargeBinary)
     created_at: Mapped[datetime] = mapped_column(Timestamp)
+    erased_at: Mapped[datetime | None] = mapped_column(Timestamp)
 
 
 class AuditCheckpoint(Base):
@@ -130,6 +134,33 @@ class AuditTombstone(Base):
     key_id: Mapped[str] = mapped_column(Text)
     statement: Mapped[bytes] = mapped_column(LargeBinary)
     signature: Mapped[bytes] = mapped_column(LargeBinary)
+
+
+class AuditHold(Base):
+    """A legal hold: what it covers is neither pruned nor erased until it is released. Never removed."""
+
+    __tablename__ = "audit_hold"
+    __table_args__ = (
+        CheckConstraint("person_kind IN ('user', 'subject')", name="person_kind"),
+        CheckConstraint("(person_kind IS NULL) = (person_indexes IS NULL)", name="person"),
+        CheckConstraint("occurred_from < occurred_until", name="period"),
+        CheckConstraint("(released_at IS NULL) = (released_by IS NULL)", name="release"),
+    )
+
+    hold_id: Mapped[uuid.UUID] = mapped_column(UUID, primary_key=True)
+    created_at: Mapped[datetime] = mapped_column(Timestamp)
+    created_by: Mapped[str] = mapped_column(Text)
+    reason: Mapped[str] = mapped_column(Text)
+    # What is NULL does not narrow the hold; the end is exclusive.
+    occurred_from: Mapped[datetime | None] = mapped_column(Timestamp)
+    occurred_until: Mapped[datetime | None] = mapped_column(Timestamp)
+    pipeline_id: Mapped[str | None] = mapped_column(Text)
+    person_kind: Mapped[str | None] = mapped_column(Text)
+    # The person's blind indexes, under every key there was.
+    person_indexes: Mapped[list[bytes] | None] = mapped_column(ARRAY(LargeBinary))
+    released_at: Mapped[datetime | None] = mapped_column(Timestamp)
+    released_by: Mapped[str | None] = mapped_column(Text)
+    release_reason: Mapped[str | None] = mapped_column(Text)
 
 
 class AuditVerifyRun(Base):

@@ -6,16 +6,19 @@ import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import date, datetime
+from functools import lru_cache, partial
 from operator import attrgetter
 from typing import Any
 
-from sqlalchemy import Engine
+from sqlalchemy import Connection, Engine, select
 from sqlalchemy.engine import Row
 
 from techdeck_tasks.audit.canonical import COLUMN_NAMES, AuditRecord
 from techdeck_tasks.audit.entry import AuditEntry
 from techdeck_tasks.audit.event import AuditEvent, AuditTrail, EventType, time_of
-from techdeck_tasks.audit.models import AuditEventRow
+from techdeck_tasks.audit.models import AuditDataKey, AuditEventRow
+from techdeck_tasks.audit.retention.archive import Archive
 from techdeck_tasks.audit.sealing import Opener, SealedDataKey
 from techdeck_tasks.audit.search import AuditFilter, BlindIndexes, Cursor, search_statement
 from techdeck_tasks.errors import EncryptionError, Severity, ValidationError
@@ -140,6 +143,24 @@ class AuditReader:
             found = connection.execution_options(yield_per=EXPORT_BATCH).execute(statement)
             yield (entry for rows in found.partitions() for entry in self._entries(rows, wanted))
 
+    @contextmanager
+    def archived(self, archive: Archive, month: date) -> Iterator[Iterator[AuditEntry]]:
+        """Yield every entry of a month that retention has archived, in the order of the chains.
+
+        Raises:
+            ValidationError: the archive has no such month.
+            AuditUnavailableError, ServiceUnavailableError: as `search`.
+            OSError: the archive cannot be read.
+        """
+        self._record_read("read_archive", _EVERYTHING, month=f"{month:%Y-%m}")
+        with transaction(self._engine) as connection:
+            # Rows of a month share few keys.
+            key_of = lru_cache(maxsize=1024)(partial(_data_key, connection))
+            yield (
+                self._opened(row.record, row.recorded_at, key_of(row.record.key_id))
+                for row in archive.rows(month)
+            )
+
     def get_audit_logs(
         self, filters: Mapping[str, Any] | None = None, limit: int = 100, offset: int = 0
     ) -> list[dict[str, Any]]:
@@ -180,19 +201,27 @@ class AuditReader:
         return [entry for entry in entries if wanted.admits(entry.document)]
 
     def _entry(self, row: Row[Any]) -> AuditEntry:
-        record = record_of(row)
-        if self._opener is None or row.sealed_key is None:
-            return AuditEntry(record, row.recorded_at, None)
-        key = SealedDataKey(record.key_id, record.tenant, row.recipient_id, bytes(row.sealed_key))
+        return self._opened(record_of(row), row.recorded_at, row)
+
+    def _opened(self, record: AuditRecord, recorded_at: datetime, key: Row[Any] | None) -> AuditEntry:
+        if key is None or self._opener is None or key.sealed_key is None or key.erased_at is not None:
+            return AuditEntry(record, recorded_at, None, None if key is None else key.erased_at)
+        sealed = SealedDataKey(record.key_id, record.tenant, key.recipient_id, bytes(key.sealed_key))
         try:
-            return AuditEntry(record, row.recorded_at, self._opener.open(record, key))
+            return AuditEntry(record, recorded_at, self._opener.open(record, sealed))
         except EncryptionError as error:
-            return AuditEntry(record, row.recorded_at, None, error.message)
+            return AuditEntry(record, recorded_at, None, problem=error.message)
 
 
 def record_of(row: Row[Any]) -> AuditRecord:
     """Return the record of a row of `audit_event`."""
     return AuditRecord(**dict(zip(COLUMN_NAMES, _values_of(row), strict=True)))
+
+
+def _data_key(connection: Connection, key_id: uuid.UUID) -> Row[Any] | None:
+    return connection.execute(
+        select(AuditDataKey.__table__).where(AuditDataKey.key_id == key_id)
+    ).one_or_none()
 
 
 def _check_limit(limit: int) -> None:

@@ -52,7 +52,11 @@ def reseal(
     done = 0
     unopened: list[str] = []
     table = AuditDataKey.__table__
-    due = select(table).where(AuditDataKey.recipient_id != recipients.active).order_by(AuditDataKey.key_id)
+    due = (
+        select(table)
+        .where(AuditDataKey.recipient_id != recipients.active, AuditDataKey.erased_at.is_(None))
+        .order_by(AuditDataKey.key_id)
+    )
     after = None
     while True:
         with transaction(engine) as connection:
@@ -79,6 +83,8 @@ def reseal(
 
 def count_sealed_to(engine: Engine, recipient_id: str) -> int:
     """Return how many data keys only the private key `recipient_id` opens."""
-    statement = select(func.count()).where(AuditDataKey.recipient_id == recipient_id)
+    statement = select(func.count()).where(
+        AuditDataKey.recipient_id == recipient_id, AuditDataKey.erased_at.is_(None)
+    )
     with transaction(engine) as connection:
         return int(connection.scalar(statement) or 0)

@@ -14,8 +14,10 @@ import os
 import threading
 import uuid
 import weakref
+from collections import OrderedDict
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from datetime import date
 from functools import lru_cache
 from typing import Any, Self
 
@@ -37,6 +39,9 @@ from techdeck_tasks.keyring import NONCE_BYTES, KeySet, open_with, seal_to
 SCHEMA = b"techdeck-audit-1"
 MAX_EVENTS_PER_KEY = 1 << 20
 """Random 96-bit nonces stay far from collision below this (NIST SP 800-38D allows 2**32)."""
+
+MAX_KEYS_IN_USE = 128
+"""A producer keeps so many data keys, those used last; more than two only where each person has keys."""
 
 MAX_DOCUMENT_BYTES = MAX_RECORD_BYTES // 2
 MAX_MESSAGE_CHARS = 2000
@@ -104,6 +109,7 @@ class Sealer:
         blind_index_keys: HMAC keys of the blind indexes.
         tenant: bound into every key and document; 1 to 64 characters.
         events_per_key: how many documents one data key seals.
+        keys_per_subject: whether each person's documents get keys of their own, to be erased alone.
     """
 
     def __init__(
@@ -112,11 +118,14 @@ class Sealer:
         blind_index_keys: KeySet,
         tenant: str,
         events_per_key: int = MAX_EVENTS_PER_KEY,
+        *,
+        keys_per_subject: bool = False,
     ) -> None:
         self._recipients = recipients
         self._blind_index_keys = blind_index_keys
         self._tenant = tenant
         self._events_per_key = events_per_key
+        self._keys_per_subject = keys_per_subject
         self._begin()
         this = weakref.ref(self)
         os.register_at_fork(after_in_child=lambda: _part_from_parent(this()))
@@ -125,8 +134,7 @@ class Sealer:
         self._lock = threading.Lock()
         self._producer_id = uuid.uuid4()
         self._producer_seq = 0
-        self._key: tuple[SealedDataKey, AESGCM] | None = None
-        self._key_uses = 0
+        self._keys: OrderedDict[tuple[date, bytes | None], _DataKey] = OrderedDict()
 
     def seal(self, event: AuditEvent) -> SealedEvent:
         """Seal `event`. Each call takes the next sequence number: what is sealed must be handed on."""
@@ -152,12 +160,11 @@ class Sealer:
             "subject_index": self.blind_index("subject", event.subject_id),
         }
         with self._lock:
-            if self._key is None or self._key_uses >= self._events_per_key:
-                self._key, self._key_uses = self._new_key(), 0
-            data_key, aead = self._key
-            self._key_uses += 1
+            key = self._key_for(event.occurred_at.date(), clear["subject_index"])
+            key.uses += 1
             self._producer_seq += 1
             producer_id, sequence = self._producer_id, self._producer_seq
+        data_key, aead = key.sealed, key.aead
         nonce = os.urandom(NONCE_BYTES)
         aad = document_aad(self._tenant, event.event_id, data_key.key_id)
         record = AuditRecord(
@@ -177,9 +184,27 @@ class Sealer:
             return None
         return blind_index(self._blind_index_keys.active_key, self._tenant, what, value)
 
-    def _new_key(self) -> tuple[SealedDataKey, AESGCM]:
-        key = os.urandom(32)
-        return _seal_key(key, uuid.uuid4(), self._tenant, self._recipients), AESGCM(key)
+    def _key_for(self, day: date, subject_index: bytes | None) -> _DataKey:
+        # A key seals one day's documents: so that a period can be erased and nothing beside it.
+        of = (day, subject_index if self._keys_per_subject else None)
+        held = self._keys.get(of)
+        if held is None or held.uses >= self._events_per_key:
+            key = os.urandom(32)
+            sealed = _seal_key(key, uuid.uuid4(), self._tenant, self._recipients)
+            held = self._keys[of] = _DataKey(sealed, AESGCM(key))
+        self._keys.move_to_end(of)
+        if len(self._keys) > MAX_KEYS_IN_USE:
+            self._keys.popitem(last=False)
+        return held
+
+
+@dataclass(slots=True)
+class _DataKey:
+    """A data key in use, and how many documents it has sealed."""
+
+    sealed: SealedDataKey
+    aead: AESGCM
+    uses: int = 0
 
 
 def _seal_key(key: bytes, key_id: uuid.UUID, tenant: str, recipients: KeySet) -> SealedDataKey:

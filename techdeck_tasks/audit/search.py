@@ -187,7 +187,7 @@ def search_statement(
         # The first half says nothing new, but partitions are left out by a plain comparison only.
         conditions.append(and_(table.occurred_at <= moment, place))
     return (
-        select(table.__table__, AuditDataKey.recipient_id, AuditDataKey.sealed_key)
+        select(table.__table__, AuditDataKey.recipient_id, AuditDataKey.sealed_key, AuditDataKey.erased_at)
         .join(AuditDataKey, AuditDataKey.key_id == table.key_id, isouter=True)
         .where(*conditions)
         .order_by(table.occurred_at.desc(), table.event_id.desc())

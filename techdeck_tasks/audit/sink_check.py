@@ -2,21 +2,17 @@
 
 from __future__ import annotations
 
-import base64
 import binascii
-import hashlib
 import json
-import uuid
 from collections.abc import Iterator
-from dataclasses import fields
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from techdeck_tasks.audit.canonical import AuditRecord, encode, microseconds
-from techdeck_tasks.audit.chain import Head, hash_row
+from techdeck_tasks.audit.chain import Head
 from techdeck_tasks.audit.checkpoint import Checkpoint, hash_checkpoint
 from techdeck_tasks.audit.evidence import Evidence
 from techdeck_tasks.audit.finding import Finding, Verdict
+from techdeck_tasks.audit.row_document import DiffersError, from_base64, read_row
 from techdeck_tasks.audit.sink import SegmentStore
 from techdeck_tasks.audit.statement import SignatureCheck, SignatureState, Signed
 from techdeck_tasks.errors import ValidationError
@@ -24,10 +20,6 @@ from techdeck_tasks.errors import ValidationError
 _SINK = "sink"
 _LATENESS = timedelta(minutes=10)
 """A segment may follow its checkpoint so much later."""
-
-_UUID_COLUMNS = ("event_id", "producer_id", "key_id")
-_BYTES_COLUMNS = ("sealed_document", "user_index", "subject_index")
-_COLUMNS = {field.name for field in fields(AuditRecord)}
 
 
 def check_sink(store: SegmentStore, check: SignatureCheck, evidence: Evidence) -> tuple[int, list[Finding]]:
@@ -53,17 +45,13 @@ def check_sink(store: SegmentStore, check: SignatureCheck, evidence: Evidence) -
         try:
             checkpoint = _check_segment(store, check, number, heads)
         except (ValidationError, ValueError, KeyError, TypeError, binascii.Error) as error:
-            reason = error.args[0] if isinstance(error, _DiffersError) else "is malformed"
+            reason = error.args[0] if isinstance(error, DiffersError) else "is malformed"
             findings.append(Finding(Verdict.SINK_DIFFERS, _SINK, f"segment {number} {reason}"))
             heads = None
             continue
         findings.extend(_compare(checkpoint, evidence))
         heads = {head.writer_id: head for head in checkpoint.heads}
     return len(there), findings
-
-
-class _DiffersError(ValueError):
-    """A segment does not hold what was signed; the text says what of it."""
 
 
 def _missing_segments(evidence: Evidence, there: set[int], first: int) -> Iterator[Finding]:
@@ -108,53 +96,36 @@ def _check_segment(
     checkpoint: Checkpoint | None = None
     for line in store.lines(number):
         if checkpoint is not None:
-            raise _DiffersError("goes on behind its checkpoint")
+            raise DiffersError("goes on behind its checkpoint")
         document = json.loads(line)
         if document["kind"] == "checkpoint":
             checkpoint = _read_checkpoint(document, check)
         else:
-            end = _read_row(document)
+            row = read_row(document)
+            end = row.place
             before = ends.get(end.writer_id, Head.genesis(end.writer_id))
             known = heads is not None or end.writer_id in ends
-            if known and (end.seq != before.seq + 1 or _bytes(document["prev_hash"]) != before.row_hash):
-                raise _DiffersError(f"has row {end.seq} of {end.writer_id} out of its place")
+            if known and (end.seq != before.seq + 1 or row.prev_hash != before.row_hash):
+                raise DiffersError(f"has row {end.seq} of {end.writer_id} out of its place")
             ends[end.writer_id] = end
     if checkpoint is None:
-        raise _DiffersError("has no checkpoint")
+        raise DiffersError("has no checkpoint")
     if checkpoint.seq != number:
-        raise _DiffersError(f"holds checkpoint {checkpoint.seq}")
+        raise DiffersError(f"holds checkpoint {checkpoint.seq}")
     for head in checkpoint.heads:
         if (
             head.seq > 0
             and (heads is not None or head.writer_id in ends)
             and ends.get(head.writer_id) != head
         ):
-            raise _DiffersError(f"lacks rows of {head.writer_id}, which its checkpoint saw up to {head.seq}")
+            raise DiffersError(f"lacks rows of {head.writer_id}, which its checkpoint saw up to {head.seq}")
     return checkpoint
 
 
 def _read_checkpoint(document: dict[str, Any], check: SignatureCheck) -> Checkpoint:
-    signed = Signed(_bytes(document["statement"]), str(document["key_id"]), _bytes(document["signature"]))
+    signed = Signed(
+        from_base64(document["statement"]), str(document["key_id"]), from_base64(document["signature"])
+    )
     if check.state(signed) is not SignatureState.VALID:
-        raise _DiffersError("has a checkpoint whose signature does not hold")
+        raise DiffersError("has a checkpoint whose signature does not hold")
     return Checkpoint.decode(signed.statement)
-
-
-def _read_row(document: dict[str, Any]) -> Head:
-    values = {name: value for name, value in document["record"].items() if name in _COLUMNS}
-    for name in _UUID_COLUMNS:
-        values[name] = uuid.UUID(values[name])
-    for name in _BYTES_COLUMNS:
-        if name in values:
-            values[name] = _bytes(values[name])
-    digest = hashlib.sha256(encode(AuditRecord(**values))).digest()
-    writer_id, seq = str(document["writer_id"]), int(document["writer_seq"])
-    recorded_us = microseconds(datetime.fromisoformat(document["recorded_at"]))
-    row_hash = hash_row(_bytes(document["prev_hash"]), writer_id.encode(), seq, recorded_us, digest)
-    if row_hash != _bytes(document["row_hash"]):
-        raise _DiffersError(f"has row {seq} of {writer_id} edited")
-    return Head(writer_id, seq, row_hash)
-
-
-def _bytes(value: str) -> bytes:
-    return base64.b64decode(value, validate=True)

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import base64
 import io
-import json
 import logging
 import tempfile
 import uuid
@@ -14,9 +12,9 @@ from typing import IO, Any
 from sqlalchemy import Connection, Engine, select, text
 from sqlalchemy.engine import Row
 
-from techdeck_tasks.audit.canonical import COLUMN_NAMES
 from techdeck_tasks.audit.checkpoint import Checkpoint
 from techdeck_tasks.audit.models import AuditDataKey, AuditEventRow
+from techdeck_tasks.audit.row_document import document_of, to_base64, to_line
 from techdeck_tasks.audit.sink import SegmentStore
 from techdeck_tasks.clock import Clock
 from techdeck_tasks.storage.database import transaction
@@ -104,7 +102,9 @@ class SinkExporter:
                 keys = _write_segment(connection, number, file)
                 missing = keys - self._known_keys
                 data_keys = connection.execute(
-                    select(AuditDataKey.__table__).where(AuditDataKey.key_id.in_(missing))
+                    select(AuditDataKey.__table__).where(
+                        AuditDataKey.key_id.in_(missing), AuditDataKey.erased_at.is_(None)
+                    )
                 ).all()
             for key in data_keys:
                 self._export_key(key)
@@ -118,9 +118,9 @@ class SinkExporter:
                 "key_id": str(key.key_id),
                 "tenant": key.tenant,
                 "recipient_id": key.recipient_id,
-                "sealed_key": _base64(key.sealed_key),
+                "sealed_key": to_base64(key.sealed_key),
             }
-            self._store.write_key(str(key.key_id), io.BytesIO(_line(document)))
+            self._store.write_key(str(key.key_id), io.BytesIO(to_line(document)))
 
 
 def _write_segment(connection: Connection, number: int, file: IO[bytes]) -> set[uuid.UUID]:
@@ -144,45 +144,18 @@ def _write_segment(connection: Connection, number: int, file: IO[bytes]) -> set[
         )
         for event in connection.execute(statement):
             keys.add(event.key_id)
-            file.write(_line(_row_document(event)))
+            file.write(to_line(document_of(event)))
     file.write(
-        _line(
+        to_line(
             {
                 "kind": "checkpoint",
                 "checkpoint": checkpoint.seq,
                 "made_at": checkpoint.made_at.isoformat(),
                 "rows": checkpoint.rows,
                 "key_id": row.key_id,
-                "statement": _base64(row.statement),
-                "signature": _base64(row.signature),
+                "statement": to_base64(row.statement),
+                "signature": to_base64(row.signature),
             }
         )
     )
     return keys
-
-
-def _row_document(event: Row[Any]) -> dict[str, Any]:
-    record = {name: _plain(value) for name in COLUMN_NAMES if (value := getattr(event, name)) is not None}
-    return {
-        "kind": "row",
-        "writer_id": event.writer_id,
-        "writer_seq": event.writer_seq,
-        "recorded_at": event.recorded_at.isoformat(),
-        "prev_hash": _base64(event.prev_hash),
-        "row_hash": _base64(event.row_hash),
-        "record": record,
-    }
-
-
-def _plain(value: Any) -> Any:
-    if isinstance(value, bytes):
-        return _base64(value)
-    return str(value) if isinstance(value, uuid.UUID) else value
-
-
-def _base64(value: bytes) -> str:
-    return base64.b64encode(value).decode()
-
-
-def _line(document: dict[str, Any]) -> bytes:
-    return json.dumps(document, separators=(",", ":"), ensure_ascii=False).encode() + b"\n"

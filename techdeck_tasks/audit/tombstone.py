@@ -8,12 +8,16 @@ late), so a tombstone lists runs.
 from __future__ import annotations
 
 import uuid
+from collections import Counter
 from dataclasses import dataclass
-from datetime import UTC, date, datetime, time, timedelta
+from datetime import date, datetime
 from typing import Self
 
 from sqlalchemy import Connection, text
 
+from techdeck_tasks.audit.event import EventType
+from techdeck_tasks.audit.gap import lost_numbers
+from techdeck_tasks.audit.month import bounds_of, first_day_of
 from techdeck_tasks.audit.statement import Signer, StatementReader, StatementWriter
 
 _MAGIC, _VERSION = b"TDTS", 1
@@ -39,6 +43,10 @@ _PRODUCERS = text("""
     )
     GROUP BY producer_id ORDER BY producer_id
 """)
+_GAPS = text("""
+    SELECT producer_id, outcome FROM audit_event
+    WHERE occurred_at >= :first_day AND occurred_at < :next_month AND event_type = :gap
+""")
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,7 +68,8 @@ class Tombstone:
         month: its first day.
         rows: how many rows the partition held.
         runs: which rows those were.
-        producers: how many numbers of each producer that has rows in other months too.
+        producers: how many numbers of each producer that has rows in other months too, those among them that
+            it had put on record as lost.
         archive_digest: SHA-256 of the archive that was written before.
         made_at: aware UTC.
         made_by: who decided.
@@ -92,16 +101,22 @@ class Tombstone:
             made_at: aware UTC.
             made_by: who decided.
         """
-        first_day = month.replace(day=1)
-        next_month = (first_day + timedelta(days=31)).replace(day=1)
-        bounds = {"first_day": _midnight(first_day), "next_month": _midnight(next_month)}
+        first_day, next_month = bounds_of(month)
+        bounds = {"first_day": first_day, "next_month": next_month}
         runs = tuple(
             ChainRun(row.writer_id, row.first, row.last, bytes(row.prev_hash), bytes(row.row_hash))
             for row in connection.execute(_RUNS, bounds)
         )
-        producers = tuple((row.producer_id, row.numbers) for row in connection.execute(_PRODUCERS, bounds))
+        # What a dropped gap told of is as lost as before.
+        lost: Counter[uuid.UUID] = Counter()
+        for gap in connection.execute(_GAPS, bounds | {"gap": EventType.GAP.value}):
+            lost[gap.producer_id] += lost_numbers(gap.outcome)[0]
+        producers = tuple(
+            (row.producer_id, row.numbers + lost[row.producer_id])
+            for row in connection.execute(_PRODUCERS, bounds)
+        )
         rows = sum(run.last - run.first + 1 for run in runs)
-        return cls(first_day, rows, runs, producers, archive_digest, made_at, made_by)
+        return cls(first_day_of(month), rows, runs, producers, archive_digest, made_at, made_by)
 
     def encode(self) -> bytes:
         """Return the bytes that are signed."""
@@ -146,10 +161,6 @@ class Tombstone:
         )
         reader.end()
         return tombstone
-
-
-def _midnight(day: date) -> datetime:
-    return datetime.combine(day, time(), UTC)
 
 
 def sign_tombstone(signer: Signer, tombstone: Tombstone) -> dict[str, object]:

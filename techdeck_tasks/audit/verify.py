@@ -23,6 +23,8 @@ from techdeck_tasks.audit.evidence import CHECKPOINTS, Evidence, gather
 from techdeck_tasks.audit.finding import Finding, Verdict, VerifyReport
 from techdeck_tasks.audit.models import AuditWriterHead
 from techdeck_tasks.audit.producer_check import check_producers
+from techdeck_tasks.audit.retention.archive import Archive
+from techdeck_tasks.audit.retention.check import check_archive, check_holds
 from techdeck_tasks.audit.sink import SegmentStore
 from techdeck_tasks.audit.sink_check import check_sink
 from techdeck_tasks.audit.statement import SignatureCheck
@@ -64,6 +66,7 @@ def verify(
     keys: KeySet | None = None,
     since: datetime | None = None,
     sink: SegmentStore | None = None,
+    archive: Archive | None = None,
     processes: int = 1,
     on_progress: Progress = lambda _done, _total: None,
 ) -> VerifyReport:
@@ -75,12 +78,13 @@ def verify(
         keys: the public keys whose checkpoints and tombstones are trusted; None looks at chains alone.
         since: begin at the last checkpoint made at or before; what is older was verified before.
         sink: the backup to compare with.
+        archive: where dropped months are; each is compared with its tombstone.
         processes: how many recompute; the database's own work comes on top.
         on_progress: told of each stretch done.
 
     Raises:
         ServiceUnavailableError: PostgreSQL is away.
-        OSError: the sink cannot be read.
+        OSError: the sink or the archive cannot be read.
     """
     findings: list[Finding] = []
     with transaction(engine) as connection:
@@ -97,10 +101,13 @@ def verify(
         findings += producers.findings
         if keys is not None:
             findings += _uncovered_rows(connection, evidence, chains, settling)
+            findings += check_holds(connection, evidence.tombstones)
     segments = 0
     if sink is not None and keys is not None:
         segments, differences = check_sink(sink, SignatureCheck(keys), evidence)
         findings += differences
+    if archive is not None:
+        findings += check_archive(archive, evidence.tombstones)
     rows = sum(chain.rows for chain in chains.values())
     return VerifyReport(
         rows,

@@ -22,6 +22,7 @@ from techdeck_tasks.audit.finding import VerifyReport
 from techdeck_tasks.audit.reader import AuditReader
 from techdeck_tasks.audit.search import AuditFilter
 from techdeck_tasks.audit.verify import Progress
+from techdeck_tasks.cli import audit_retention
 from techdeck_tasks.cli.audit_filters import filtered
 from techdeck_tasks.cli.console import err, out, print_json
 from techdeck_tasks.cli.exits import Exit
@@ -30,7 +31,10 @@ from techdeck_tasks.cli.tables import show_audit
 from techdeck_tasks.errors import ValidationError
 from techdeck_tasks.runtime import create_app, runtime_of
 
-app = typer.Typer(help="Search and verify the audit log.", no_args_is_help=True)
+app = typer.Typer(help="Search, verify and retain the audit log.", no_args_is_help=True)
+app.add_typer(audit_retention.holds, name="hold")
+for command in (audit_retention.prune, audit_retention.erase, audit_retention.archived):
+    app.command()(command)
 
 
 @app.command("list")
@@ -140,6 +144,9 @@ def verify(
             envvar="TECHDECK_AUDIT_SINK_URL",
         ),
     ] = None,
+    archive: Annotated[
+        bool, typer.Option("--archive", help="Compare dropped months with their archive too.")
+    ] = False,
     json_output: JsonOption = False,
 ) -> None:
     """Recompute every digest and chain, and compare them with what was signed.
@@ -151,7 +158,10 @@ def verify(
         since = since.replace(tzinfo=UTC)
     with _progress(shown=not json_output) as on_progress:
         report = runtime.verify_audit(
-            since=since, sink_url=sink or runtime.settings.audit_sink_url, on_progress=on_progress
+            since=since,
+            sink_url=sink or runtime.settings.audit_sink_url,
+            archive=runtime.audit_archive if archive else None,
+            on_progress=on_progress,
         )
     if json_output:
         print_json(report.to_dict())

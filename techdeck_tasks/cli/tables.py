@@ -101,7 +101,8 @@ def show_audit(console: Console, entries: Iterable[AuditEntry]) -> None:
         if entry.document is not None:
             message = entry.document.get("message")
         else:
-            message = entry.problem or "(sealed: this reader has no key)"
+            erased = entry.erased_at and f"(erased on {entry.erased_at:%Y-%m-%d})"
+            message = erased or entry.problem or "(sealed: this reader has no key)"
         if message:
             console.print(Padding(Text(str(message)), (0, 0, 0, 4)))
 

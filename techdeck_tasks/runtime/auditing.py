@@ -19,7 +19,12 @@ from techdeck_tasks.audit.incident_store import IncidentStore
 from techdeck_tasks.audit.publisher import StreamPublisher
 from techdeck_tasks.audit.reader import AuditReader
 from techdeck_tasks.audit.rekeying import Resealed, reseal
+from techdeck_tasks.audit.retention.archive import Archive
+from techdeck_tasks.audit.retention.erase import Eraser
+from techdeck_tasks.audit.retention.holds import HoldStore
+from techdeck_tasks.audit.retention.prune import Pruner
 from techdeck_tasks.audit.sealing import Opener, blind_index
+from techdeck_tasks.audit.search import BlindIndexes
 from techdeck_tasks.audit.sink import SegmentStore
 from techdeck_tasks.audit.sink_export import SinkExporter
 from techdeck_tasks.audit.spool import Spool
@@ -92,13 +97,63 @@ class Auditing(Resilience):
         """Return the audit log as `reader` may see it: plaintext only where the private key is at hand."""
         path = self.settings.reader_keys_dir / AUDIT_PRIVATE_KEYS
         opener = Opener(KeySet.load(path)) if path.exists() else None
-        indexes = self._blind_indexes if (self.settings.keys_dir / BLIND_INDEX_KEYS).exists() else None
-        return AuditReader(self.engine, self.audit, opener, reader, indexes)
+        return AuditReader(self.engine, self.audit, opener, reader, self._person_indexes)
+
+    @property
+    def _person_indexes(self) -> BlindIndexes | None:
+        return self._blind_indexes if (self.settings.keys_dir / BLIND_INDEX_KEYS).exists() else None
 
     def _blind_indexes(self, what: str, value: str) -> list[bytes]:
         # Under every key: older rows were indexed under older ones.
         keys = KeySet.load(self.settings.keys_dir / BLIND_INDEX_KEYS).keys.values()
         return [blind_index(key, self.settings.tenant, what, value) for key in keys]
+
+    @property
+    def audit_archive(self) -> Archive | None:
+        """The months that were dropped; None where `audit_archive_url` is not set."""
+        url = self.settings.audit_archive_url
+        return None if url is None else Archive(url)
+
+    @property
+    def _audit_sink(self) -> SegmentStore | None:
+        url = self.settings.audit_sink_url
+        return None if url is None else SegmentStore(url)
+
+    @cached_property
+    def holds(self) -> HoldStore:
+        """Legal holds on the audit log."""
+        days = self.settings.error_log_retention_days
+        return HoldStore(self.engine, self.audit, self.clock, days, self._person_indexes)
+
+    @cached_property
+    def pruner(self) -> Pruner:
+        """Archives and drops the audit log's months that are past their retention."""
+        days = self.settings.error_log_retention_days
+        return Pruner(
+            self.engine,
+            self.audit_archive,
+            lambda: self.checkpoint_signer,
+            self.audit,
+            self.clock,
+            retention_days=days,
+        )
+
+    @cached_property
+    def eraser(self) -> Eraser:
+        """Destroys data keys of the audit log."""
+        return Eraser(
+            self.engine,
+            self.audit,
+            self.clock,
+            self.settings.error_log_retention_days,
+            blind_indexes=self._person_indexes,
+            sink=self._audit_sink,
+            archive=self.audit_archive,
+        )
+
+    def prune_audit(self) -> int:
+        """Drop the months that are due, where there is an archive for them; return how many."""
+        return 0 if self.audit_archive is None else len(self.pruner.prune_due("schedule"))
 
     @cached_property
     def incidents(self) -> IncidentStore:
@@ -115,6 +170,7 @@ class Auditing(Resilience):
         *,
         since: datetime | None = None,
         sink_url: str | None = None,
+        archive: Archive | None = None,
         on_progress: Progress = lambda _done, _total: None,
     ) -> VerifyReport:
         """Recompute the audit log's chains, and compare them with what was signed.
@@ -122,6 +178,7 @@ class Auditing(Resilience):
         Args:
             since: begin at the last checkpoint made at or before; default: at the first row.
             sink_url: compare with this backup sink too.
+            archive: and the dropped months with this archive.
             on_progress: told of the rows done and of those there are.
         """
         return verify(
@@ -129,6 +186,7 @@ class Auditing(Resilience):
             keys=KeySet.load(self.settings.keys_dir / CHECKPOINT_PUBLIC_KEYS),
             since=since,
             sink=None if sink_url is None else SegmentStore(sink_url),
+            archive=archive,
             processes=self.settings.audit_verify_processes,
             on_progress=on_progress,
         )
@@ -136,7 +194,7 @@ class Auditing(Resilience):
     def inspect_audit(self) -> Verification:
         """Verify the log with its sink, keep the result, and put findings on record as an incident."""
         started_at = self.clock.now()
-        report = self.verify_audit(sink_url=self.settings.audit_sink_url)
+        report = self.verify_audit(sink_url=self.settings.audit_sink_url, archive=self.audit_archive)
         verification = Verification.of(report, started_at, self.clock.now())
         verify_run.keep(self.engine, verification)
         if not verification.ok:
@@ -204,9 +262,8 @@ class Auditing(Resilience):
             timedelta(seconds=settings.audit_checkpoint_interval_seconds),
             settings.audit_checkpoint_rows,
         )
-        exporter = None
-        if settings.audit_sink_url is not None:
-            exporter = SinkExporter(self.engine, SegmentStore(settings.audit_sink_url), self.clock)
+        sink = self._audit_sink
+        exporter = None if sink is None else SinkExporter(self.engine, sink, self.clock)
         return Custody(checkpointer, exporter, self.clock, settings.audit_sink_timeout_seconds)
 
     @cached_property

@@ -82,6 +82,7 @@ class Connections:
             KeySet.load(keys / AUDIT_PUBLIC_KEYS),
             KeySet.load(keys / BLIND_INDEX_KEYS),
             self.settings.tenant,
+            keys_per_subject=self.settings.audit_keys_per_subject,
         )
 
     @cached_property

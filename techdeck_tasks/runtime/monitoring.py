@@ -107,6 +107,7 @@ class Monitoring(Auditing):
             "breakers": self._breaker_states,
             "backlog": self._measured_backlog,
             "verification": self.last_verification,
+            "overdue_months": lambda: tuple(self.pruner.overdue()),
             "watched_since": self.alerts.watched_since,
             "unnotified_incidents": lambda: tuple(self.incidents.unnotified()),
             "due_incidents": lambda: tuple(self.incidents.due_within(DEADLINE_NEAR)),

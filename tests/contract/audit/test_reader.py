@@ -212,6 +212,7 @@ def test_a_shredded_document_is_absent_and_its_row_stays(
 ) -> None:
     AuditWriter(engine, "audit@one", SystemClock()).write(seal(2))
     with engine.begin() as connection:
-        connection.execute(text("DELETE FROM audit_data_key"))
+        connection.execute(text("UPDATE audit_data_key SET sealed_key = '', erased_at = now()"))
     entries = AuditReader(engine, trail, opener, "officer").search()
     assert [(entry.document, entry.problem) for entry in entries] == [(None, None)] * 2
+    assert all(entry.erased_at is not None for entry in entries)

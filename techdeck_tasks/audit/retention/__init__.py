@@ -1,0 +1,1 @@
+"""How the log ends: months are archived and dropped, data keys destroyed; a legal hold stops both."""

@@ -1,0 +1,62 @@
+"""Whether retention went by the rules: nothing dropped under a hold, no hold removed, every archive whole."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+
+from sqlalchemy import Connection, text
+
+from techdeck_tasks.audit.event import EventType
+from techdeck_tasks.audit.finding import Finding, Verdict
+from techdeck_tasks.audit.month import bounds_of
+from techdeck_tasks.audit.retention.archive import Archive
+from techdeck_tasks.audit.retention.holds import HOLD_ADDED, all_holds
+from techdeck_tasks.audit.tombstone import Tombstone
+
+_TOLD_OF = text("""
+    SELECT DISTINCT outcome FROM audit_event
+    WHERE event_type = :event_type AND service = 'audit' AND operation = :operation
+    AND recorded_at < now() - interval '1 minute'
+    AND outcome NOT IN (SELECT CAST(hold_id AS text) FROM audit_hold)
+""")
+
+
+def check_holds(connection: Connection, tombstones: Iterable[Tombstone]) -> Iterator[Finding]:
+    """Yield what is wrong with legal holds.
+
+    A hold on a run or a person is not held against a dropped month: which rows it had is not known here.
+
+    Args:
+        connection: the snapshot to look at.
+        tombstones: the valid ones.
+    """
+    # A hold is on record before it is stored: where it was refused in between, it never was.
+    told_of = {"event_type": EventType.OPERATOR_ACTION.value, "operation": HOLD_ADDED}
+    for hold_id in connection.execute(_TOLD_OF, told_of).scalars():
+        yield Finding(Verdict.HOLD_REMOVED, "audit_hold", f"the log tells of hold {hold_id}; it is not there")
+    holds = [hold for hold in all_holds(connection) if hold.covers_all_of_a_time]
+    for tombstone in tombstones:
+        for hold in holds:
+            in_force = hold.created_at <= tombstone.made_at and (
+                hold.released_at is None or hold.released_at > tombstone.made_at
+            )
+            if in_force and hold.overlaps(*bounds_of(tombstone.month)):
+                detail = (
+                    f"{tombstone.month:%Y-%m} was dropped by {tombstone.made_by} under hold {hold.hold_id}"
+                )
+                yield Finding(Verdict.PRUNED_UNDER_HOLD, "audit_tombstone", detail)
+
+
+def check_archive(archive: Archive, tombstones: Iterable[Tombstone]) -> Iterator[Finding]:
+    """Yield the months whose archive is missing or not the one that was signed.
+
+    Raises:
+        OSError: the archive cannot be read.
+    """
+    for tombstone in tombstones:
+        if not archive.has(tombstone.month):
+            detail = f"the archive has no month {tombstone.month:%Y-%m}"
+            yield Finding(Verdict.ARCHIVE_DIFFERS, "archive", detail)
+        elif archive.digest(tombstone.month) != tombstone.archive_digest:
+            detail = f"the archive of {tombstone.month:%Y-%m} is not the one that was signed"
+            yield Finding(Verdict.ARCHIVE_DIFFERS, "archive", detail)

@@ -1,0 +1,227 @@
+"""Dropping months that are past their retention: archived first, accounted for by a signed tombstone."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import date, datetime, timedelta
+from typing import Any
+
+from sqlalchemy import Connection, Engine, insert, text
+
+from techdeck_tasks.audit.checkpoint import PARTITIONS
+from techdeck_tasks.audit.event import AuditEvent, AuditTrail, EventType
+from techdeck_tasks.audit.models import AuditTombstone
+from techdeck_tasks.audit.month import bounds_of
+from techdeck_tasks.audit.retention.archive import Archive, Archived
+from techdeck_tasks.audit.retention.holds import HeldError, Hold, holds_on_month
+from techdeck_tasks.audit.statement import Signer
+from techdeck_tasks.audit.tombstone import Tombstone, sign_tombstone
+from techdeck_tasks.audit.writer import MAX_AGE, MAX_CLOCK_SKEW
+from techdeck_tasks.clock import Clock
+from techdeck_tasks.errors import ServiceUnavailableError, Severity, ValidationError
+from techdeck_tasks.storage.database import transaction
+
+logger = logging.getLogger(__name__)
+
+OVERDUE_AFTER = timedelta(days=3)
+"""Beat asks once a day: a month that is due for longer was tried several times, or never."""
+
+_LOCK_TIMEOUT_S = 5
+"""Who waits for the lock on the log holds up everybody behind: a reader in the way has another day."""
+
+# The first row that must stay ends it, and in a month that is not due that is one of the first.
+_KEPT = text("""
+    SELECT occurred_at + retention_days * interval '1 day' AS until FROM audit_event
+    WHERE occurred_at >= :begin AND occurred_at < :end
+    AND occurred_at + retention_days * interval '1 day' > :now LIMIT 1
+""")
+_ROWS = text("SELECT count(*) FROM audit_event WHERE occurred_at >= :begin AND occurred_at < :end")
+_CLOSE = text("SELECT techdeck_audit_close_month(CAST(:month AS date))")
+_DROP = text("SELECT techdeck_audit_drop_month(CAST(:month AS date))")
+
+
+@dataclass(frozen=True, slots=True)
+class DueMonth:
+    """A month whose retention is over: how many rows it has, and the holds that keep it."""
+
+    month: date
+    rows: int
+    holds: tuple[Hold, ...]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return JSON-safe data."""
+        held_by = [str(hold.hold_id) for hold in self.holds]
+        return {"month": f"{self.month:%Y-%m}", "rows": self.rows, "held_by": held_by}
+
+
+class Pruner:
+    """Archives and drops months.
+
+    A month is archived, its archive read back and recomputed; then, in one transaction, it is surveyed under
+    a lock, its tombstone signed and stored, and its partitions dropped. Whatever is interrupted is done again
+    from the beginning; nothing is dropped whose archive was not read.
+
+    A month is never dropped within `MAX_AGE` of its end: a spool may still hold events of it.
+
+    Args:
+        engine: the database, as a user with the role `techdeck_audit_keeper` or as the tables' owner.
+        archive: where months go; None refuses to prune.
+        signer: returns what signs tombstones.
+        trail: where the pruning is recorded, before it is done.
+        clock: the time.
+        retention_days: of the record, and of a month without rows.
+    """
+
+    def __init__(
+        self,
+        engine: Engine,
+        archive: Archive | None,
+        signer: Callable[[], Signer],
+        trail: AuditTrail,
+        clock: Clock,
+        *,
+        retention_days: int,
+    ) -> None:
+        self._engine = engine
+        self._archive = archive
+        self._signer = signer
+        self._trail = trail
+        self._clock = clock
+        self._retention_days = retention_days
+
+    def due(self, *, for_longer_than: timedelta = timedelta(0)) -> list[DueMonth]:
+        """Return the months whose rows are all past their retention, the oldest first.
+
+        Args:
+            for_longer_than: only months that were due so long ago already.
+
+        Raises:
+            ServiceUnavailableError: PostgreSQL is away.
+        """
+        now = self._clock.now() - for_longer_than
+        with transaction(self._engine) as connection:
+            return [
+                DueMonth(
+                    month, _count(connection, month), tuple(holds_on_month(connection, *bounds_of(month)))
+                )
+                for month in _months(connection)
+                if self._is_due(connection, month, now)
+            ]
+
+    def overdue(self) -> list[DueMonth]:
+        """Return the months that should have been dropped days ago and that no hold keeps."""
+        return [due for due in self.due(for_longer_than=OVERDUE_AFTER) if not due.holds]
+
+    def prune_due(self, by: str) -> list[Tombstone]:
+        """Drop every month that is due and not held, the oldest first; return their tombstones.
+
+        Raises:
+            ValidationError: there is no archive.
+            AuditUnavailableError, ServiceUnavailableError, OSError: as `prune`; earlier months are done.
+        """
+        return [self.prune(due.month, by) for due in self.due() if not due.holds]
+
+    def prune(self, month: date, by: str) -> Tombstone:
+        """Archive and drop one month.
+
+        Args:
+            month: any day of it.
+            by: who decides.
+
+        Raises:
+            ValidationError: the month is not there or not due, or there is no archive.
+            HeldError: a legal hold covers it.
+            AuditUnavailableError: the pruning could not be recorded; nothing was dropped.
+            ServiceUnavailableError: PostgreSQL is away or the log is being read, or the month has changed
+                meanwhile; nothing was dropped. Try again.
+            OSError: the archive cannot be written or read; nothing was dropped.
+        """
+        archive = self._archive
+        if archive is None:
+            raise ValidationError(
+                "a month is dropped only after it was archived; set TECHDECK_AUDIT_ARCHIVE_URL",
+                field="audit_archive_url",
+            )
+        with transaction(self._engine) as connection:
+            self._check_droppable(connection, month)
+            archived = archive.write(connection, month)
+        self._check_archive(archive, month, archived)
+        self._record(month, archived, by)
+        with transaction(self._engine) as connection:
+            connection.execute(text(f"SET LOCAL lock_timeout = '{_LOCK_TIMEOUT_S}s'"))
+            connection.execute(_CLOSE, {"month": month})
+            # Once more, now that neither row nor hold can be added.
+            self._check_droppable(connection, month)
+            tombstone = Tombstone.survey(
+                connection, month, archive_digest=archived.digest, made_at=self._clock.now(), made_by=by
+            )
+            if tombstone.rows != archived.rows:
+                raise ServiceUnavailableError(
+                    f"the audit log's month {month:%Y-%m} got rows while it was archived; try again",
+                    service_name="postgresql",
+                )
+            connection.execute(insert(AuditTombstone).values(**sign_tombstone(self._signer(), tombstone)))
+            connection.execute(_DROP, {"month": tombstone.month})
+        logger.info("audit month %s archived and dropped, %d rows", f"{month:%Y-%m}", tombstone.rows)
+        return tombstone
+
+    def _check_droppable(self, connection: Connection, month: date) -> None:
+        if not any(bounds_of(there) == bounds_of(month) for there in _months(connection)):
+            raise ValidationError(f"the audit log has no month {month:%Y-%m}", field="month")
+        if not self._is_due(connection, month, self._clock.now()):
+            raise ValidationError(
+                f"the audit log's month {month:%Y-%m} has rows whose retention is not over, or is younger "
+                f"than {MAX_AGE.days} days; see 'techdeck audit prune --dry-run'",
+                field="month",
+            )
+        if holds := holds_on_month(connection, *bounds_of(month)):
+            raise HeldError(f"the audit log's month {month:%Y-%m}", holds)
+
+    def _is_due(self, connection: Connection, month: date, now: datetime) -> bool:
+        begin, end = bounds_of(month)
+        if end + MAX_AGE + MAX_CLOCK_SKEW > now:
+            return False
+        if end + timedelta(days=self._retention_days) <= now and _count(connection, month) == 0:
+            return True
+        kept = connection.execute(_KEPT, {"begin": begin, "end": end, "now": now}).first()
+        return kept is None and _count(connection, month) > 0
+
+    def _check_archive(self, archive: Archive, month: date, archived: Archived) -> None:
+        rows = sum(1 for _ in archive.rows(month))
+        if rows != archived.rows or archive.digest(month) != archived.digest:
+            raise ServiceUnavailableError(
+                f"the archive of {month:%Y-%m} does not read as it was written; look at the storage behind "
+                "TECHDECK_AUDIT_ARCHIVE_URL",
+                service_name="audit_archive",
+            )
+
+    def _record(self, month: date, archived: Archived, by: str) -> None:
+        self._trail.record(
+            AuditEvent(
+                event_type=EventType.OPERATOR_ACTION,
+                severity=Severity.HIGH,
+                service="audit",
+                operation="prune",
+                outcome=f"{month:%Y-%m}",
+                user_id=by,
+                retention_days=self._retention_days,
+                document={
+                    "message": f"{by}: prune {month:%Y-%m}",
+                    "owner": by,
+                    "rows": archived.rows,
+                    "archive_sha256": archived.digest.hex(),
+                },
+            )
+        )
+
+
+def _months(connection: Connection) -> list[date]:
+    names = connection.execute(PARTITIONS).scalars()
+    return [date(int(name[:4]), int(name[4:]), 1) for name in names]
+
+
+def _count(connection: Connection, month: date) -> int:
+    begin, end = bounds_of(month)
+    return int(connection.execute(_ROWS, {"begin": begin, "end": end}).scalar_one())

@@ -1,0 +1,212 @@
+"""``techdeck audit hold|prune|erase|archived``: how the audit log ends, and what keeps it."""
+
+from __future__ import annotations
+
+import getpass
+import sys
+from datetime import UTC, date, datetime
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.table import Table
+from rich.text import Text
+
+from techdeck_tasks.audit.export import ExportFormat, private_file, write_entries
+from techdeck_tasks.audit.retention.erase import Erasure, ErasureScope
+from techdeck_tasks.audit.retention.holds import Hold, HoldScope
+from techdeck_tasks.audit.retention.prune import DueMonth
+from techdeck_tasks.cli.console import err, out, print_json
+from techdeck_tasks.cli.operators import OwnerOption, ReasonOption
+from techdeck_tasks.cli.options import JsonOption
+from techdeck_tasks.cli.tables import NOTHING
+from techdeck_tasks.errors import ValidationError
+from techdeck_tasks.runtime import Runtime, create_app, runtime_of
+
+holds = typer.Typer(help="Legal holds: what is neither pruned nor erased.", no_args_is_help=True)
+
+_FORMATS = ["%Y-%m-%d", "%Y-%m-%dT%H:%M:%S", "%Y-%m-%dT%H:%M:%S%z"]
+SinceOption = Annotated[
+    datetime | None, typer.Option(formats=_FORMATS, help="Happened at this time or later (UTC).")
+]
+UntilOption = Annotated[
+    datetime | None, typer.Option(formats=_FORMATS, help="Happened before this time (UTC).")
+]
+
+
+@holds.command("add")
+def add_hold(
+    reason: ReasonOption,
+    owner: OwnerOption,
+    since: SinceOption = None,
+    until: UntilOption = None,
+    run: Annotated[str | None, typer.Option(help="Only what belongs to this run.")] = None,
+    user: Annotated[str | None, typer.Option(help="Only what this person did.")] = None,
+    subject: Annotated[str | None, typer.Option(help="Only what is about this person.")] = None,
+    json_output: JsonOption = False,
+) -> None:
+    """Hold part of the log, or without options all of it; recorded before it takes effect."""
+    scope = HoldScope(since=_utc(since), until=_utc(until), pipeline_id=run, user=user, subject=subject)
+    hold = _runtime().holds.add(scope, reason=reason, by=owner)
+    _tell_hold(hold, json_output=json_output)
+
+
+@holds.command("list")
+def list_holds(
+    released: Annotated[bool, typer.Option("--all", help="Those that were released, too.")] = False,
+    json_output: JsonOption = False,
+) -> None:
+    """List the legal holds in force, the oldest first."""
+    found = _runtime().holds.search(active=None if released else True)
+    if json_output:
+        print_json([hold.to_dict() for hold in found])
+        return
+    if not found:
+        out.print("no legal hold")
+        return
+    table = Table()
+    for heading in ("hold", "since", "until", "run", "person", "reason", "set", "released"):
+        table.add_column(heading, overflow="fold")
+    for hold in found:
+        table.add_row(
+            str(hold.hold_id),
+            _day(hold.occurred_from),
+            _day(hold.occurred_until),
+            Text(hold.pipeline_id or NOTHING),
+            hold.person_kind or NOTHING,
+            Text(hold.reason),
+            Text(f"{hold.created_at:%Y-%m-%d} {hold.created_by}"),
+            Text(NOTHING if hold.released_at is None else f"{hold.released_at:%Y-%m-%d} {hold.released_by}"),
+        )
+    out.print(table)
+
+
+@holds.command("release")
+def release_hold(
+    hold_id: Annotated[str, typer.Argument(metavar="ID", help="The hold's id.")],
+    reason: ReasonOption,
+    owner: OwnerOption,
+    json_output: JsonOption = False,
+) -> None:
+    """End a legal hold; recorded before it takes effect."""
+    _tell_hold(_runtime().holds.release(hold_id, reason=reason, by=owner), json_output=json_output)
+
+
+def prune(
+    owner: OwnerOption,
+    month: Annotated[
+        datetime | None, typer.Option(formats=["%Y-%m"], help="Only this one, YYYY-MM; default: all due.")
+    ] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Show what is due, and drop nothing.")] = False,
+    json_output: JsonOption = False,
+) -> None:
+    """Archive and drop the months whose retention is over and that no legal hold keeps."""
+    pruner = _runtime().pruner
+    if dry_run:
+        _show_due(pruner.due(), json_output=json_output)
+        return
+    dropped = pruner.prune_due(owner) if month is None else [pruner.prune(month.date(), owner)]
+    if json_output:
+        print_json([{"month": f"{stone.month:%Y-%m}", "rows": stone.rows} for stone in dropped])
+        return
+    for stone in dropped:
+        out.print(f"{stone.month:%Y-%m}: {stone.rows:,} rows archived and dropped")
+    if not dropped:
+        out.print("nothing was due")
+
+
+def erase(
+    reason: ReasonOption,
+    owner: OwnerOption,
+    since: Annotated[datetime, typer.Option(formats=_FORMATS, help="Happened then or later (UTC).")],
+    until: Annotated[datetime, typer.Option(formats=_FORMATS, help="Happened before this time (UTC).")],
+    tenant: Annotated[
+        str | None, typer.Option(help="Whose documents; default: the settings' tenant.")
+    ] = None,
+    subject: Annotated[
+        str | None,
+        typer.Option(help="Only documents about this person, where persons have keys of their own."),
+    ] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Count, and erase nothing.")] = False,
+    json_output: JsonOption = False,
+) -> None:
+    """Destroy the keys of a period's documents. Rows stay and verify; their content is gone for good."""
+    runtime = _runtime()
+    scope = ErasureScope(
+        tenant=tenant or runtime.settings.tenant,
+        since=since if since.tzinfo else since.replace(tzinfo=UTC),
+        until=until if until.tzinfo else until.replace(tzinfo=UTC),
+        subject=subject,
+    )
+    eraser = runtime.eraser
+    erasure = eraser.plan(scope) if dry_run else eraser.erase(scope, reason=reason, by=owner)
+    if json_output:
+        print_json(erasure.to_dict())
+    else:
+        _show_erasure(erasure, "would be erased" if dry_run else "erased")
+
+
+def archived(
+    month: Annotated[datetime, typer.Argument(formats=["%Y-%m"], help="YYYY-MM.")],
+    kind: Annotated[ExportFormat, typer.Option("--format", help="How to write.")] = ExportFormat.JSONL,
+    output: Annotated[
+        Path | None, typer.Option(help="The file; it appears when complete, for its owner alone (0600).")
+    ] = None,
+) -> None:
+    """Write a month that was archived and dropped, decrypted where the reader's key is at hand; recorded."""
+    runtime = _runtime()
+    archive = runtime.audit_archive
+    if archive is None:
+        raise ValidationError(
+            "no archive is configured; set TECHDECK_AUDIT_ARCHIVE_URL", field="audit_archive_url"
+        )
+    with runtime.audit_reader(getpass.getuser()).archived(archive, month.date()) as entries:
+        if output is None:
+            write_entries(entries, kind, sys.stdout)
+            return
+        with private_file(output) as file:
+            count = write_entries(entries, kind, file)
+    err.print(f"{count} entries in {output}", markup=False, soft_wrap=True)
+
+
+def _runtime() -> Runtime:
+    return runtime_of(create_app())
+
+
+def _utc(moment: datetime | None) -> datetime | None:
+    return moment if moment is None or moment.tzinfo else moment.replace(tzinfo=UTC)
+
+
+def _day(moment: date | None) -> str:
+    return NOTHING if moment is None else f"{moment:%Y-%m-%d}"
+
+
+def _tell_hold(hold: Hold, *, json_output: bool) -> None:
+    if json_output:
+        print_json(hold.to_dict())
+    elif hold.released_at is None:
+        out.print(f"legal hold {hold.hold_id} is in force", soft_wrap=True)
+    else:
+        out.print(f"legal hold {hold.hold_id} is released", soft_wrap=True)
+
+
+def _show_due(due: list[DueMonth], *, json_output: bool) -> None:
+    if json_output:
+        print_json([month.to_dict() for month in due])
+        return
+    for month in due:
+        held = ", ".join(f"{hold.hold_id} ({hold.reason})" for hold in month.holds)
+        kept = f"; kept by legal hold {held}" if held else ""
+        out.print(f"{month.month:%Y-%m}: {month.rows:,} rows{kept}", markup=False, soft_wrap=True)
+    if not due:
+        out.print("nothing is due")
+
+
+def _show_erasure(erasure: Erasure, done: str) -> None:
+    out.print(f"{erasure.rows:,} documents under {len(erasure.keys):,} data keys {done}")
+    if erasure.shared_keys:
+        err.print(
+            f"{erasure.shared_rows:,} documents stay readable: their {erasure.shared_keys:,} data keys seal "
+            "others too",
+            style="yellow",
+        )

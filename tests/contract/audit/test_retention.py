@@ -1,0 +1,518 @@
+"""How the log ends: months are archived and dropped, keys destroyed, and legal holds stop both."""
+
+from __future__ import annotations
+
+import gzip
+from collections.abc import Callable
+from datetime import UTC, date, datetime, timedelta
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+from sqlalchemy import Engine, text
+from sqlalchemy.exc import ProgrammingError
+
+from techdeck_tasks.audit.checkpoint import Checkpointer
+from techdeck_tasks.audit.event import AuditEvent, AuditUnavailableError, EventType, new_event_id
+from techdeck_tasks.audit.finding import Verdict
+from techdeck_tasks.audit.reader import AuditReader
+from techdeck_tasks.audit.retention.archive import Archive
+from techdeck_tasks.audit.retention.erase import Eraser, ErasureScope
+from techdeck_tasks.audit.retention.holds import HeldError, HoldScope, HoldStore
+from techdeck_tasks.audit.retention.prune import Pruner
+from techdeck_tasks.audit.sealing import Opener, SealedEvent, Sealer
+from techdeck_tasks.audit.search import BlindIndexes
+from techdeck_tasks.audit.sink import SegmentStore
+from techdeck_tasks.audit.sink_export import SinkExporter
+from techdeck_tasks.audit.statement import Signer
+from techdeck_tasks.audit.verify import verify
+from techdeck_tasks.audit.writer import AuditWriter
+from techdeck_tasks.clock import SystemClock
+from techdeck_tasks.errors import ServiceUnavailableError, ValidationError
+from techdeck_tasks.keyring import (
+    AUDIT_PUBLIC_KEYS,
+    BLIND_INDEX_KEYS,
+    CHECKPOINT_PRIVATE_KEYS,
+    CHECKPOINT_PUBLIC_KEYS,
+    KeySet,
+)
+from techdeck_tasks.testing.clock import FakeClock
+
+if TYPE_CHECKING:
+    from tests.contract.audit.conftest import NewEvent, Trail
+
+OLD = date(2018, 3, 1)
+SIX_YEARS = 2190
+At = Callable[..., SealedEvent]
+
+
+def _moment(day: date, hour: int = 12) -> datetime:
+    return datetime(day.year, day.month, day.day, hour, tzinfo=UTC)
+
+
+@pytest.fixture
+def at(sealer: Sealer, new_event: NewEvent) -> At:
+    """Seals an event that happened on a day."""
+
+    def at(day: date, producer: Sealer = sealer, **values: object) -> SealedEvent:
+        event_id = new_event_id(time_ns=int(_moment(day).timestamp()) * 10**9)
+        return producer.seal(new_event(event_id=event_id, retention_days=SIX_YEARS, **values))
+
+    return at
+
+
+def _write(engine: Engine, name: str, *events: SealedEvent) -> None:
+    """Write events when they happened: nobody takes them years later."""
+    for event in events:
+        AuditWriter(engine, name, FakeClock(event.record.occurred_at)).write([event])
+
+
+@pytest.fixture
+def signer(keys_dir: Path) -> Signer:
+    return Signer(KeySet.load(keys_dir.parent / "signer" / CHECKPOINT_PRIVATE_KEYS))
+
+
+@pytest.fixture
+def checkpointer(engine: Engine, signer: Signer) -> Checkpointer:
+    return Checkpointer(engine, signer, SystemClock(), timedelta(hours=1), 1000)
+
+
+@pytest.fixture
+def public_keys(keys_dir: Path) -> KeySet:
+    return KeySet.load(keys_dir / CHECKPOINT_PUBLIC_KEYS)
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    return tmp_path / "archive"
+
+
+@pytest.fixture
+def archive(folder: Path) -> Archive:
+    return Archive(folder.as_uri())
+
+
+@pytest.fixture
+def pruner(engine: Engine, archive: Archive, signer: Signer, trail: Trail) -> Pruner:
+    return Pruner(engine, archive, lambda: signer, trail, SystemClock(), retention_days=SIX_YEARS)
+
+
+@pytest.fixture
+def holds(engine: Engine, trail: Trail, blind_indexes: BlindIndexes) -> HoldStore:
+    return HoldStore(engine, trail, SystemClock(), SIX_YEARS, blind_indexes)
+
+
+@pytest.fixture
+def log(engine: Engine, at: At, checkpointer: Checkpointer) -> Engine:
+    """Two old months and a newer one, in two chains, under checkpoints."""
+    days = (OLD, OLD.replace(day=2), OLD.replace(month=4), datetime.now(UTC).date())
+    events = [at(day, subject_id=f"patient-{number}") for number, day in enumerate(days)]
+    _write(engine, "audit@one", events[0], events[2])
+    _write(engine, "audit@two", events[1], events[3])
+    checkpointer.make()
+    return engine
+
+
+Check = Callable[..., set[Verdict]]
+
+
+@pytest.fixture
+def check(engine: Engine, public_keys: KeySet) -> Check:
+    """Verifies, and returns what was found."""
+
+    def check(archive: Archive | None = None) -> set[Verdict]:
+        report = verify(engine, timedelta(0), keys=public_keys, archive=archive)
+        return {finding.verdict for finding in report.findings}
+
+    return check
+
+
+def _months(engine: Engine) -> set[str]:
+    with engine.connect() as connection:
+        names = connection.execute(
+            text("SELECT relname FROM pg_class WHERE relname ~ '^audit_event_p[0-9]{6}$'")
+        )
+        return {name.removeprefix("audit_event_p") for name in names.scalars()}
+
+
+# -- pruning ----------------------------------------------------------------------------------------------
+
+
+def test_months_past_their_retention_are_archived_and_dropped_and_the_log_still_verifies(
+    log: Engine, pruner: Pruner, archive: Archive, check: Check, trail: Trail
+) -> None:
+    before = _months(log)
+    assert [(due.month, due.rows) for due in pruner.due()] == [(OLD, 2), (OLD.replace(month=4), 1)]
+    tombstones = pruner.prune_due("officer")
+    assert [(stone.month, stone.rows, stone.made_by) for stone in tombstones] == [
+        (OLD, 2, "officer"),
+        (OLD.replace(month=4), 1, "officer"),
+    ]
+    assert before - _months(log) == {"201803", "201804"}
+    assert len(list(archive.rows(OLD))) == 2
+    assert check(archive) == set()
+    assert [(event.operation, event.outcome) for event in trail.events] == [
+        ("prune", "2018-03"),
+        ("prune", "2018-04"),
+    ]
+    assert pruner.due() == []
+
+
+def test_what_was_archived_is_read_with_the_readers_key_and_the_reading_is_on_record(
+    log: Engine, pruner: Pruner, archive: Archive, trail: Trail, opener: Opener
+) -> None:
+    pruner.prune(OLD, "officer")
+    with AuditReader(log, trail, opener, "officer").archived(archive, OLD) as entries:
+        messages = [entry.document["message"] for entry in entries if entry.document]
+    assert messages == ["the importer failed"] * 2
+    assert trail.events[-1].operation == "read_archive"
+    with AuditReader(log, trail, None, "officer").archived(archive, OLD) as entries:
+        assert [entry.document for entry in entries] == [None, None]
+
+
+def test_a_month_with_a_row_that_must_stay_stays(log: Engine, pruner: Pruner) -> None:
+    with log.begin() as connection:
+        connection.execute(text("ALTER TABLE audit_event DISABLE TRIGGER USER"))
+        connection.execute(
+            text("UPDATE audit_event SET retention_days = 36500 WHERE writer_id = 'audit@one'")
+        )
+    assert [due.month for due in pruner.due()] == []
+    with pytest.raises(ValidationError, match="whose retention is not over"):
+        pruner.prune(OLD, "officer")
+    with pytest.raises(ValidationError, match="has no month 2001-01"):
+        pruner.prune(date(2001, 1, 1), "officer")
+
+
+def test_without_an_archive_nothing_is_dropped(log: Engine, signer: Signer, trail: Trail) -> None:
+    pruner = Pruner(log, None, lambda: signer, trail, SystemClock(), retention_days=SIX_YEARS)
+    with pytest.raises(ValidationError, match="TECHDECK_AUDIT_ARCHIVE_URL"):
+        pruner.prune(OLD, "officer")
+    assert "201803" in _months(log)
+
+
+def test_what_cannot_be_recorded_is_not_dropped(log: Engine, pruner: Pruner, trail: Trail) -> None:
+    trail.away = True
+    with pytest.raises(AuditUnavailableError):
+        pruner.prune(OLD, "officer")
+    assert "201803" in _months(log)
+
+
+class _Stopped(Exception):  # noqa: N818 - stands for a kill, which is no error
+    pass
+
+
+@pytest.mark.parametrize("step", ["archived", "recorded", "signed"])
+def test_a_kill_between_any_two_steps_loses_nothing_and_a_repeat_finishes(
+    log: Engine, archive: Archive, signer: Signer, trail: Trail, check: Check, step: str
+) -> None:
+    class Killed:
+        def record(self, event: AuditEvent) -> None:
+            trail.record(event)
+            raise _Stopped
+
+    class KilledArchive(Archive):
+        def digest(self, month: date) -> bytes:
+            raise _Stopped
+
+    def killed_signer() -> Signer:
+        raise _Stopped
+
+    killed = Pruner(
+        log,
+        KilledArchive(archive._folder._url) if step == "archived" else archive,
+        killed_signer if step == "signed" else lambda: signer,
+        Killed() if step == "recorded" else trail,
+        SystemClock(),
+        retention_days=SIX_YEARS,
+    )
+    with pytest.raises(_Stopped):
+        killed.prune(OLD, "officer")
+    assert "201803" in _months(log)
+    assert check(archive) == set()
+    again = Pruner(log, archive, lambda: signer, trail, SystemClock(), retention_days=SIX_YEARS)
+    again.prune(OLD, "officer")
+    assert "201803" not in _months(log)
+    assert check(archive) == set()
+
+
+def test_an_archive_that_does_not_read_as_it_was_written_stops_the_pruning(
+    log: Engine, archive: Archive, signer: Signer, trail: Trail
+) -> None:
+    class Lossy(Archive):
+        def digest(self, month: date) -> bytes:
+            return bytes(32)
+
+    lossy = Lossy(archive._folder._url)
+    pruner = Pruner(log, lossy, lambda: signer, trail, SystemClock(), retention_days=SIX_YEARS)
+    with pytest.raises(ServiceUnavailableError, match="does not read as it was written"):
+        pruner.prune(OLD, "officer")
+    assert "201803" in _months(log)
+
+
+def test_a_reader_in_the_way_is_not_waited_for_without_end(log: Engine, pruner: Pruner) -> None:
+    with log.connect() as reading:
+        reading.execute(text("SELECT count(*) FROM audit_event"))
+        with pytest.raises(ServiceUnavailableError):
+            pruner.prune(OLD, "officer")
+    assert "201803" in _months(log)
+    pruner.prune(OLD, "officer")
+
+
+def test_a_changed_or_missing_archive_is_named(
+    log: Engine, pruner: Pruner, archive: Archive, folder: Path, check: Check
+) -> None:
+    pruner.prune(OLD, "officer")
+    (file,) = folder.iterdir()
+    whole = file.read_bytes()
+    lines = gzip.decompress(whole).splitlines(keepends=True)
+    file.write_bytes(gzip.compress(b"".join(lines[:-1])))
+    assert check(archive) == {Verdict.ARCHIVE_DIFFERS}
+    file.unlink()
+    assert check(archive) == {Verdict.ARCHIVE_DIFFERS}
+    file.write_bytes(whole)
+    assert check(archive) == set()
+
+
+def test_losses_that_a_dropped_month_told_of_stay_explained(
+    engine: Engine, new_sealer: Callable[[], Sealer], at: At, pruner: Pruner, check: Check
+) -> None:
+    producer = new_sealer()
+    first, _, last = (at(OLD, producer), at(OLD, producer), at(OLD.replace(month=4), producer))
+    gap = at(OLD, producer, event_type=EventType.GAP, outcome="lost 1: 2")
+    _write(engine, "audit@one", first, gap, last)
+    assert check() - {Verdict.CHECKPOINT_OVERDUE} == set()
+    pruner.prune(OLD, "officer")
+    assert Verdict.PRODUCER_GAP not in check()
+
+
+# -- holds ------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "scope",
+    [
+        HoldScope(),
+        HoldScope(since=_moment(OLD), until=_moment(OLD.replace(day=3))),
+        HoldScope(subject="patient-1"),
+    ],
+)
+def test_a_hold_keeps_its_month_until_it_is_released(
+    log: Engine, pruner: Pruner, holds: HoldStore, check: Check, scope: HoldScope
+) -> None:
+    hold = holds.add(scope, reason="case 17", by="counsel")
+    with pytest.raises(HeldError, match=rf"{hold.hold_id} \(case 17\)"):
+        pruner.prune(OLD, "officer")
+    assert "201803" in _months(log)
+    assert pruner.due()[0].holds == (hold,)
+    holds.release(str(hold.hold_id), reason="case closed", by="counsel")
+    pruner.prune(OLD, "officer")
+    assert check() == set()
+
+
+@pytest.mark.parametrize(
+    "scope",
+    [
+        HoldScope(since=_moment(OLD.replace(month=4))),
+        HoldScope(subject="nobody"),
+        HoldScope(pipeline_id="other"),
+    ],
+)
+def test_a_hold_on_something_else_keeps_no_month(
+    log: Engine, pruner: Pruner, holds: HoldStore, check: Check, scope: HoldScope
+) -> None:
+    holds.add(scope, reason="case 17", by="counsel")
+    pruner.prune(OLD, "officer")
+    assert check() == set()
+
+
+def test_holds_are_recorded_before_they_take_effect_and_say_who_and_why(
+    engine: Engine, holds: HoldStore, trail: Trail
+) -> None:
+    hold = holds.add(HoldScope(user="dr. who"), reason="case 17 of 555-12-3456", by="counsel")
+    assert "555-12-3456" not in hold.reason
+    assert "dr. who" not in str(hold.to_dict())
+    trail.away = True
+    with pytest.raises(AuditUnavailableError):
+        holds.release(str(hold.hold_id), reason="closed", by="counsel")
+    with pytest.raises(AuditUnavailableError):
+        holds.add(HoldScope(), reason="case 18", by="counsel")
+    assert [found.released_at for found in holds.search()] == [None]
+    trail.away = False
+    holds.release(str(hold.hold_id), reason="closed", by="counsel")
+    assert [(event.operation, event.outcome) for event in trail.events] == [
+        ("hold_add", str(hold.hold_id)),
+        ("hold_release", str(hold.hold_id)),
+    ]
+    assert holds.search() == []
+    assert [found.released_by for found in holds.search(active=None)] == ["counsel"]
+    with pytest.raises(ValidationError, match="released by counsel already"):
+        holds.release(str(hold.hold_id), reason="again", by="counsel")
+    with pytest.raises(ValidationError, match="no legal hold 'x'"):
+        holds.release("x", reason="again", by="counsel")
+    with pytest.raises(ValidationError, match="needs a reason"):
+        holds.add(HoldScope(), reason=" ", by="counsel")
+
+
+@pytest.mark.parametrize(
+    "statement",
+    [
+        "DELETE FROM audit_hold",
+        "TRUNCATE audit_hold",
+        "UPDATE audit_hold SET occurred_until = now()",
+        "UPDATE audit_hold SET reason = 'none', released_at = now(), released_by = 'x'",
+        "SELECT techdeck_audit_drop_month('2018-03-01')",
+    ],
+)
+def test_the_database_refuses_to_forget_a_hold_or_to_drop_a_month_past_the_rules(
+    log: Engine, holds: HoldStore, statement: str
+) -> None:
+    holds.add(HoldScope(), reason="case 17", by="counsel")
+    with pytest.raises(ProgrammingError), log.begin() as connection:
+        connection.execute(text(statement))
+
+
+# -- attacks on retention by who may do everything in the database, and has the signing key ----------------
+
+
+def test_a_month_dropped_under_a_hold_with_a_signed_tombstone_is_named(
+    log: Engine,
+    archive: Archive,
+    signer: Signer,
+    trail: Trail,
+    holds: HoldStore,
+    pruner: Pruner,
+    check: Check,
+) -> None:
+    holds.add(HoldScope(until=_moment(OLD.replace(day=9))), reason="case 17", by="counsel")
+    with log.begin() as connection:
+        connection.execute(text("ALTER TABLE audit_hold DISABLE TRIGGER USER"))
+        connection.execute(text("CREATE TABLE hidden AS SELECT * FROM audit_hold"))
+        connection.execute(text("DELETE FROM audit_hold"))
+    pruner.prune(OLD, "intruder")
+    with log.begin() as connection:
+        connection.execute(text("INSERT INTO audit_hold SELECT * FROM hidden"))
+    assert check(archive) == {Verdict.PRUNED_UNDER_HOLD}
+
+
+def test_a_hold_that_the_log_tells_of_and_that_is_gone_is_named(
+    engine: Engine,
+    sealer: Sealer,
+    trail: Trail,
+    holds: HoldStore,
+    checkpointer: Checkpointer,
+    check: Check,
+) -> None:
+    holds.add(HoldScope(), reason="case 17", by="counsel")
+    earlier = FakeClock(datetime.now(UTC) - timedelta(minutes=2))
+    AuditWriter(engine, "audit@one", earlier).write([sealer.seal(event) for event in trail.events])
+    checkpointer.make()
+    assert check() == set()
+    with engine.begin() as connection:
+        connection.execute(text("ALTER TABLE audit_hold DISABLE TRIGGER USER"))
+        connection.execute(text("DELETE FROM audit_hold"))
+    assert check() == {Verdict.HOLD_REMOVED}
+
+
+# -- erasure ----------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> SegmentStore:
+    return SegmentStore((tmp_path / "sink").as_uri())
+
+
+@pytest.fixture
+def eraser(
+    engine: Engine, trail: Trail, blind_indexes: BlindIndexes, store: SegmentStore, archive: Archive
+) -> Eraser:
+    return Eraser(
+        engine, trail, SystemClock(), SIX_YEARS, blind_indexes=blind_indexes, sink=store, archive=archive
+    )
+
+
+def _days(first: date, last: date) -> ErasureScope:
+    return ErasureScope(tenant="clinic", since=_moment(first, 0), until=_moment(last, 0))
+
+
+def test_erasing_a_period_destroys_its_keys_everywhere_and_the_log_still_verifies(
+    log: Engine, eraser: Eraser, store: SegmentStore, opener: Opener, trail: Trail, check: Check
+) -> None:
+    SinkExporter(log, store, FakeClock()).catch_up()
+    erased = eraser.erase(_days(OLD, OLD.replace(day=2)), reason="request 4", by="officer")
+    assert (len(erased.keys), erased.rows, erased.shared_keys) == (1, 1, 0)
+    entries = {
+        entry.record.occurred_at.date(): entry
+        for entry in AuditReader(log, trail, opener, "officer").search()
+    }
+    assert entries[OLD].document is None
+    assert entries[OLD].erased_at is not None
+    assert entries[OLD].problem is None
+    assert entries[OLD.replace(day=2)].document is not None
+    assert not store.has_key(str(erased.keys[0]))
+    # Nor does whoever copies to the sink bring it back.
+    SinkExporter(log, store, FakeClock()).catch_up()
+    assert not store.has_key(str(erased.keys[0]))
+    assert check() == set()
+    assert trail.events[-2].operation == "erase"
+
+
+def test_a_late_event_does_not_bring_a_destroyed_key_back(
+    engine: Engine, at: At, eraser: Eraser, opener: Opener, trail: Trail
+) -> None:
+    early, late = at(OLD), at(OLD)
+    _write(engine, "audit@one", early)
+    eraser.erase(_days(OLD, OLD.replace(day=2)), reason="request 4", by="officer")
+    _write(engine, "audit@two", late)
+    documents = [entry.document for entry in AuditReader(engine, trail, opener, "officer").search()]
+    assert documents == [None, None]
+
+
+def test_keys_that_seal_other_documents_stay_and_are_counted(log: Engine, eraser: Eraser) -> None:
+    scope = ErasureScope(
+        tenant="clinic", since=_moment(OLD, 0), until=_moment(OLD.replace(day=2), 0), subject="patient-0"
+    )
+    assert eraser.plan(scope).rows == 1
+    with pytest.raises(ValidationError, match="needs a reason"):
+        eraser.erase(scope, reason="", by="officer")
+
+
+def test_one_persons_documents_are_erased_alone_where_persons_have_keys_of_their_own(
+    engine: Engine,
+    keys_dir: Path,
+    at: At,
+    eraser: Eraser,
+    opener: Opener,
+    trail: Trail,
+    checkpointer: Checkpointer,
+) -> None:
+    public, blind = (KeySet.load(keys_dir / name) for name in (AUDIT_PUBLIC_KEYS, BLIND_INDEX_KEYS))
+    scope = ErasureScope(
+        tenant="clinic", since=_moment(OLD, 0), until=_moment(OLD.replace(day=2), 0), subject="ann"
+    )
+    for number, own in enumerate((False, True)):
+        producer = Sealer(public, blind, "clinic", keys_per_subject=own)
+        events = [at(OLD, producer, subject_id=person) for person in ("ann", "bob", "ann")]
+        _write(engine, f"audit@{number}", *events)
+    erased = eraser.erase(scope, reason="request 4", by="officer")
+    assert (len(erased.keys), erased.rows, erased.shared_keys, erased.shared_rows) == (1, 2, 1, 2)
+    entries = AuditReader(engine, trail, opener, "officer").search()
+    assert sum(entry.document is None for entry in entries) == 2
+
+
+def test_what_is_held_is_not_erased_archived_rows_included(
+    log: Engine,
+    eraser: Eraser,
+    pruner: Pruner,
+    holds: HoldStore,
+    opener: Opener,
+    trail: Trail,
+    archive: Archive,
+) -> None:
+    pruner.prune(OLD, "officer")
+    hold = holds.add(HoldScope(subject="patient-0"), reason="case 17", by="counsel")
+    with pytest.raises(HeldError, match="case 17"):
+        eraser.erase(_days(OLD, OLD.replace(day=3)), reason="request 4", by="officer")
+    holds.release(str(hold.hold_id), reason="closed", by="counsel")
+    assert eraser.erase(_days(OLD, OLD.replace(day=3)), reason="request 4", by="officer").rows == 2
+    with AuditReader(log, trail, opener, "officer").archived(archive, OLD) as entries:
+        assert [(entry.document, entry.erased_at is None) for entry in entries] == [(None, False)] * 2
