@@ -181,6 +181,11 @@ def _schedule() -> dict[str, Any]:
                 "schedule": timedelta(days=1),
                 "options": {"queue": AUDIT_QUEUE, "expires": 86400},
             },
+            "audit-prune": {
+                "task": "techdeck.audit.prune",
+                "schedule": timedelta(days=1),
+                "options": {"queue": AUDIT_QUEUE, "expires": 86400},
+            },
             "pipeline-reconcile": {
                 "task": "techdeck.pipeline.reconcile",
                 "schedule": timedelta(seconds=15),

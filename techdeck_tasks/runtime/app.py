@@ -97,6 +97,7 @@ def create_app(settings: Settings | None = None, role: Role = Role.CLIENT) -> Ce
             record_breakers=runtime.record_breakers,
             project_incidents=runtime.project_incidents,
             make_due_reports=runtime.make_due_reports,
+            prune=runtime.prune_audit,
             evaluate_alerts=runtime.evaluate_alerts,
         )
         app.steps["worker"].add(drain_step(runtime.audit_drain, runtime.audit_custody))

@@ -21,6 +21,7 @@ VERIFY = "techdeck.audit.verify"
 BREAKERS = "techdeck.audit.breakers"
 INCIDENTS = "techdeck.audit.incidents"
 REPORTS = "techdeck.audit.reports"
+PRUNE = "techdeck.audit.prune"
 ALERTS = "techdeck.alerts.evaluate"
 
 PERIODS: Final[Mapping[str, timedelta]] = {
@@ -29,6 +30,7 @@ PERIODS: Final[Mapping[str, timedelta]] = {
     INCIDENTS: timedelta(minutes=1),
     REPORTS: timedelta(hours=1),
     VERIFY: timedelta(days=1),
+    PRUNE: timedelta(days=1),
 }
 """How often beat sends them. The alerts take their turns in PostgreSQL, with what they decide there."""
 
@@ -43,6 +45,7 @@ def register(
     record_breakers: Callable[[], int],
     project_incidents: Callable[[], int],
     make_due_reports: Callable[[], int],
+    prune: Callable[[], int],
     evaluate_alerts: Callable[[], None],
 ) -> None:
     """Give `app` the audit log's scheduled tasks. Two beats run each once a slot; twice would do no harm.
@@ -56,6 +59,7 @@ def register(
         record_breakers: puts the breakers' transitions on record.
         project_incidents: enters the log's new security incidents into their table.
         make_due_reports: makes the compliance reports whose period is over.
+        prune: archives and drops the log's months that are past their retention.
         evaluate_alerts: finds out what is wrong, and tells people.
     """
 
@@ -68,6 +72,7 @@ def register(
         BREAKERS: record_breakers,
         INCIDENTS: project_incidents,
         REPORTS: make_due_reports,
+        PRUNE: prune,
     }
     guarded = {name: once_a_slot(name, PERIODS[name], body, redis, clock) for name, body in bodies.items()}
 

@@ -5,15 +5,21 @@ from __future__ import annotations
 import secrets
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 from sqlalchemy import Engine, make_url, text
 from sqlalchemy.exc import ProgrammingError
 
 from techdeck_tasks.audit.checkpoint import Checkpointer
-from techdeck_tasks.audit.sealing import SealedEvent
+from techdeck_tasks.audit.event import new_event_id
+from techdeck_tasks.audit.retention.archive import Archive
+from techdeck_tasks.audit.retention.erase import Eraser, ErasureScope
+from techdeck_tasks.audit.retention.holds import HoldScope, HoldStore
+from techdeck_tasks.audit.retention.prune import Pruner
+from techdeck_tasks.audit.sealing import SealedEvent, Sealer
 from techdeck_tasks.audit.statement import Signer
 from techdeck_tasks.audit.verify import SETTLING, verify
 from techdeck_tasks.audit.writer import AuditWriter
@@ -22,6 +28,10 @@ from techdeck_tasks.keyring import CHECKPOINT_PRIVATE_KEYS, CHECKPOINT_PUBLIC_KE
 from techdeck_tasks.settings import load_settings
 from techdeck_tasks.storage import migration
 from techdeck_tasks.storage.database import connect_database
+from techdeck_tasks.testing.clock import FakeClock
+
+if TYPE_CHECKING:
+    from tests.contract.audit.conftest import NewEvent, Trail
 
 As = Callable[[str], Engine]
 REFUSED = pytest.raises(ProgrammingError, match=r"permission denied|must be owner")
@@ -147,3 +157,39 @@ def test_a_migration_by_a_user_who_may_not_make_roles_says_so(
         own.dispose()
         admin.execute(text(f"DROP DATABASE {name} WITH (FORCE)"))
     assert "may not create roles" in caplog.text
+
+
+def test_a_keeper_prunes_holds_and_erases_and_does_nothing_else(
+    engine: Engine, signer: Signer, trail: Trail, tmp_path: Path, sealer: Sealer, new_event: NewEvent
+) -> None:
+    moment = datetime(2018, 3, 1, tzinfo=UTC)
+    old = new_event(event_id=new_event_id(time_ns=int(moment.timestamp()) * 10**9), retention_days=1)
+    AuditWriter(engine, "audit@one", FakeClock(moment)).write([sealer.seal(old)])
+    with _login(engine, "IN ROLE techdeck_audit_keeper") as keeper:
+        archive = Archive((tmp_path / "archive").as_uri())
+        holds = HoldStore(keeper, trail, SystemClock(), 1)
+        holds.release(
+            str(holds.add(HoldScope(), reason="case", by="counsel").hold_id), reason="over", by="counsel"
+        )
+        scope = ErasureScope(tenant="clinic", since=moment, until=moment + timedelta(days=1))
+        assert Eraser(keeper, trail, SystemClock(), 1).erase(scope, reason="request", by="officer").rows == 1
+        pruner = Pruner(keeper, archive, lambda: signer, trail, SystemClock(), retention_days=1)
+        assert pruner.prune(moment.date(), "officer").rows == 1
+        for statement in (
+            "DELETE FROM audit_event",
+            "INSERT INTO audit_checkpoint DEFAULT VALUES",
+            "UPDATE audit_tombstone SET rows = 0",
+            "SELECT techdeck_audit_ensure_partition('2018-03-01')",
+        ):
+            with REFUSED, keeper.begin() as connection:
+                connection.execute(text(statement))
+
+
+def test_a_writer_may_neither_drop_a_month_nor_destroy_a_key(writer_login: Engine) -> None:
+    for statement in (
+        "SELECT techdeck_audit_drop_month('2018-03-01')",
+        "UPDATE audit_data_key SET sealed_key = ''",
+        "INSERT INTO audit_hold DEFAULT VALUES",
+    ):
+        with REFUSED, writer_login.begin() as connection:
+            connection.execute(text(statement))
