@@ -7,7 +7,7 @@ from dataclasses import asdict
 from datetime import datetime, timedelta
 from typing import Any
 
-from sqlalchemy import Connection, Engine, Row, Select, String, cast, insert, update
+from sqlalchemy import Connection, Engine, Row, Select, String, cast, insert, tuple_, update
 
 from techdeck_tasks.alerts.models import AlertRow, AlertSilenceRow
 from techdeck_tasks.alerts.outbox import Outbox
@@ -62,6 +62,24 @@ class AlertStore:
         with transaction(self._engine) as connection:
             found = connection.execute(wanted.order_by(AlertRow.last_seen.desc(), AlertRow.key).limit(limit))
             return [alert_of(row) for row in found]
+
+    def page(self, *, resolved: bool, limit: int, before: tuple[datetime, str] | None = None) -> list[Alert]:
+        """Return a page of alerts, the one seen last first.
+
+        Args:
+            resolved: those that are over; else those that are not, which each evaluation moves to the top.
+            limit: at most so many.
+            before: `last_seen` and id of the alert that the page before ended with.
+        """
+        over = AlertRow.state == AlertState.RESOLVED
+        wanted = ALERTS.where(over if resolved else ~over)
+        if before is not None:
+            moment, alert_id = before
+            earlier = tuple_(AlertRow.last_seen, AlertRow.alert_id) < tuple_(moment, uuid.UUID(alert_id))
+            wanted = wanted.where(earlier)
+        wanted = wanted.order_by(AlertRow.last_seen.desc(), AlertRow.alert_id.desc()).limit(limit)
+        with transaction(self._engine) as connection:
+            return [alert_of(row) for row in connection.execute(wanted)]
 
     def watched_since(self) -> datetime | None:
         """Return when alerts were first evaluated; None: never yet."""

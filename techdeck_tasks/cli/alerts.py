@@ -98,7 +98,7 @@ def acknowledge(
 def silence(
     reason: ReasonOption,
     owner: OwnerOption,
-    hours: Annotated[float, typer.Option("--hours", help="How long from now.")],
+    hours: Annotated[float, typer.Option("--hours", min=0.01, max=8760, help="How long from now.")],
     alert_type: Annotated[str | None, typer.Option("--type", help="Only alerts of this type.")] = None,
     subject: Annotated[
         str | None, typer.Option("--subject", help="Only alerts of this service, breaker, code ...")

@@ -17,8 +17,8 @@ def encode(*parts: str) -> str:
     return base64.urlsafe_b64encode(json.dumps(parts, separators=(",", ":")).encode()).decode().rstrip("=")
 
 
-def run_cursor(text: str | None) -> tuple[datetime, str] | None:
-    """Return the moment and id of the run that a page ended with.
+def position(text: str | None) -> tuple[datetime, str] | None:
+    """Return the moment and id of what a page ended with.
 
     Raises:
         ValidationError: no page ended so.
@@ -26,9 +26,9 @@ def run_cursor(text: str | None) -> tuple[datetime, str] | None:
     if text is None:
         return None
     match _decode(text):
-        case [str(moment), str(run_id)]:
+        case [str(moment), str(record_id)]:
             try:
-                return _aware(moment), str(uuid.UUID(run_id))
+                return _aware(moment), str(uuid.UUID(record_id))
             except ValueError:
                 pass
     raise _malformed()

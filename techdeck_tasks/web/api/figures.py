@@ -74,11 +74,12 @@ def trend(runtime: RuntimeOf, _: Anyone, wanted: Annotated[ErrorsOfHours, Query(
 
 
 @router.get(
-    "/alerts", responses=example({"alerts": [{"alert_type": "high_error_rate", "severity": "warning"}]})
+    "/alert-conditions",
+    responses=example({"conditions": [{"alert_type": "high_error_rate", "severity": "warning"}]}),
 )
-def alerts(runtime: RuntimeOf, _: Anyone) -> dict[str, Any]:
-    """Tell what of the last hour exceeds its threshold."""
-    return {"alerts": runtime.metrics.get_alert_conditions()}
+def alert_conditions(runtime: RuntimeOf, _: Anyone) -> dict[str, Any]:
+    """Tell which figures of the last hour exceed their threshold at this moment, alert or not."""
+    return {"conditions": runtime.metrics.get_alert_conditions()}
 
 
 @router.get(

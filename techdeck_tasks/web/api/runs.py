@@ -94,7 +94,7 @@ def page_of_runs(
 ) -> tuple[list[RunView], str | None]:
     """Return a page of runs, and the cursor of the next one if there is one."""
     found = runtime.pipeline_store.list_runs(
-        limit + 1, states=[state] if state else [], before=cursors.run_cursor(cursor)
+        limit + 1, states=[state] if state else [], before=cursors.position(cursor)
     )
     if len(found) <= limit:
         return found, None

@@ -5,8 +5,18 @@ from __future__ import annotations
 from fastapi import APIRouter
 from starlette.responses import HTMLResponse
 
-from techdeck_tasks.web.pages import audit, breakers, incidents, letters, login, overview, reports, runs
+from techdeck_tasks.web.pages import (
+    alerts,
+    audit,
+    breakers,
+    incidents,
+    letters,
+    login,
+    overview,
+    reports,
+    runs,
+)
 
 router = APIRouter(include_in_schema=False, default_response_class=HTMLResponse)
-for part in (overview, runs, breakers, letters, audit, reports, incidents, login):
+for part in (overview, runs, breakers, alerts, letters, audit, reports, incidents, login):
     router.include_router(part.router)

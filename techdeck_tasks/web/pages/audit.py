@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from http import HTTPStatus
 from urllib.parse import urlencode
 
@@ -34,9 +35,9 @@ def entries(
         wanted = Wanted.model_validate(given).as_filter()
     except pydantic.ValidationError as error:
         wrong = {str(problem["loc"][0]) for problem in error.errors()}
-        return _page(request, caller, given, Page([], None), wrong=wrong, verdict=None)
+        return _page(request, caller, given, Page([], None), wrong=wrong, verdict=last_verdict(runtime))
     found = runtime.audit_reader(caller.name).page(wanted, PAGE, cursor)
-    return _page(request, caller, given, found, wrong=set(), verdict=last_verdict(runtime))
+    return _page(request, caller, given, found, cursor=cursor, verdict=last_verdict(runtime))
 
 
 @router.post("/verify")
@@ -52,7 +53,8 @@ def _page(
     given: dict[str, str],
     found: Page,
     *,
-    wrong: set[str],
+    cursor: str | None = None,
+    wrong: Collection[str] = (),
     verdict: dict[str, object] | None,
 ) -> HTMLResponse:
     return page(
@@ -61,7 +63,9 @@ def _page(
         caller,
         status=HTTPStatus.BAD_REQUEST if wrong else HTTPStatus.OK,
         entries=found.entries,
-        older=urlencode({**given, "cursor": found.next_cursor}) if found.next_cursor else None,
+        following=found.next_cursor,
+        later_page=cursor is not None,
+        query=urlencode(given),
         given=given,
         wrong=wrong,
         verdict=verdict,

@@ -5,6 +5,7 @@ from __future__ import annotations
 from fastapi import APIRouter, Request
 from starlette.responses import HTMLResponse
 
+from techdeck_tasks.alerts.state import AlertState
 from techdeck_tasks.metrics.buckets import hours_until
 from techdeck_tasks.pipeline.state import FINAL_RUN_STATES, RunState
 from techdeck_tasks.resilience.breaker import State
@@ -18,6 +19,7 @@ router = APIRouter()
 
 HOURS = 24
 ACTIVE_SHOWN = 8
+ALERTS_SHOWN = 5
 RETRIED_SHOWN = 8
 _TROUBLED = frozenset({State.OPEN, State.FORCED_OPEN, State.HALF_OPEN})
 
@@ -29,6 +31,7 @@ def overview(request: Request, runtime: RuntimeOf, caller: Viewer) -> HTMLRespon
     hours = hours_of(runtime.metrics_store.read(hours_until(runtime.clock.now(), HOURS)))
     store = runtime.pipeline_store
     active = store.list_runs(ACTIVE_SHOWN, states=frozenset(RunState) - FINAL_RUN_STATES)
+    firing = [alert for alert in runtime.alerts.search() if alert.state is AlertState.FIRING]
     breakers = runtime.breakers.get_status()
     retries = runtime.retry_registry.get_statistics()
     most_retried = sorted(
@@ -40,7 +43,8 @@ def overview(request: Request, runtime: RuntimeOf, caller: Viewer) -> HTMLRespon
         caller,
         chart=draw(hours),
         rate=error_rate(hours),
-        alerts=runtime.metrics.get_alert_conditions(),
+        alerts=firing[:ALERTS_SHOWN],
+        firing=len(firing),
         active=[store.get_run(run.run_id) for run in active],
         breakers=sorted(breakers.values(), key=lambda status: status["state"] not in _TROUBLED),
         troubled=sum(status["state"] in _TROUBLED for status in breakers.values()),

@@ -25,6 +25,9 @@ NOTICES = {
     "made": "The report is made. Read it, then sign it off.",
     "signed": "Signed off. The signature is on record and stays.",
     "incident": "Done, and on record.",
+    "acknowledged": "You are in charge. Nobody is reminded of it any more.",
+    "silenced": "Nobody is told of such alerts until the silence ends. They are still recorded.",
+    "unsilenced": "The silence is over. What still fires is told within a minute.",
     "verified": "The log was verified; the verdict is below.",
 }
 """What a page may say after an action; the address carries the key alone."""
@@ -33,6 +36,7 @@ _NAVIGATION: tuple[tuple[str, str, tuple[Role, ...]], ...] = (
     ("/", "Overview", ()),
     ("/runs", "Runs", ()),
     ("/breakers", "Breakers", ()),
+    ("/alerts", "Alerts", ()),
     ("/dead-letters", "Dead letters", (Role.OPERATOR,)),
     ("/interventions", "Interventions", (Role.OPERATOR,)),
     ("/audit", "Audit log", (Role.AUDITOR,)),
@@ -92,6 +96,16 @@ def ago(value: datetime | str, now: datetime) -> str:
     return "just now" if seconds >= 0 else "soon"
 
 
+def left(value: datetime, now: datetime) -> str:
+    """Return how long it is until a moment."""
+    return f"in {duration(max((value - now).total_seconds(), 0))}"
+
+
+def figure(value: float) -> str:
+    """Return a number with at most one decimal."""
+    return f"{value:,.0f}" if value == round(value) else f"{value:,.1f}"
+
+
 def duration(seconds: float) -> str:
     """Return a duration that a person reads at a glance."""
     if seconds < 60:  # noqa: PLR2004 - a minute
@@ -101,5 +115,10 @@ def duration(seconds: float) -> str:
 
 
 _environment.filters.update(
-    moment=moment, ago=ago, duration=duration, segment=lambda name: quote(name, safe="/")
+    moment=moment,
+    ago=ago,
+    left=left,
+    figure=figure,
+    duration=duration,
+    segment=lambda name: quote(name, safe="/"),
 )

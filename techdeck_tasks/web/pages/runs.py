@@ -26,7 +26,14 @@ def list_runs(
     """List runs, the youngest first."""
     runs, following = page_of_runs(runtime, PAGE, cursor, state)
     return page(
-        request, "runs.html", caller, runs=runs, following=following, state=state, states=list(RunState)
+        request,
+        "runs.html",
+        caller,
+        runs=runs,
+        following=following,
+        later_page=cursor is not None,
+        state=state,
+        states=list(RunState),
     )
 
 

@@ -188,6 +188,16 @@ def trip(site: Site) -> Callable[[str], None]:
 
 
 @pytest.fixture
+def evaluate(site: Site) -> Callable[[], None]:
+    """Judges the whole service now, as an audit worker does each minute."""
+
+    def evaluate() -> None:
+        site.runtime.alert_evaluator.evaluate(timedelta(0))
+
+    return evaluate
+
+
+@pytest.fixture
 def fail(site: Site) -> Callable[..., str]:
     """Handles an error as a task would; returns its id."""
 

@@ -34,7 +34,13 @@ API = {
     "POST /api/v1/breakers/{name:path}": OPERATES,
     "GET /api/v1/statistics": ALL,
     "GET /api/v1/trend": ALL,
+    "GET /api/v1/alert-conditions": ALL,
     "GET /api/v1/alerts": ALL,
+    "GET /api/v1/alerts/{alert_id}": ALL,
+    "POST /api/v1/alerts/{alert_id}/acknowledge": OPERATES,
+    "GET /api/v1/silences": ALL,
+    "POST /api/v1/silences": OPERATES,
+    "DELETE /api/v1/silences/{silence_id}": OPERATES,
     "GET /api/v1/retries": ALL,
     "GET /api/v1/dead-letters": OPERATES,
     "POST /api/v1/dead-letters/{letter_id}/replay": OPERATES,
@@ -61,6 +67,8 @@ PAGES = {
     "GET /runs/{run_id}": ALL,
     "GET /breakers": ALL,
     "GET /breakers/{name:path}": ALL,
+    "GET /alerts": ALL,
+    "GET /alerts/{alert_id}": ALL,
     "GET /dead-letters": OPERATES,
     "GET /interventions": OPERATES,
     "GET /audit": AUDITS,
@@ -73,6 +81,9 @@ FORMS = {
     "POST /runs/{run_id}/cancel": STARTS,
     "POST /runs/{run_id}/resume": STARTS,
     "POST /breakers/{name:path}": OPERATES,
+    "POST /alerts/{alert_id}/acknowledge": OPERATES,
+    "POST /alerts/silences": OPERATES,
+    "POST /alerts/silences/{silence_id}/end": OPERATES,
     "POST /dead-letters/{letter_id}/replay": OPERATES,
     "POST /dead-letters/{letter_id}/drop": OPERATES,
     "POST /interventions/{letter_id}/resolve": OPERATES,
@@ -88,6 +99,7 @@ BEFORE_LOGIN = {"GET /login", "POST /login"}
 BODIES: dict[str, Any] = {
     "POST /api/v1/runs": {"name": "a"},
     "POST /api/v1/breakers/{name:path}": {"action": "reset", "reason": "a"},
+    "POST /api/v1/silences": {"subject": "access", "hours": 1, "reason": "a"},
     "POST /api/v1/reports": {"start": "2026-01-01T00:00:00Z", "end": "2026-01-02T00:00:00Z"},
     "POST /api/v1/reports/{report_id}/sign-off": {"note": "a"},
     "POST /api/v1/incidents/{incident_id}/assign": {"note": "a", "assignee": "b"},
@@ -99,6 +111,7 @@ FORM = {
     "reason": "a",
     "note": "a",
     "decision": "take",
+    "hours": "1",
     "sha256": "0" * 64,
     "first": "2026-01-01",
     "last": "2026-01-02",
@@ -119,7 +132,7 @@ def address(route: str) -> tuple[str, str]:
     """Return method and path, with values in place of the parameters."""
     method, _, path = route.partition(" ")
     filled = path.replace("{name:path}", "lab").replace("{run_id}", str(uuid.uuid4()))
-    for name in ("letter_id", "report_id", "incident_id"):
+    for name in ("letter_id", "report_id", "incident_id", "alert_id", "silence_id"):
         filled = filled.replace(f"{{{name}}}", "abcdef")
     return method, filled
 

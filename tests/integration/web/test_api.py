@@ -156,12 +156,12 @@ def test_figures_count_what_failed(site: Any, fail: Callable[..., str]) -> None:
     with site.client("submitter") as client:
         statistics = client.get("/api/v1/statistics", params={"service": "figures"}).json()
         hours = client.get("/api/v1/trend", params={"service": "figures", "hours": 3}).json()["hours"]
-        alerts = client.get("/api/v1/alerts").json()["alerts"]
+        found = client.get("/api/v1/alert-conditions").json()["conditions"]
         retries = client.get("/api/v1/retries").json()
     assert statistics["total_errors"] == 1
     assert statistics["top_error_codes"][0]["error_code"] == "SERVICE_UNAVAILABLE"
     assert (len(hours), hours[-1]["error_count"]) == (3, 1)
-    assert "high_service_error_rate" in {alert["alert_type"] for alert in alerts}
+    assert "high_service_error_rate" in {condition["alert_type"] for condition in found}
     assert "total_retries" in retries
 
 

@@ -25,6 +25,7 @@ LogIn = Callable[..., None]
         "/runs",
         "/breakers",
         "/breakers/never-seen",
+        "/alerts",
         "/dead-letters",
         "/interventions",
         "/audit",
@@ -91,6 +92,50 @@ def test_a_breaker_is_reset_by_a_click_and_it_is_on_record(
     assert site.runtime.breakers.get_status("lab/west")["state"] == "closed"
     (document,) = site.audited("breaker.reset")
     assert (document["owner"], document["reason"]) == ("operator", "the lab is back")
+
+
+def test_an_alert_is_taken_charge_of_silenced_and_told_again(
+    page: Page, log_in: LogIn, site: Any, trip: Callable[[str], None], evaluate: Callable[[], None]
+) -> None:
+    trip("lab/north")
+    evaluate()
+    log_in("operator")
+    page.get_by_role("link", name="lab/north").first.wait_for()
+    page.get_by_role("link", name="Alerts", exact=True).click()
+    alert = page.get_by_role("article").filter(has_text="lab/north")
+    expect(alert).to_contain_text("nobody was told")
+    alert.locator("summary").click()
+    alert.get_by_label("Reason").fill("I call the lab")
+    alert.get_by_role("button", name="Take charge").click()
+    expect(page.get_by_role("status")).to_contain_text("in charge")
+    expect(alert).to_contain_text("operator is in charge")
+    alert.locator("summary").click()
+    alert.get_by_label("Reason").fill("planned work")
+    alert.get_by_role("button", name="Silence 8 h").click()
+    expect(alert).to_contain_text("silenced")
+    silences = page.locator("table").filter(has_text="Nobody is told of")
+    expect(silences).to_contain_text("planned work")
+    assert [silence.owner for silence in site.runtime.alerts.silences()] == ["operator"]
+    silences.get_by_label("Reason to end the silence").fill("done early")
+    silences.get_by_role("button", name="End").click()
+    expect(page.get_by_role("status")).to_contain_text("The silence is over")
+    assert site.runtime.alerts.silences() == []
+    alert.get_by_role("link", name="breaker open").click()
+    expect(page.locator("h1")).to_contain_text("lab/north")
+    expect(page.locator(".empty")).to_contain_text("Nobody was told")
+
+
+def test_planned_work_is_silenced_by_a_form(page: Page, log_in: LogIn, site: Any) -> None:
+    log_in("operator")
+    page.goto("/alerts")
+    page.get_by_text("for planned work").click()
+    page.get_by_label("Service, breaker or code").fill("archive")
+    page.get_by_label("Reason").last.fill("the archive moves")
+    page.get_by_role("button", name="Silence", exact=True).click()
+    expect(page.get_by_role("status")).to_contain_text("until the silence ends")
+    (silence,) = site.runtime.alerts.silences()
+    assert (silence.alert_type, silence.subject, silence.reason) == (None, "archive", "the archive moves")
+    site.runtime.alerts.unsilence(str(silence.silence_id), by="test", reason="test")
 
 
 def test_a_dead_letter_is_replayed(
@@ -171,7 +216,7 @@ def test_everything_can_be_reached_by_keyboard(page: Page, log_in: LogIn) -> Non
     expect(page.locator("main")).to_be_focused()
 
 
-@pytest.mark.parametrize("path", ["/", "/runs", "/audit", "/reports", "/breakers"])
+@pytest.mark.parametrize("path", ["/", "/runs", "/alerts", "/audit", "/reports", "/breakers", "/incidents"])
 def test_a_small_screen_needs_no_sideways_scrolling(page: Page, log_in: LogIn, path: str) -> None:
     page.set_viewport_size({"width": 360, "height": 740})
     log_in()
