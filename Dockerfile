@@ -13,7 +13,7 @@ RUN /opt/techdeck/bin/pip install --no-cache-dir --no-deps --no-build-isolation 
 FROM ${PYTHON_IMAGE}
 # Folders that become volumes: a fresh volume takes their owner and mode over.
 RUN useradd --uid 10001 --create-home techdeck \
-    && install -d -o techdeck -m 700 /data /data/artifacts /data/spool /data/work /data/output /data/beat \
+    && install -d -o techdeck -m 700 /data /data/artifacts /data/uploads /data/spool /data/work /data/output /data/beat \
         /keys /keys/producer /keys/reader /keys/signer
 COPY --from=build /opt/techdeck /opt/techdeck
 ENV PATH=/opt/techdeck/bin:$PATH PYTHONUNBUFFERED=1 \
@@ -21,6 +21,7 @@ ENV PATH=/opt/techdeck/bin:$PATH PYTHONUNBUFFERED=1 \
     TECHDECK_READER_KEYS_DIR=/keys/reader \
     TECHDECK_SIGNING_KEYS_DIR=/keys/signer \
     TECHDECK_ARTIFACT_URL=file:///data/artifacts \
+    TECHDECK_UPLOAD_DIR=/data/uploads \
     TECHDECK_AUDIT_SPOOL_DIR=/data/spool
 USER techdeck
 WORKDIR /data

@@ -66,6 +66,9 @@ class Settings(BaseSettings):
     )
     upload_dir: Path = Field(Path(".techdeck/uploads"), description="files on their way in, and quarantine")
     upload_max_bytes: PositiveInt = Field(1 << 30, description="the largest file that an upload may have")
+    upload_retention_hours: PositiveInt = Field(
+        168, description="an accepted file, and an upload that nothing arrives for, is removed after it"
+    )
 
     # -- pipelines ---------------------------------------------------------------------------------
     stage_lease_seconds: PositiveSeconds = Field(

@@ -17,10 +17,17 @@ def up(
         Path, typer.Option(help="Keeps the data; created where missing.", envvar="TECHDECK_DATA_DIR")
     ] = Path(".techdeck"),
     concurrency: Annotated[int, typer.Option(min=1, help="Pipeline tasks at a time.")] = 2,
+    metrics_port: Annotated[
+        int,
+        typer.Option(min=1, max=65535, help="Where beat serves Prometheus on loopback, if it is free."),
+    ] = 9464,
 ) -> None:
     """Start embedded PostgreSQL and Redis, both workers and beat; Ctrl-C stops them."""
     with Stack(
-        data_dir, concurrency=concurrency, on_step=lambda step: err.print(f"  {step}")
+        data_dir,
+        concurrency=concurrency,
+        metrics_port=metrics_port,
+        on_step=lambda step: err.print(f"  {step}"),
     ) as settings_file:
         out.print(f"running; settings in {settings_file}", soft_wrap=True)
         out.print(

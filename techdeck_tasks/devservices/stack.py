@@ -15,6 +15,7 @@ from types import TracebackType
 from celery import Celery
 
 from techdeck_tasks.devservices.errors import DevServiceError
+from techdeck_tasks.devservices.ports import LOOPBACK, require_free
 from techdeck_tasks.devservices.services import DevServices, ServiceUrls
 from techdeck_tasks.devservices.supervision import Order, Step, Supervised
 from techdeck_tasks.runtime import create_app, runtime_of
@@ -33,6 +34,7 @@ class Stack:
         data_dir: holds data, keys, logs and the settings file; made where missing, kept afterwards.
         concurrency: pipeline tasks at a time.
         overrides: further settings for the workers, by field name.
+        metrics_port: where beat serves ``/metrics`` on loopback, if it is free; None: nowhere.
         on_step: told of each step as it is done.
     """
 
@@ -42,11 +44,13 @@ class Stack:
         *,
         concurrency: int = 2,
         overrides: dict[str, str] | None = None,
+        metrics_port: int | None = None,
         on_step: Callable[[str], None] = lambda _: None,
     ) -> None:
         self._dir = data_dir.resolve()
         self._concurrency = concurrency
         self._overrides = overrides or {}
+        self._metrics_port = metrics_port
         self._on_step = on_step
         self._running = ExitStack()
         self.settings: Settings | None = None
@@ -89,7 +93,7 @@ class Stack:
         runtime.key_folders.generate()
         self._running.callback(runtime.engine.dispose)
         self._on_step(f"keys are there, schema is at revision {upgrade(runtime.engine)}")
-        self._spawn("beat", ["--schedule", str(self._dir / "beat-schedule")])
+        self._spawn("beat", ["--schedule", str(self._dir / "beat-schedule")], self._metrics_address())
         audit = self._spawn("audit", [])
         pipeline = self._spawn("pipeline", ["--concurrency", str(self._concurrency)])
         deadline = time.monotonic() + _READY_S
@@ -109,6 +113,7 @@ class Stack:
             "redis_url": urls.redis_url,
             "database_url": urls.database_url,
             "artifact_url": (self._dir / "artifacts").as_uri(),
+            "upload_dir": str(self._dir / "uploads"),
             "keys_dir": str(self._dir / "keys" / "producer"),
             "reader_keys_dir": str(self._dir / "keys" / "reader"),
             "signing_keys_dir": str(self._dir / "keys" / "signer"),
@@ -126,12 +131,26 @@ class Stack:
         self._running.callback(path.unlink, missing_ok=True)
         return path
 
-    def _spawn(self, role: str, arguments: list[str]) -> Supervised:
+    def _metrics_address(self) -> dict[str, str]:
+        """Return the setting for the one process that serves the numbers of all."""
+        if self._metrics_port is None:
+            return {}
+        try:
+            require_free(self._metrics_port, "metrics")
+        except DevServiceError as taken:
+            # The service is worth more than its numbers, and a second one on this machine is no error.
+            self._on_step(f"not served: {taken}")
+            return {}
+        address = f"{LOOPBACK}:{self._metrics_port}"
+        self._on_step(f"Prometheus finds the metrics at http://{address}/metrics")
+        return {f"{ENV_PREFIX}METRICS_ADDRESS": address}
+
+    def _spawn(self, role: str, arguments: list[str], settings: dict[str, str] | None = None) -> Supervised:
         inherited = {name: value for name, value in os.environ.items() if not name.startswith(ENV_PREFIX)}
         step = Step(
             argv=(sys.executable, "-m", "techdeck_tasks", "worker", role, *arguments),
             cwd=str(Path.cwd()),
-            env={**inherited, f"{ENV_PREFIX}ENV_FILE": str(self._dir / SETTINGS_FILE)},
+            env={**inherited, f"{ENV_PREFIX}ENV_FILE": str(self._dir / SETTINGS_FILE), **(settings or {})},
         )
         process = Supervised(Order((step,), _STOP_SIGNALS), log=self._dir / f"{role}.log")
         self._running.callback(process.stop)

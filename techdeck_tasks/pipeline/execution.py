@@ -6,6 +6,7 @@ import json
 import logging
 from collections.abc import Callable, Iterable, Mapping
 from datetime import timedelta
+from pathlib import Path
 from typing import Any, Protocol
 
 import pydantic
@@ -56,6 +57,7 @@ class PipelineEngine:
         dispatcher: sends stages to workers.
         clock: the time.
         stage_limit: the longest that an attempt may take.
+        upload_folder: where the service keeps files that were sent to it.
     """
 
     def __init__(
@@ -65,12 +67,15 @@ class PipelineEngine:
         dispatcher: Dispatcher,
         clock: Clock,
         stage_limit: timedelta = timedelta(hours=1),
+        *,
+        upload_folder: Path = Path(".techdeck/uploads"),
     ) -> None:
         self.store = store
         self._artifacts = artifacts
         self._dispatcher = dispatcher
         self._clock = clock
         self._stage_limit = stage_limit
+        self._upload_folder = upload_folder
 
     def start(
         self, run_id: str, definition: PipelineDefinition, idempotency_key: str | None = None
@@ -205,6 +210,7 @@ class PipelineEngine:
                 inputs=self._inputs(run_id, spec),
                 artifacts=self._artifacts,
                 workspace=workspace,
+                upload_folder=self._upload_folder,
                 report_progress=self._progress(run_id, stage_name),
                 check_cancelled=claim.check,
             )

@@ -69,6 +69,7 @@ class StageContext:
         inputs: the outputs of the stages it needs, in the order of `needs`; those without data are left out.
         artifacts: the store of artifacts.
         workspace: a local folder of this attempt, removed at its end.
+        upload_folder: where the service keeps files that were sent to it.
         report_progress: takes rows done and rows in all (None: unknown); may be called often.
         check_cancelled: to be called between batches, as often as it fits: raises, and so ends the attempt,
             where its run was cancelled or the stage was given to another worker. Let what it raises pass.
@@ -81,6 +82,7 @@ class StageContext:
     inputs: Mapping[str, ArtifactRef]
     artifacts: ArtifactStore
     workspace: Path
+    upload_folder: Path = Path(".techdeck/uploads")
     report_progress: Callable[[int, int | None], None] = lambda _done, _total: None
     check_cancelled: Callable[[], None] = lambda: None
 

@@ -43,7 +43,7 @@ def register(
         clock: the time.
         reconcile: sends again what was lost.
         start_due: starts what a schedule wants.
-        collect: removes old artifacts.
+        collect: removes old artifacts and uploads.
     """
     for name, body in ((RECONCILE, reconcile), (START_DUE, start_due), (COLLECT, collect)):
         app.task(

@@ -1,7 +1,7 @@
 """Uploads: in chunks, resumable, checksummed; nothing is handed on before the whole file was checked.
 
     partial/<id>/     the manifest and what arrived so far
-    ready/<id>/       the accepted file under its own name
+    ready/<id>/       the manifest and the accepted file under its own name
     quarantine/<id>/  what was refused for its content, under the name ``content``, and why
     failed/<id>.json  the error that ended an upload
 
@@ -24,6 +24,7 @@ from dataclasses import asdict, dataclass, replace
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote, urlsplit
 
 from techdeck_tasks.clock import Clock
 from techdeck_tasks.errors import FileUploadError
@@ -35,6 +36,13 @@ from techdeck_tasks.pipeline.upload_names import checked_name, shown_name
 _ID = re.compile(r"[0-9a-f]{32}")
 _DIGEST = re.compile(r"[0-9a-f]{64}")
 _MANIFEST, _DATA, _CONTENT = "manifest.json", "data", "content"
+
+SCHEME = "upload"
+"""Of the URL by which a definition names an accepted file: ``upload://<id>/<name>``."""
+
+
+class UnknownUploadError(FileUploadError):
+    """There is no such upload: it never began, was cancelled, or was removed by its age."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,13 +56,14 @@ class UploadLimits:
 
 @dataclass(frozen=True, slots=True)
 class Upload:
-    """One upload under way. A client that lost touch goes on at `received_bytes`."""
+    """One upload under way. A client that lost touch goes on at `received_bytes`; `owner` is who began it."""
 
     upload_id: str
     filename: str
     size_bytes: int
     sha256: str
     received_bytes: int = 0
+    owner: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,6 +74,22 @@ class AcceptedFile:
     filename: str
     size_bytes: int
     sha256: str
+    owner: str | None = None
+
+    @property
+    def upload_id(self) -> str:
+        """The upload that it came by."""
+        return self.path.parent.name
+
+    @property
+    def received_bytes(self) -> int:
+        """All of them."""
+        return self.size_bytes
+
+    @property
+    def url(self) -> str:
+        """What the source of a definition calls it, for the stage `file_upload`."""
+        return f"{SCHEME}://{self.upload_id}/{quote(self.filename)}"
 
 
 class UploadStore:
@@ -78,16 +103,17 @@ class UploadStore:
 
     def __init__(self, root: Path, limits: UploadLimits, clock: Clock) -> None:
         self._root = root
-        self._limits = limits
+        self.limits = limits
         self._clock = clock
 
-    def begin(self, filename: str, size_bytes: int, sha256: str) -> Upload:
+    def begin(self, filename: str, size_bytes: int, sha256: str, owner: str | None = None) -> Upload:
         """Open an upload.
 
         Args:
             filename: the client's name of the file.
             size_bytes: the size it will have.
             sha256: its digest, 64 hex digits.
+            owner: who sends it.
 
         Raises:
             FileUploadError: the name, the size or the digest is refused.
@@ -99,15 +125,15 @@ class UploadStore:
             raise FileUploadError(
                 f"the file name {shown!r} is refused: {error}; rename the file", filename=shown
             ) from None
-        if not 0 < size_bytes <= self._limits.max_bytes:
+        if not 0 < size_bytes <= self.limits.max_bytes:
             raise FileUploadError(
-                f"{shown!r} has {size_bytes} bytes; 1 to {self._limits.max_bytes} are taken: split the file",
+                f"{shown!r} has {size_bytes} bytes; 1 to {self.limits.max_bytes} are taken: split the file",
                 filename=shown,
                 file_size=size_bytes,
             )
         if not _DIGEST.fullmatch(sha256.lower()):
             raise FileUploadError(f"the SHA-256 of {shown!r} is not 64 hex digits", filename=shown)
-        upload = Upload(uuid.uuid4().hex, name, size_bytes, sha256.lower())
+        upload = Upload(uuid.uuid4().hex, name, size_bytes, sha256.lower(), owner=owner)
         folder = self._partial(upload.upload_id)
         location.make_folder(folder, private=True)
         (folder / _DATA).touch(mode=0o600)
@@ -118,7 +144,8 @@ class UploadStore:
         """Return how far an upload is.
 
         Raises:
-            FileUploadError: it is unknown, finished, cancelled, or failed; the text tells of a failure.
+            UnknownUploadError: it is unknown, finished or cancelled.
+            FileUploadError: it failed; the text tells how.
         """
         folder = self._partial(upload_id)
         try:
@@ -128,9 +155,7 @@ class UploadStore:
         try:
             failure = json.loads(self._failed(upload_id).read_text())
         except FileNotFoundError:
-            raise FileUploadError(
-                "there is no such upload under way; begin another", upload_id=upload_id
-            ) from None
+            raise _unknown(upload_id) from None
         raise FileUploadError(
             f"the upload failed with {failure['error_code']}, error {failure['error_id']}; begin another",
             upload_id=upload_id,
@@ -149,10 +174,10 @@ class UploadStore:
             FileUploadError: the chunk is damaged, too large, beyond the file's end or leaves a gap.
         """
         with self._held(upload_id) as (upload, data):
-            if len(chunk) > self._limits.max_chunk_bytes:
+            if len(chunk) > self.limits.max_chunk_bytes:
                 raise _refused(
                     upload,
-                    f"a chunk has {len(chunk)} bytes; at most {self._limits.max_chunk_bytes} are taken",
+                    f"a chunk has {len(chunk)} bytes; at most {self.limits.max_chunk_bytes} are taken",
                 )
             if hashlib.sha256(chunk).hexdigest() != sha256.lower():
                 raise _refused(upload, f"the chunk at {offset} is not what its SHA-256 says; send it again")
@@ -174,12 +199,14 @@ class UploadStore:
             return received
 
     def finish(self, upload_id: str) -> AcceptedFile:
-        """Check the whole file and accept it.
+        """Check the whole file and accept it; a file that was accepted already is so again.
 
         Raises:
             FileUploadError: bytes are missing (the upload stays open), the digest differs (it is removed), or
                 the content is not what the name says (it goes to quarantine).
         """
+        if accepted := self.accepted(upload_id):
+            return accepted
         with self._held(upload_id) as (upload, data):
             if upload.received_bytes != upload.size_bytes:
                 raise _refused(
@@ -193,15 +220,40 @@ class UploadStore:
                 self._remove(upload_id)
                 raise _refused(upload, "the file is not what its SHA-256 says; upload it again")
             form = str(location.data_format(upload.filename))
-            problem = content_problem(path, form, self._limits.max_unpacked_bytes)
+            problem = content_problem(path, form, self.limits.max_unpacked_bytes)
             if problem is not None:
                 self._quarantine(upload, path, problem)
                 raise _refused(upload, f"its content is refused as {form}: {problem}; it is in quarantine")
-            target = self._root / "ready" / upload_id / upload.filename
+            target = self._ready(upload_id) / upload.filename
             location.make_folder(target.parent, private=True)
+            _write_whole(target.parent / _MANIFEST, asdict(upload))
             path.replace(target)
             self._remove(upload_id)
-        return AcceptedFile(target, upload.filename, upload.size_bytes, upload.sha256)
+        return _accepted(upload, target)
+
+    def accepted(self, upload_id: str) -> AcceptedFile | None:
+        """Return the accepted file of an upload; None where it was not accepted, or removed since."""
+        folder = self._ready(upload_id)
+        try:
+            upload = Upload(**json.loads((folder / _MANIFEST).read_text()))
+        except FileNotFoundError:
+            return None
+        path = folder / upload.filename
+        return _accepted(upload, path) if path.is_file() else None
+
+    def accepted_at(self, url: str) -> AcceptedFile:
+        """Return the accepted file that `AcceptedFile.url` names.
+
+        Raises:
+            UnknownUploadError: it is not there, or not any more.
+        """
+        upload_id = urlsplit(url).netloc
+        found = self.accepted(upload_id) if _ID.fullmatch(upload_id) else None
+        if found is None or found.url != url:
+            raise UnknownUploadError(
+                "the source is an upload that is not there (any more); upload the file again"
+            )
+        return found
 
     def cancel(self, upload_id: str) -> None:
         """Remove what arrived of an upload; there may be nothing."""
@@ -225,15 +277,15 @@ class UploadStore:
             _write_whole(target, {name: response[name] for name in ("error_id", "error_code")})
 
     def remove_abandoned(self, max_age: timedelta) -> int:
-        """Remove uploads that nothing arrived for since `max_age`, and notes of failures as old.
+        """Remove uploads that nothing arrived for since `max_age`, and accepted files and notes as old.
 
-        Safe to run twice at once; for a scheduler. Returns how many uploads were removed.
+        Safe to run twice at once; for a scheduler. Returns how many uploads were removed, accepted ones too.
         """
         oldest = (self._clock.now() - max_age).timestamp()
         removed = 0
-        for manifest in sorted((self._root / "partial").glob(f"*/{_MANIFEST}")):
+        for manifest in self._root.glob(f"*/*/{_MANIFEST}"):
             if _is_older(manifest, oldest):
-                self._remove(manifest.parent.name)
+                _remove_folder(manifest.parent)
                 removed += 1
         for note in (self._root / "failed").glob("*.json"):
             if _is_older(note, oldest):
@@ -246,6 +298,9 @@ class UploadStore:
         if not _ID.fullmatch(upload_id):
             raise FileUploadError("an upload's id is 32 hex digits; take it from the upload's beginning")
         return self._root / "partial" / upload_id
+
+    def _ready(self, upload_id: str) -> Path:
+        return self._root / "ready" / self._partial(upload_id).name
 
     def _failed(self, upload_id: str) -> Path:
         return self._root / "failed" / f"{upload_id}.json"
@@ -269,10 +324,7 @@ class UploadStore:
         _write_whole(self._partial(upload.upload_id) / _MANIFEST, asdict(upload))
 
     def _remove(self, upload_id: str) -> None:
-        folder = self._partial(upload_id)
-        # The manifest first: an upload that is half removed is no upload.
-        (folder / _MANIFEST).unlink(missing_ok=True)
-        shutil.rmtree(folder, ignore_errors=True)
+        _remove_folder(self._partial(upload_id))
 
     def _quarantine(self, upload: Upload, path: Path, problem: str) -> None:
         folder = self._root / "quarantine" / upload.upload_id
@@ -284,11 +336,25 @@ class UploadStore:
         self._remove(upload.upload_id)
 
 
+def _accepted(upload: Upload, path: Path) -> AcceptedFile:
+    return AcceptedFile(path, upload.filename, upload.size_bytes, upload.sha256, upload.owner)
+
+
+def _unknown(upload_id: str) -> UnknownUploadError:
+    return UnknownUploadError("there is no such upload under way; begin another", upload_id=upload_id)
+
+
 def _refused(upload: Upload, why: str) -> FileUploadError:
     shown = shown_name(upload.filename)
     return FileUploadError(
         f"{shown!r}: {why}", filename=shown, file_size=upload.size_bytes, upload_id=upload.upload_id
     )
+
+
+def _remove_folder(folder: Path) -> None:
+    # The manifest first: an upload that is half removed is no upload.
+    (folder / _MANIFEST).unlink(missing_ok=True)
+    shutil.rmtree(folder, ignore_errors=True)
 
 
 def _write_whole(target: Path, facts: Mapping[str, Any]) -> None:

@@ -112,7 +112,7 @@ def create_app(settings: Settings | None = None, role: Role = Role.CLIENT) -> Ce
             clock=runtime.clock,
             reconcile=lambda: runtime.runs.reconcile(),  # noqa: PLW0108 - made when it is first needed
             start_due=lambda: runtime.schedules.start_due(),  # noqa: PLW0108 - as above
-            collect=lambda: runtime.runs.collect(),  # noqa: PLW0108 - as above
+            collect=runtime.collect,
         )
     if role in (Role.PIPELINE, Role.AUDIT, Role.BEAT):
         signals.setup_logging.connect(lambda **_: configure_logging(runtime.settings), weak=False)

@@ -67,6 +67,7 @@ class Pipelines(Monitoring):
             pipeline_tasks.CeleryDispatcher(self.app),
             self.clock,
             timedelta(seconds=self.settings.task_time_limit_seconds),
+            upload_folder=self.settings.upload_dir,
         )
 
     @cached_property
@@ -88,6 +89,11 @@ class Pipelines(Monitoring):
             artifact_retention=timedelta(hours=self.settings.artifact_retention_hours),
             audit_retention_days=self.settings.error_log_retention_days,
         )
+
+    def collect(self) -> None:
+        """Remove what was kept long enough: artifacts of runs, uploads, what killed processes left behind."""
+        self.runs.collect()
+        self.uploads.remove_abandoned(timedelta(hours=self.settings.upload_retention_hours))
 
     @cached_property
     def schedules(self) -> Schedules:

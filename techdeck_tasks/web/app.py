@@ -12,6 +12,7 @@ from starlette.requests import HTTPConnection
 from techdeck_tasks.runtime import Runtime, create_app, runtime_of
 from techdeck_tasks.settings import Settings
 from techdeck_tasks.web import api, errors, pages
+from techdeck_tasks.web.api import uploads
 from techdeck_tasks.web.auth import SESSION_COOKIE, WebServices
 from techdeck_tasks.web.headers import SecurityHeaders
 from techdeck_tasks.web.limits import RequestLimits
@@ -58,11 +59,16 @@ def create_web_app(source: Settings | Runtime | None = None) -> FastAPI:
         subjects = subjects_of(connection, SESSION_COOKIE, settings.web_requests_per_minute)
         return seconds_to_wait(runtime.redis, subjects)
 
+    def max_body_bytes(connection: HTTPConnection) -> int:
+        # Chunks are read only after the caller is known.
+        chunk = connection.scope["method"] == "PATCH" and connection.url.path.startswith(uploads.PATH)
+        return runtime.uploads.limits.max_chunk_bytes if chunk else settings.web_max_body_bytes
+
     # The last one added is the outermost.
     app.add_middleware(
         RequestLimits,
         wait_for=wait_for,
-        max_body_bytes=settings.web_max_body_bytes,
+        max_body_bytes=max_body_bytes,
         timeout_s=settings.web_timeout_seconds,
     )
     errors.install(app, runtime.handler, error_page)

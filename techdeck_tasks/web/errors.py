@@ -30,7 +30,7 @@ logger = logging.getLogger(__name__)
 
 _MAX_HEADER_LENGTH = 1000
 _MAX_PROBLEMS = 20
-_KEPT_HEADERS = ("allow", "www-authenticate", "retry-after")
+_KEPT_HEADERS = ("allow", "www-authenticate", "retry-after", "upload-offset")
 _LOWEST_ERROR = 400
 _RECORDED_STATUS = frozenset({401, 403})
 _LOWEST_SERVER_ERROR = 500

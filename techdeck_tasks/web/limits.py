@@ -27,7 +27,7 @@ class RequestLimits:
     Args:
         app: what is protected.
         wait_for: counts a request and returns the seconds it has to wait, 0 for none; may block.
-        max_body_bytes: of the body, declared or not.
+        max_body_bytes: tells how large the body of a request may be, declared or not.
         timeout_s: for the whole body to arrive, and for the answer to begin.
     """
 
@@ -36,7 +36,7 @@ class RequestLimits:
         app: ASGIApp,
         *,
         wait_for: Callable[[HTTPConnection], int],
-        max_body_bytes: int,
+        max_body_bytes: Callable[[HTTPConnection], int],
         timeout_s: float,
     ) -> None:
         self._app = app
@@ -55,16 +55,17 @@ class RequestLimits:
             wait_s = await run_in_threadpool(self._wait_for, connection)
             if wait_s:
                 raise HTTPException(HTTPStatus.TOO_MANY_REQUESTS, headers={"Retry-After": str(wait_s)})
+        most = self._max_body_bytes(connection)
         declared = connection.headers.get("content-length", "0")
-        if not declared.isdecimal() or int(declared) > self._max_body_bytes:
+        if not declared.isdecimal() or int(declared) > most:
             raise HTTPException(HTTPStatus.REQUEST_ENTITY_TOO_LARGE)
-        bounded = self._bounded(receive)
+        bounded = self._bounded(receive, most)
         if path in UNLIMITED:
             await self._app(scope, bounded, send)
         else:
             await self._timed(scope, bounded, send)
 
-    def _bounded(self, receive: Receive) -> Receive:
+    def _bounded(self, receive: Receive, max_body_bytes: int) -> Receive:
         deadline = time.monotonic() + self._timeout_s
         received, complete = 0, False
 
@@ -79,7 +80,7 @@ class RequestLimits:
                 raise HTTPException(HTTPStatus.REQUEST_TIMEOUT) from None
             received += len(message.get("body", b""))
             complete = not message.get("more_body", False)
-            if received > self._max_body_bytes:
+            if received > max_body_bytes:
                 raise HTTPException(HTTPStatus.REQUEST_ENTITY_TOO_LARGE)
             return message
 

@@ -13,6 +13,7 @@ from typing import Protocol
 
 import pytest
 
+from techdeck_tasks.devservices.ports import free_port
 from techdeck_tasks.settings import DEFAULT_ENV_FILE, ENV_PREFIX, Settings
 
 
@@ -53,6 +54,7 @@ class Service:
 
     folder: Path
     techdeck: Techdeck
+    metrics_port: int
 
     @property
     def settings(self) -> Settings:
@@ -70,8 +72,9 @@ def techdeck(tmp_path: Path) -> Techdeck:
 def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
     """The service, up for the whole session, stopped by Ctrl-C at its end."""
     folder = tmp_path_factory.mktemp("service")
+    metrics_port = free_port()
     process = subprocess.Popen(
-        [sys.executable, "-m", "techdeck_tasks", "up"],
+        [sys.executable, "-m", "techdeck_tasks", "up", "--metrics-port", str(metrics_port)],
         cwd=folder,
         env=clean_environment(TECHDECK_LOG_LEVEL="INFO"),
         stdout=subprocess.PIPE,
@@ -81,7 +84,7 @@ def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
     first = process.stdout.readline()
     try:
         assert first.startswith("running"), f"techdeck up said {first!r} and ended with {process.wait(10)}"
-        yield Service(folder, techdeck_in(folder))
+        yield Service(folder, techdeck_in(folder), metrics_port)
     finally:
         process.send_signal(signal.SIGINT)
         process.communicate(timeout=60)

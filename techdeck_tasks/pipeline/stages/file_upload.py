@@ -13,9 +13,8 @@ from techdeck_tasks.pipeline import location
 from techdeck_tasks.pipeline.artifacts import file_digest
 from techdeck_tasks.pipeline.registry import StageContext, StageParams, StageResult, stage
 from techdeck_tasks.pipeline.stages.dataset_load import DatasetLoadParams, dataset_load
-from techdeck_tasks.pipeline.uploads import AcceptedFile, UploadLimits, UploadStore
+from techdeck_tasks.pipeline.uploads import SCHEME, AcceptedFile, UploadLimits, UploadStore
 
-DEFAULT_FOLDER = ".techdeck/uploads"
 _CHUNK_BYTES = 4 << 20
 
 
@@ -23,13 +22,13 @@ class FileUploadParams(StageParams):
     """Parameters of `file_upload`.
 
     Attributes:
-        folder: the local folder of uploads; a refused file is in its ``quarantine``.
+        folder: the local folder of uploads, default: the service's; what is refused is in ``quarantine``.
         sha256: the digest that the sender gave; without it the file's own is noted.
         max_bytes: the most that the file may have.
         load: parameters of `dataset_load` for the accepted file.
     """
 
-    folder: location.DataUrl = DEFAULT_FOLDER
+    folder: location.DataUrl | None = None
     sha256: str | None = Field(None, pattern=r"^[0-9a-fA-F]{64}$")
     max_bytes: int = Field(UploadLimits().max_bytes, ge=1)
     load: DatasetLoadParams = DatasetLoadParams()
@@ -39,26 +38,33 @@ class FileUploadParams(StageParams):
 def file_upload(context: StageContext, params: FileUploadParams) -> StageResult:
     """Take the source through the checks of an upload, and load what was accepted; only the artifact stays.
 
+        folder: the local folder of uploads, default: the service's; refused files are in its ``quarantine``.
+    that the run can be repeated.
+
     Raises:
-        FileUploadError: its name, size, digest or content is refused.
+        FileUploadError: its name, size, digest or content is refused, or it is no upload any more.
         As `dataset_load`.
     """
     url = context.source.url
-    path = context.workspace / "upload"
-    if location.is_remote(url):
+    limits = UploadLimits(max_bytes=params.max_bytes, max_unpacked_bytes=params.load.max_bytes)
+    folder = location.local_path(params.folder) if params.folder else context.upload_folder
+    store = UploadStore(folder, limits, SystemClock())
+    path, name = context.workspace / "upload", Path(location.display(url)).name
+    if url.startswith(f"{SCHEME}://"):
+        sent = UploadStore(context.upload_folder, limits, SystemClock()).accepted_at(url)
+        path, name = sent.path, sent.filename
+    elif location.is_remote(url):
         location.fetch(url, path, max_bytes=params.max_bytes)
     else:
         path = location.local_path(url)
         location.require_file(path)
-    limits = UploadLimits(max_bytes=params.max_bytes, max_unpacked_bytes=params.load.max_bytes)
-    store = UploadStore(location.local_path(params.folder), limits, SystemClock())
-    accepted = _taken(store, path, Path(location.display(url)).name, params.sha256 or file_digest(path))
+    accepted = _taken(store, path, name, params.sha256 or file_digest(path))
     source = context.source.model_copy(update={"url": str(accepted.path)})
     try:
         loaded = dataset_load(replace(context, source=source), params.load)
     finally:
         store.discard(accepted)
-    facts = {name: value for name, value in asdict(accepted).items() if name != "path"}
+    facts = {each: value for each, value in asdict(accepted).items() if each not in ("path", "owner")}
     return StageResult(loaded.output, {**loaded.report, **facts})
 
 

@@ -1,12 +1,15 @@
 from __future__ import annotations
 
+import os
 from hashlib import sha256
 
 import pytest
 
+from techdeck_tasks.celeryconfig import Role
 from techdeck_tasks.errors import FileUploadError
 from techdeck_tasks.errors import TimeoutError as TechDeckTimeoutError
-from techdeck_tasks.runtime import Runtime
+from techdeck_tasks.pipeline.upkeep import COLLECT, LAST_RUN
+from techdeck_tasks.runtime import Runtime, create_app, runtime_of
 from techdeck_tasks.settings import Settings
 
 
@@ -23,3 +26,14 @@ def test_an_error_of_an_upload_removes_what_was_stored_and_is_told_to_the_client
     assert not list((runtime.settings.upload_dir / "partial").iterdir())
     with pytest.raises(FileUploadError, match=str(response["error_id"])):
         runtime.uploads.status(upload.upload_id)
+
+
+def test_the_scheduled_upkeep_removes_abandoned_uploads(settings: Settings) -> None:
+    app = create_app(settings, role=Role.PIPELINE)
+    runtime = runtime_of(app)
+    old, young = (runtime.uploads.begin("a.csv", 10, sha256(b"").hexdigest()) for _ in range(2))
+    os.utime(settings.upload_dir / "partial" / old.upload_id / "manifest.json", (1, 1))
+    runtime.redis.delete(LAST_RUN + COLLECT)
+    app.tasks[COLLECT]()
+    assert [folder.name for folder in (settings.upload_dir / "partial").iterdir()] == [young.upload_id]
+    runtime.engine.dispose()

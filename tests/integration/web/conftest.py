@@ -86,6 +86,8 @@ def site_settings(
             signing_keys_dir=folder / "keys" / "signer",
             audit_spool_dir=folder / "spool",
             artifact_url=(folder / "artifacts").as_uri(),
+            upload_dir=folder / "uploads",
+            upload_max_bytes=30_000_000,
             web_requests_per_minute=100_000,
             web_timeout_seconds=2,
         )

@@ -87,6 +87,7 @@ def run_stage(tmp_path: Path, store: ArtifactStore) -> RunStage:
             inputs=inputs,
             artifacts=store,
             workspace=workspace,
+            upload_folder=tmp_path / "uploads",
         )
         return found.body(context, found.params.model_validate(params))
 

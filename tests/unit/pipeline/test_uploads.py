@@ -18,7 +18,7 @@ from techdeck_tasks.clock import SystemClock
 from techdeck_tasks.errors import FileUploadError
 from techdeck_tasks.pipeline.registry import StageResult
 from techdeck_tasks.pipeline.upload_names import checked_name
-from techdeck_tasks.pipeline.uploads import Upload, UploadLimits, UploadStore
+from techdeck_tasks.pipeline.uploads import UnknownUploadError, Upload, UploadLimits, UploadStore
 
 if TYPE_CHECKING:
     from tests.unit.pipeline.conftest import RunStage
@@ -278,6 +278,45 @@ def test_abandoned_uploads_are_removed_by_their_age(uploads: UploadStore, tmp_pa
     assert uploads.remove_abandoned(timedelta(hours=1)) == 1
     assert uploads.remove_abandoned(timedelta(hours=1)) == 0
     assert left(tmp_path) == [young.upload_id]
+
+
+def test_accepted_files_are_removed_by_their_age(uploads: UploadStore, tmp_path: Path) -> None:
+    upload = uploads.begin("a.csv", len(CONTENT), digest(CONTENT), owner="ada")
+    send(uploads, upload, CONTENT)
+    accepted = uploads.finish(upload.upload_id)
+    assert uploads.finish(upload.upload_id) == accepted == uploads.accepted_at(accepted.url)
+    assert (accepted.owner, accepted.upload_id) == ("ada", upload.upload_id)
+    assert uploads.remove_abandoned(timedelta(hours=1)) == 0
+    os.utime(accepted.path.parent / "manifest.json", (1, 1))
+    assert uploads.remove_abandoned(timedelta(hours=1)) == 1
+    assert not accepted.path.exists()
+    with pytest.raises(UnknownUploadError, match="upload the file again"):
+        uploads.accepted_at(accepted.url)
+
+
+@pytest.mark.parametrize(
+    "url", ["upload://{id}/b.csv", "upload://../a.csv", "upload:///a.csv", "upload://{id}/../a.csv"]
+)
+def test_an_upload_is_found_by_its_own_url_alone(uploads: UploadStore, url: str) -> None:
+    upload = uploads.begin("a.csv", len(CONTENT), digest(CONTENT))
+    send(uploads, upload, CONTENT)
+    uploads.finish(upload.upload_id)
+    with pytest.raises(UnknownUploadError):
+        uploads.accepted_at(url.format(id=upload.upload_id))
+
+
+@pytest.mark.parametrize("name", ["a.csv", "a b#1.csv", "größe 100 %.csv"])
+def test_the_stage_reads_what_the_service_accepted_and_leaves_it_there(
+    uploads: UploadStore, run_stage: RunStage, rows_of: Callable[[StageResult], pl.DataFrame], name: str
+) -> None:
+    upload = uploads.begin(name, len(CONTENT), digest(CONTENT))
+    send(uploads, upload, CONTENT)
+    accepted = uploads.finish(upload.upload_id)
+    for _ in range(2):
+        result = run_stage("file_upload", source=accepted.url, sha256=digest(CONTENT))
+        assert rows_of(result).row(0) == ("Ada", 36)
+        assert result.report["filename"] == accepted.filename
+    assert accepted.path.read_bytes() == CONTENT
 
 
 def test_the_stage_takes_a_file_in_and_reads_it(
