@@ -31,19 +31,34 @@ def latest_slot(expression: str, after: datetime, now: datetime) -> datetime | N
     cron = read_cron(expression)
     day = now.replace(hour=0, minute=0, second=0, microsecond=0)
     while day + timedelta(days=1) > after:
-        # As in Celery, and unlike cron(8), both kinds of day must fit.
-        if (
-            day.month in cron.month_of_year
-            and day.day in cron.day_of_month
-            and day.isoweekday() % 7 in cron.day_of_week
-        ):
-            slots = (
-                day.replace(hour=hour, minute=minute)
-                for hour in sorted(cron.hour, reverse=True)
-                for minute in sorted(cron.minute, reverse=True)
-            )
-            latest = next((slot for slot in slots if slot <= now), None)
-            if latest is not None:
-                return latest if latest > after else None
+        latest = next((slot for slot in reversed(_slots(cron, day)) if slot <= now), None)
+        if latest is not None:
+            return latest if latest > after else None
         day -= timedelta(days=1)
     return None
+
+
+def next_slot(expression: str, after: datetime) -> datetime:
+    """Return the first moment after `after` that `expression` names."""
+    cron = read_cron(expression)
+    day = after.replace(hour=0, minute=0, second=0, microsecond=0)
+    # It ends: an expression of a day that no month has is refused when it is read.
+    while True:
+        following = next((slot for slot in _slots(cron, day) if slot > after), None)
+        if following is not None:
+            return following
+        day += timedelta(days=1)
+
+
+def _slots(cron: crontab, day: datetime) -> list[datetime]:
+    # As in Celery, and unlike cron(8), both kinds of day must fit.
+    fits = (
+        day.month in cron.month_of_year
+        and day.day in cron.day_of_month
+        and day.isoweekday() % 7 in cron.day_of_week
+    )
+    if not fits:
+        return []
+    return [
+        day.replace(hour=hour, minute=minute) for hour in sorted(cron.hour) for minute in sorted(cron.minute)
+    ]

@@ -11,6 +11,8 @@ from typing import Any
 from techdeck_tasks.audit.verify_run import Verification
 from techdeck_tasks.errors import ValidationError
 from techdeck_tasks.pipeline.definition import parse_definition
+from techdeck_tasks.pipeline.operations import Reconciled
+from techdeck_tasks.pipeline.schedules import Schedule
 from techdeck_tasks.resilience.breaker import CircuitBreaker, State
 from techdeck_tasks.runtime import Runtime
 from techdeck_tasks.tasks.letters import LetterKind, LetterStore
@@ -51,6 +53,30 @@ def start_pipeline(
         "pipeline", "pipeline.start", caller.name, pipeline=parsed.name, run_id=run_id, key=idempotency_key
     )
     return runtime.pipeline.start(run_id, parsed, idempotency_key)
+
+
+def reconcile_runs(runtime: Runtime, caller: Caller, *, reason: str) -> Reconciled:
+    """Send again, now, what lost messages and dead workers left behind."""
+    runtime.record_action("pipeline", "run.reconcile", caller.name, reason=reason)
+    return runtime.runs.reconcile()
+
+
+def add_schedule(runtime: Runtime, caller: Caller, definition: Mapping[str, Any], *, reason: str) -> Schedule:
+    """Start a pipeline at each slot of its schedule from now on.
+
+    Raises:
+        ValidationError: the definition is not valid, or has no schedule.
+    """
+    parsed = parse_definition(definition)
+    facts = {"schedule": parsed.name, "cron": parsed.schedule, "reason": reason}
+    runtime.record_action("pipeline", "schedule.add", caller.name, **facts)
+    return runtime.schedules.add(parsed)
+
+
+def remove_schedule(runtime: Runtime, caller: Caller, name: str, *, reason: str) -> None:
+    """End a schedule; runs it has started go on."""
+    runtime.record_action("pipeline", "schedule.remove", caller.name, schedule=name, reason=reason)
+    runtime.schedules.remove(name)
 
 
 def breaker_status(runtime: Runtime, name: str) -> dict[str, Any]:
@@ -122,6 +148,26 @@ def drop_letter(runtime: Runtime, caller: Caller, kind: LetterKind, letter_id: s
     facts = {"letter_id": letter.letter_id, "task_name": letter.task_name, "reason": reason}
     runtime.record_action("letters", f"{kind}.drop", caller.name, **facts)
     store.take(letter.letter_id)
+
+
+def replay_message(runtime: Runtime, caller: Caller, message_id: str, *, reason: str) -> str:
+    """Send a message that no worker could read to its queue again; return the queue."""
+    assert runtime.app is not None
+    found = runtime.quarantine.get(message_id)
+    runtime.record_action(
+        "quarantine", "quarantine.replay", caller.name, quarantined=found.summary(), reason=reason
+    )
+    runtime.quarantine.replay(runtime.app, found.message_id)
+    return found.queue
+
+
+def drop_message(runtime: Runtime, caller: Caller, message_id: str, *, reason: str) -> None:
+    """Forget a message that no worker could read."""
+    found = runtime.quarantine.get(message_id)
+    runtime.record_action(
+        "quarantine", "quarantine.drop", caller.name, quarantined=found.summary(), reason=reason
+    )
+    runtime.quarantine.take(found.message_id)
 
 
 def verify_log(runtime: Runtime, caller: Caller) -> dict[str, Any]:

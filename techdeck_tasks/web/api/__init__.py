@@ -11,13 +11,27 @@ from techdeck_tasks.web.api import (
     figures,
     incidents,
     letters,
+    quarantine,
     reports,
     runs,
+    schedules,
     uploads,
 )
 
 PREFIX = "/api/v1"
 
 router = APIRouter(prefix=PREFIX)
-for part in (runs, uploads, breakers, figures, alerts, letters, audit, reports, incidents):
+for part in (
+    runs,
+    uploads,
+    schedules,
+    figures,
+    alerts,
+    breakers,
+    letters,
+    quarantine,
+    audit,
+    reports,
+    incidents,
+):
     router.include_router(part.router)

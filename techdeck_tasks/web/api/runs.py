@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from http import HTTPStatus
 from typing import Annotated, Any
 from uuid import UUID
@@ -15,8 +16,8 @@ from techdeck_tasks.pipeline.view import RunView
 from techdeck_tasks.runtime import Runtime
 from techdeck_tasks.web import cursors
 from techdeck_tasks.web.api.fields import Because, Cursor, Limit, example
-from techdeck_tasks.web.auth import Anyone, RuntimeOf, Submitter
-from techdeck_tasks.web.operations import start_pipeline
+from techdeck_tasks.web.auth import Anyone, Operator, RuntimeOf, Submitter
+from techdeck_tasks.web.operations import reconcile_runs, start_pipeline
 
 router = APIRouter(prefix="/runs", tags=["runs"])
 
@@ -52,6 +53,12 @@ def start(
 ) -> dict[str, Any]:
     """Start a pipeline."""
     return start_pipeline(runtime, caller, definition, idempotency_key)
+
+
+@router.post("/reconcile", responses=example({"resent": 1, "lost": 0, "failed": 0}))
+def reconcile(runtime: RuntimeOf, caller: Operator, why: Because) -> dict[str, Any]:
+    """Send again, now, what lost messages and dead workers left behind; beat does so every 15 seconds."""
+    return asdict(reconcile_runs(runtime, caller, reason=why.reason))
 
 
 @router.get("", responses=example({"runs": [_RUN], "next": None}))

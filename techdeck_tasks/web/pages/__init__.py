@@ -13,10 +13,24 @@ from techdeck_tasks.web.pages import (
     letters,
     login,
     overview,
+    quarantine,
     reports,
     runs,
+    schedules,
 )
 
 router = APIRouter(include_in_schema=False, default_response_class=HTMLResponse)
-for part in (overview, runs, breakers, alerts, letters, audit, reports, incidents, login):
+for part in (
+    overview,
+    runs,
+    schedules,
+    breakers,
+    alerts,
+    letters,
+    quarantine,
+    audit,
+    reports,
+    incidents,
+    login,
+):
     router.include_router(part.router)

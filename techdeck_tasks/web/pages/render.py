@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from http import HTTPStatus
 from typing import Any
@@ -21,6 +22,7 @@ NOTICES = {
     "resumed": "It goes on from where it ended.",
     "replayed": "Sent again. The letter is gone from this list.",
     "resolved": "Sent on. The task goes on as the one its caller waits for.",
+    "unscheduled": "It is not started any more. Runs it has started go on.",
     "dropped": "Dropped. It is on record who did it and why.",
     "made": "The report is made. Read it, then sign it off.",
     "signed": "Signed off. The signature is on record and stays.",
@@ -32,16 +34,37 @@ NOTICES = {
 }
 """What a page may say after an action; the address carries the key alone."""
 
-_NAVIGATION: tuple[tuple[str, str, tuple[Role, ...]], ...] = (
-    ("/", "Overview", ()),
-    ("/runs", "Runs", ()),
-    ("/breakers", "Breakers", ()),
-    ("/alerts", "Alerts", ()),
-    ("/dead-letters", "Dead letters", (Role.OPERATOR,)),
-    ("/interventions", "Interventions", (Role.OPERATOR,)),
-    ("/audit", "Audit log", (Role.AUDITOR,)),
-    ("/reports", "Reports", (Role.AUDITOR,)),
-    ("/incidents", "Incidents", OVERSEES),
+RUN_TABS = (("/runs", "Runs"), ("/schedules", "Schedules"))
+LETTER_TABS = (
+    ("/dead-letters", "Dead letters"),
+    ("/interventions", "Interventions"),
+    ("/quarantine", "Quarantine"),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class _Entry:
+    """An entry of the navigation; `tabs` are further pages that it stands for."""
+
+    path: str
+    text: str
+    roles: tuple[Role, ...] = ()
+    tabs: tuple[tuple[str, str], ...] = ()
+
+    def leads_to(self, path: str) -> bool:
+        places = {self.path, *(place for place, _ in self.tabs)}
+        return path in places or any(path.startswith(f"{place}/") for place in places - {"/"})
+
+
+_NAVIGATION = (
+    _Entry("/", "Overview"),
+    _Entry("/alerts", "Alerts"),
+    _Entry("/runs", "Runs", tabs=RUN_TABS),
+    _Entry("/breakers", "Breakers"),
+    _Entry("/dead-letters", "Failed tasks", (Role.OPERATOR,), LETTER_TABS),
+    _Entry("/audit", "Audit log", (Role.AUDITOR,)),
+    _Entry("/reports", "Reports", (Role.AUDITOR,)),
+    _Entry("/incidents", "Incidents", OVERSEES),
 )
 
 _environment = Environment(
@@ -58,12 +81,13 @@ def page(
 ) -> HTMLResponse:
     """Return a page; `caller` None is for those nobody needs to log in for."""
     notice = NOTICES.get(request.query_params.get("notice", ""))
-    shown = [(path, text) for path, text, roles in _NAVIGATION if caller is not None and caller.has(*roles)]
+    path = request.url.path
+    entries = [entry for entry in _NAVIGATION if caller is not None and caller.has(*entry.roles)]
     html = _environment.get_template(template).render(
-        path=request.url.path,
+        path=path,
         caller=caller,
         csrf=caller.session.csrf if caller and caller.session else "",
-        navigation=shown,
+        navigation=[(entry.path, entry.text, entry.leads_to(path)) for entry in entries],
         notice=notice,
         now=datetime.now(UTC),
         roles=Role,
@@ -114,6 +138,7 @@ def duration(seconds: float) -> str:
     return f"{minutes} min {rest} s" if minutes < 60 else f"{minutes // 60} h {minutes % 60} min"  # noqa: PLR2004 - an hour
 
 
+_environment.globals.update(RUN_TABS=RUN_TABS, LETTER_TABS=LETTER_TABS)
 _environment.filters.update(
     moment=moment,
     ago=ago,

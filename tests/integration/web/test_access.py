@@ -25,6 +25,7 @@ OVERSEES = {Role.OPERATOR, Role.AUDITOR}
 
 API = {
     "POST /api/v1/runs": STARTS,
+    "POST /api/v1/runs/reconcile": OPERATES,
     "GET /api/v1/runs": ALL,
     "GET /api/v1/runs/{run_id}": ALL,
     "POST /api/v1/runs/{run_id}/cancel": STARTS,
@@ -35,6 +36,12 @@ API = {
     "PATCH /api/v1/uploads/{upload_id}": STARTS,
     "POST /api/v1/uploads/{upload_id}/complete": STARTS,
     "DELETE /api/v1/uploads/{upload_id}": STARTS,
+    "GET /api/v1/schedules": ALL,
+    "POST /api/v1/schedules": STARTS,
+    "DELETE /api/v1/schedules/{name}": STARTS,
+    "GET /api/v1/quarantine": OPERATES,
+    "POST /api/v1/quarantine/{message_id}/replay": OPERATES,
+    "DELETE /api/v1/quarantine/{message_id}": OPERATES,
     "GET /api/v1/breakers": ALL,
     "GET /api/v1/breakers/{name:path}": ALL,
     "POST /api/v1/breakers/{name:path}": OPERATES,
@@ -75,6 +82,8 @@ PAGES = {
     "GET /breakers/{name:path}": ALL,
     "GET /alerts": ALL,
     "GET /alerts/{alert_id}": ALL,
+    "GET /schedules": ALL,
+    "GET /quarantine": OPERATES,
     "GET /dead-letters": OPERATES,
     "GET /interventions": OPERATES,
     "GET /audit": AUDITS,
@@ -87,6 +96,9 @@ FORMS = {
     "POST /runs/{run_id}/cancel": STARTS,
     "POST /runs/{run_id}/resume": STARTS,
     "POST /breakers/{name:path}": OPERATES,
+    "POST /schedules/{name}/remove": STARTS,
+    "POST /quarantine/{message_id}/replay": OPERATES,
+    "POST /quarantine/{message_id}/drop": OPERATES,
     "POST /alerts/{alert_id}/acknowledge": OPERATES,
     "POST /alerts/silences": OPERATES,
     "POST /alerts/silences/{silence_id}/end": OPERATES,
@@ -106,6 +118,7 @@ BODIES: dict[str, Any] = {
     "POST /api/v1/runs": {"name": "a"},
     "POST /api/v1/uploads": {"filename": "a.csv", "size_bytes": 1, "sha256": "0" * 64},
     "POST /api/v1/breakers/{name:path}": {"action": "reset", "reason": "a"},
+    "POST /api/v1/schedules": {"definition": {"name": "a"}, "reason": "a"},
     "POST /api/v1/silences": {"subject": "access", "hours": 1, "reason": "a"},
     "POST /api/v1/reports": {"start": "2026-01-01T00:00:00Z", "end": "2026-01-02T00:00:00Z"},
     "POST /api/v1/reports/{report_id}/sign-off": {"note": "a"},
@@ -138,9 +151,11 @@ def routes_of(router: Any, prefix: str = "") -> set[str]:
 def address(route: str) -> tuple[str, str]:
     """Return method and path, with values in place of the parameters."""
     method, _, path = route.partition(" ")
-    filled = path.replace("{name:path}", "lab").replace("{run_id}", str(uuid.uuid4()))
+    filled = (
+        path.replace("{name:path}", "lab").replace("{name}", "lab").replace("{run_id}", str(uuid.uuid4()))
+    )
     filled = filled.replace("{upload_id}", uuid.uuid4().hex)
-    for name in ("letter_id", "report_id", "incident_id", "alert_id", "silence_id"):
+    for name in ("letter_id", "report_id", "incident_id", "alert_id", "silence_id", "message_id"):
         filled = filled.replace(f"{{{name}}}", "abcdef")
     return method, filled
 

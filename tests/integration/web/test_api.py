@@ -79,6 +79,55 @@ def test_a_run_is_cancelled_and_resumed(site: Any) -> None:
         assert client.post(f"/api/v1/runs/{uuid.uuid4()}/cancel", json={"reason": "a"}).status_code == 404
 
 
+def test_runs_are_reconciled_on_demand(site: Any) -> None:
+    with site.client("operator") as client:
+        found = client.post("/api/v1/runs/reconcile", json={"reason": "a worker was killed"}).json()
+    assert found.keys() == {"resent", "lost", "failed"}
+    assert site.audited("run.reconcile")[0]["owner"] == "operator"
+
+
+def test_a_pipeline_is_scheduled_listed_and_ended(site: Any) -> None:
+    body = {"definition": {**DEFINITION, "name": "nightly", "schedule": "0 3 * * *"}, "reason": "wanted"}
+    with site.client("submitter") as client:
+        made = client.post("/api/v1/schedules", json=body)
+        assert (made.status_code, made.json()["cron"]) == (201, "0 3 * * *")
+        assert made.json() in client.get("/api/v1/schedules").json()["schedules"]
+        without = client.post("/api/v1/schedules", json={"definition": DEFINITION, "reason": "wanted"})
+        assert (without.status_code, without.json()["error_code"]) == (400, "VALIDATION_ERROR")
+        path, why = "/api/v1/schedules/nightly", {"reason": "not any more"}
+        assert [client.delete(path, params=why).status_code for _ in range(2)] == [204, 400]
+        assert "nightly" not in client.get("/api/v1/schedules").text
+    assert "not any more" in {document["reason"] for document in site.audited("schedule.remove")}
+
+
+def test_messages_that_nobody_could_read_are_listed_sent_and_dropped(site: Any) -> None:
+    quarantine = site.runtime.quarantine
+    sent = quarantine.add(
+        "no such task",
+        b"canary-body",
+        queue="elsewhere",
+        headers={"task": "lab.gone", "id": "t-9"},
+        properties={"correlation_id": "t-9"},
+        content_type="application/json",
+        content_encoding="utf-8",
+    )
+    dropped = quarantine.add("malformed", b"canary-body", queue="pipeline")
+    with site.client("operator") as client:
+        listed = client.get("/api/v1/quarantine")
+        assert {sent.message_id, dropped.message_id} <= {
+            one["message_id"] for one in listed.json()["messages"]
+        }
+        assert "canary-body" not in listed.text
+        path, why = f"/api/v1/quarantine/{sent.message_id}/replay", {"reason": "it is registered"}
+        assert client.post(path, json=why).json() == {"queue": "elsewhere"}
+        assert client.post(path, json=why).status_code == 400
+        gone = client.delete(f"/api/v1/quarantine/{dropped.message_id}", params={"reason": "damaged"})
+        assert gone.status_code == 200
+    assert quarantine.count() == 0
+    assert site.runtime.redis.llen("elsewhere") == 1
+    assert site.audited("quarantine.replay")[0]["quarantined"]["task_name"] == "lab.gone"
+
+
 def test_a_breaker_is_overruled_and_it_is_on_record_before(site: Any, trip: Callable[[str], None]) -> None:
     trip("api/lab")
     with site.client("operator") as client:

@@ -28,6 +28,8 @@ LogIn = Callable[..., None]
         "/alerts",
         "/dead-letters",
         "/interventions",
+        "/quarantine",
+        "/schedules",
         "/audit",
         "/reports",
         "/incidents",
@@ -143,7 +145,7 @@ def test_a_dead_letter_is_replayed(
 ) -> None:
     letter = new_letter()
     log_in("operator")
-    page.get_by_role("link", name="Dead letters", exact=True).click()
+    page.get_by_role("link", name="Failed tasks", exact=True).click()
     expect(page.get_by_role("article")).to_contain_text("lab.fetch")
     assert "secret-argument" not in page.content()
     page.get_by_text("Replay or drop").click()
@@ -216,7 +218,9 @@ def test_everything_can_be_reached_by_keyboard(page: Page, log_in: LogIn) -> Non
     expect(page.locator("main")).to_be_focused()
 
 
-@pytest.mark.parametrize("path", ["/", "/runs", "/alerts", "/audit", "/reports", "/breakers", "/incidents"])
+@pytest.mark.parametrize(
+    "path", ["/", "/runs", "/schedules", "/alerts", "/quarantine", "/audit", "/reports", "/incidents"]
+)
 def test_a_small_screen_needs_no_sideways_scrolling(page: Page, log_in: LogIn, path: str) -> None:
     page.set_viewport_size({"width": 360, "height": 740})
     log_in()
