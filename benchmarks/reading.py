@@ -82,20 +82,21 @@ def main() -> None:
     with TemporaryDirectory() as folder, DevServices() as urls:
         keys = Path(folder)
         generate_keys(keys / "producer", keys / "reader", keys / "signer")
-        with _database(urls.database_url, "million") as engine:
+        with database(urls.database_url, "million") as engine:
             began = time.perf_counter()
-            _fill(engine)
+            fill(engine, ROWS)
             print(f"{f'{ROWS:,} rows made':<44}{time.perf_counter() - began:>10.1f} s")
             _search(engine)
             _report(engine)
-        with _database(urls.database_url, "exported") as engine:
+        with database(urls.database_url, "exported") as engine:
             _export(engine, keys)
 
 
-def _fill(engine: Engine) -> None:
-    step_ms = int(timedelta(days=DAYS).total_seconds() * 1000) // ROWS
+def fill(engine: Engine, rows: int) -> None:
+    """Make `rows` rows of the audit log, spread over `DAYS` from `START`."""
+    step_ms = int(timedelta(days=DAYS).total_seconds() * 1000) // rows
     facts = {
-        "rows": ROWS,
+        "rows": rows,
         "subjects": SUBJECTS,
         "step_ms": step_ms,
         "start_ms": int(START.timestamp() * 1000),
@@ -178,7 +179,8 @@ def _latency(what: str, call: Callable[[], object], rounds: int = ROUNDS) -> Non
 
 
 @contextmanager
-def _database(url: str, name: str) -> Iterator[Engine]:
+def database(url: str, name: str) -> Iterator[Engine]:
+    """Make a migrated database of that name on the server at `url`."""
     admin = connect_database(load_settings(database_url=url))
     with admin.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
         connection.execute(text(f"CREATE DATABASE {name}"))

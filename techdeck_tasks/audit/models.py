@@ -29,6 +29,7 @@ class AuditEventRow(Base):
         Index("ix_audit_event_task_id", "task_id"),
         Index("ix_audit_event_pipeline_id", "pipeline_id"),
         Index("ix_audit_event_error_code", "error_code", "occurred_at"),
+        Index("ix_audit_event_service", "service", "occurred_at"),
         Index("ix_audit_event_user_index", "user_index"),
         Index("ix_audit_event_subject_index", "subject_index"),
         Index(
