@@ -101,11 +101,11 @@ def _y(value: float, top: int) -> float:
 
 
 def _round_up(value: int) -> int:
-    """Return the next number that four equal steps divide: 4, 8, 20, 40, 80, 200 ..."""
+    """Return the next number that four equal steps divide: 4, 8, 20, 40, 60, 80, 100 ..."""
     scale = int(10 ** max(math.floor(math.log10(max(value, 1))), 0))
     return next(
         step
-        for step in (4, *(factor * scale for factor in (1, 2, 4, 8, 20)))
+        for step in (4, *(factor * scale for factor in (1, 2, 4, 6, 8, 10, 20)))
         if step >= value and step % 4 == 0
     )
 

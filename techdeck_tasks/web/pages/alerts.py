@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from datetime import timedelta
 from typing import Annotated
 
 from fastapi import APIRouter, Form, Request
 from starlette.responses import HTMLResponse, Response
 
-from techdeck_tasks.alerts.condition import load_conditions
+from techdeck_tasks.alerts.condition import Severity, load_conditions
 from techdeck_tasks.alerts.silence import silenced
+from techdeck_tasks.alerts.state import Alert, AlertState
 from techdeck_tasks.web.api.alerts import LONGEST_SILENCE_H, page_of_alerts
 from techdeck_tasks.web.api.fields import Cursor, OptionalText, Reason, RecordId
 from techdeck_tasks.web.auth import ActingOperator, RuntimeOf, Viewer
@@ -19,6 +21,13 @@ router = APIRouter(prefix="/alerts")
 
 SHOWN = 100
 PAGE = 25
+
+
+def by_urgency(alerts: Iterable[Alert]) -> list[Alert]:
+    """Return alerts, critical ones first, those that fire before those that may."""
+    return sorted(
+        alerts, key=lambda alert: (alert.state is AlertState.PENDING, alert.severity != Severity.CRITICAL)
+    )
 
 
 @router.get("")
@@ -31,7 +40,7 @@ def list_alerts(request: Request, runtime: RuntimeOf, caller: Viewer, cursor: Cu
         request,
         "alerts.html",
         caller,
-        active=[(alert, silenced(alert, silences)) for alert in active],
+        active=[(alert, silenced(alert, silences)) for alert in by_urgency(active)],
         silences=silences,
         over=over,
         following=following,

@@ -5,6 +5,7 @@ from __future__ import annotations
 from fastapi import APIRouter, Request
 from starlette.responses import HTMLResponse
 
+from techdeck_tasks.alerts.condition import Severity
 from techdeck_tasks.alerts.state import AlertState
 from techdeck_tasks.metrics.buckets import hours_until
 from techdeck_tasks.pipeline.state import FINAL_RUN_STATES, RunState
@@ -12,6 +13,7 @@ from techdeck_tasks.resilience.breaker import State
 from techdeck_tasks.web.auth import RuntimeOf, Viewer
 from techdeck_tasks.web.chart import draw
 from techdeck_tasks.web.operations import last_verdict
+from techdeck_tasks.web.pages.alerts import by_urgency
 from techdeck_tasks.web.pages.render import page
 from techdeck_tasks.web.trend import error_rate, hours_of
 
@@ -31,7 +33,7 @@ def overview(request: Request, runtime: RuntimeOf, caller: Viewer) -> HTMLRespon
     hours = hours_of(runtime.metrics_store.read(hours_until(runtime.clock.now(), HOURS)))
     store = runtime.pipeline_store
     active = store.list_runs(ACTIVE_SHOWN, states=frozenset(RunState) - FINAL_RUN_STATES)
-    firing = [alert for alert in runtime.alerts.search() if alert.state is AlertState.FIRING]
+    firing = by_urgency(alert for alert in runtime.alerts.search() if alert.state is AlertState.FIRING)
     breakers = runtime.breakers.get_status()
     retries = runtime.retry_registry.get_statistics()
     most_retried = sorted(
@@ -45,6 +47,7 @@ def overview(request: Request, runtime: RuntimeOf, caller: Viewer) -> HTMLRespon
         rate=error_rate(hours),
         alerts=firing[:ALERTS_SHOWN],
         firing=len(firing),
+        urgent=sum(alert.severity == Severity.CRITICAL for alert in firing),
         active=[store.get_run(run.run_id) for run in active],
         breakers=sorted(breakers.values(), key=lambda status: status["state"] not in _TROUBLED),
         troubled=sum(status["state"] in _TROUBLED for status in breakers.values()),

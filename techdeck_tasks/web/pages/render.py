@@ -112,17 +112,13 @@ def moment(value: datetime | str) -> datetime:
 
 
 def ago(value: datetime | str, now: datetime) -> str:
-    """Return how long ago a moment is, in its largest unit."""
+    """Return how long ago a moment is, or until it is, in the largest unit."""
     seconds = (now - moment(value)).total_seconds()
     for size, unit in ((86_400, "d"), (3_600, "h"), (60, "min")):
-        if seconds >= size:
-            return f"{int(seconds // size)} {unit} ago"
+        if abs(seconds) >= size:
+            far = f"{int(abs(seconds) // size)} {unit}"
+            return f"{far} ago" if seconds > 0 else f"in {far}"
     return "just now" if seconds >= 0 else "soon"
-
-
-def left(value: datetime, now: datetime) -> str:
-    """Return how long it is until a moment."""
-    return f"in {duration(max((value - now).total_seconds(), 0))}"
 
 
 def figure(value: float) -> str:
@@ -142,7 +138,6 @@ _environment.globals.update(RUN_TABS=RUN_TABS, LETTER_TABS=LETTER_TABS)
 _environment.filters.update(
     moment=moment,
     ago=ago,
-    left=left,
     figure=figure,
     duration=duration,
     segment=lambda name: quote(name, safe="/"),

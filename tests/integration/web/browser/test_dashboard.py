@@ -122,7 +122,7 @@ def test_an_alert_is_taken_charge_of_silenced_and_told_again(
     silences.get_by_role("button", name="End").click()
     expect(page.get_by_role("status")).to_contain_text("The silence is over")
     assert site.runtime.alerts.silences() == []
-    alert.get_by_role("link", name="breaker open").click()
+    alert.get_by_role("link", name="lab/north is open").click()
     expect(page.locator("h1")).to_contain_text("lab/north")
     expect(page.locator(".empty")).to_contain_text("Nobody was told")
 
@@ -245,3 +245,16 @@ def test_a_revoked_token_ends_its_session(page: Page, site: Any) -> None:
     site.tokens.revoke("leaver")
     page.goto("/runs")
     page.wait_for_url("**/login")
+
+
+def test_the_tables_of_a_small_screen_name_each_value(
+    page: Page, log_in: LogIn, new_run: Callable[..., str]
+) -> None:
+    new_run(str(uuid.uuid4()), fails=True)
+    page.set_viewport_size({"width": 360, "height": 740})
+    log_in()
+    page.goto("/runs")
+    cells = page.locator("#runs tbody tr").first.locator("td")
+    labels = cells.evaluate_all("cells => cells.map(cell => getComputedStyle(cell, '::before').content)")
+    assert labels == ['"Pipeline"', '"State"', '"Begun"', '"Took"', '"Error"']
+    assert page.locator("#runs").evaluate("card => card.scrollWidth <= card.clientWidth")
