@@ -44,6 +44,8 @@ def create_web_app(source: Settings | Runtime | None = None) -> FastAPI:
         # Both would be fetched from another host.
         docs_url=None,
         redoc_url=None,
+        # It would be to the host that the request names.
+        redirect_slashes=False,
     )
     app.state.services = WebServices(
         runtime,

@@ -21,6 +21,7 @@ from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from techdeck_tasks.audit.event import AuditUnavailableError
+from techdeck_tasks.errors import TechDeckError
 from techdeck_tasks.errors.response import PROBLEM_JSON, problem_details
 from techdeck_tasks.errors.text import declared_parts
 from techdeck_tasks.handler import ErrorHandler
@@ -31,6 +32,7 @@ logger = logging.getLogger(__name__)
 _MAX_HEADER_LENGTH = 1000
 _MAX_PROBLEMS = 20
 _KEPT_HEADERS = ("allow", "www-authenticate", "retry-after", "upload-offset")
+_OWN_SERVERS = {"postgresql": "PostgreSQL", "redis": "Redis"}
 _LOWEST_ERROR = 400
 _RECORDED_STATUS = frozenset({401, 403})
 _LOWEST_SERVER_ERROR = 500
@@ -114,7 +116,12 @@ class _ErrorMiddleware:
 
 
 async def _respond(handler: ErrorHandler, request: Request, error: Exception) -> Response:
-    return _render(request, *await _record(handler, request, error))
+    status, headers, body = await _record(handler, request, error)
+    server = error.details.get("service_name") if isinstance(error, TechDeckError) else None
+    if server in _OWN_SERVERS:
+        # Where our servers are is for the log: whoever calls may have no token yet.
+        body = {**body, "message": f"{_OWN_SERVERS[server]} does not answer at the moment"}
+    return _render(request, status, headers, body)
 
 
 async def _record(

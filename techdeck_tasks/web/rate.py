@@ -6,6 +6,7 @@ import hashlib
 import logging
 import math
 from dataclasses import dataclass
+from ipaddress import IPv4Address, IPv6Network, ip_address
 
 from redis import Redis
 from starlette.requests import HTTPConnection
@@ -55,7 +56,15 @@ def refusals_of(connection: HTTPConnection) -> Subject:
 
 
 def _address(connection: HTTPConnection) -> str:
-    return connection.client.host if connection.client else "unknown"
+    host = connection.client.host if connection.client else "unknown"
+    try:
+        address = ip_address(host)
+    except ValueError:
+        return host
+    if isinstance(address, IPv4Address):
+        return str(address)
+    # Whoever has one IPv6 address has the 64 bits below its network too.
+    return str(address.ipv4_mapped or IPv6Network((address, 64), strict=False))
 
 
 def seconds_to_wait(client: Redis, subjects: list[Subject]) -> int:

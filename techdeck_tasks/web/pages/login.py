@@ -54,6 +54,7 @@ def log_in(
         )
         return _form(request, HTTPStatus.UNAUTHORIZED, refused=True)
     services.runtime.record_action("web", "login", found.name)
+    services.sessions.close(request.cookies.get(SESSION_COOKIE, ""))
     session = services.sessions.open(found.token_id)
     response = RedirectResponse("/", HTTPStatus.SEE_OTHER)
     _set_cookie(request, response, SESSION_COOKIE, session.secret)
