@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import uuid
 from dataclasses import fields
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Any
 
 from sqlalchemy import ColumnElement, Connection, Engine, String, cast, select, text, update
@@ -66,7 +66,12 @@ class IncidentStore:
         return entered
 
     def search(
-        self, state: IncidentState | None = None, *, overdue: bool = False, limit: int = 100
+        self,
+        state: IncidentState | None = None,
+        *,
+        overdue: bool = False,
+        limit: int = 100,
+        before: tuple[datetime, str] | None = None,
     ) -> list[Incident]:
         """Return the newest incidents, newest first.
 
@@ -74,6 +79,7 @@ class IncidentStore:
             state: only those in it.
             overdue: only unresolved ones whose deadline is over.
             limit: 1 to 1000.
+            before: `discovered_at` and id of the incident that the page before ended with.
 
         Raises:
             ValidationError: `limit` is out of its bounds.
@@ -86,6 +92,12 @@ class IncidentStore:
             wanted.append(SecurityIncident.state == state)
         if overdue:
             wanted += [_UNRESOLVED, SecurityIncident.notification_deadline < self._clock.now()]
+        if before is not None:
+            moment, after = (
+                SecurityIncident.discovered_at,
+                SecurityIncident.incident_id > uuid.UUID(before[1]),
+            )
+            wanted += [moment <= before[0], (moment < before[0]) | after]
         newest_first = SecurityIncident.discovered_at.desc()
         return self._find(wanted, newest_first, limit)
 

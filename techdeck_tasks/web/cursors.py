@@ -6,10 +6,29 @@ import base64
 import binascii
 import json
 import uuid
+from collections.abc import Callable
 from datetime import datetime
-from typing import Any
+from typing import Any, TypeVar
 
 from techdeck_tasks.errors import ValidationError
+
+T = TypeVar("T")
+
+
+def page(
+    found: list[T], limit: int, place: Callable[[T], tuple[datetime, str]]
+) -> tuple[list[T], str | None]:
+    """Return the first `limit` of `found`, and where there are more, the cursor of the next page.
+
+    Args:
+        found: at most one more than a page has.
+        limit: how many a page has.
+        place: the moment and id by which they are in order.
+    """
+    if len(found) <= limit:
+        return found, None
+    moment, record_id = place(found[limit - 1])
+    return found[:limit], encode(moment.isoformat(), record_id)
 
 
 def encode(*parts: str) -> str:

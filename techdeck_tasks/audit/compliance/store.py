@@ -149,8 +149,12 @@ class ReportStore:
             self._record("report.generate", by, **facts)
         return _stored(made)
 
-    def search(self, limit: int = 100) -> list[StoredReport]:
+    def search(self, limit: int = 100, before: tuple[datetime, str] | None = None) -> list[StoredReport]:
         """Return the newest reports, newest first.
+
+        Args:
+            limit: 1 to 1000.
+            before: `generated_at` and id of the report that the page before ended with.
 
         Raises:
             ValidationError: `limit` is not 1 to 1000.
@@ -160,6 +164,12 @@ class ReportStore:
             raise ValidationError(f"reports are listed 1 to {MAX_LISTED} at a time", field="limit")
         newest = ComplianceReportRow.generated_at.desc()
         statement = select(*ComplianceReportRow.__table__.c).order_by(newest, ComplianceReportRow.report_id)
+        if before is not None:
+            made, after = (
+                ComplianceReportRow.generated_at,
+                ComplianceReportRow.report_id > uuid.UUID(before[1]),
+            )
+            statement = statement.where(made <= before[0], (made < before[0]) | after)
         with transaction(self._engine) as connection:
             return [_stored(row) for row in connection.execute(statement.limit(limit))]
 

@@ -102,7 +102,4 @@ def page_of_alerts(
 ) -> tuple[list[Alert], str | None]:
     """Return a page of alerts, and the cursor of the next one if there is one."""
     found = runtime.alerts.page(resolved=resolved, limit=limit + 1, before=cursors.position(cursor))
-    if len(found) <= limit:
-        return found, None
-    last = found[limit - 1]
-    return found[:limit], cursors.encode(last.last_seen.isoformat(), str(last.alert_id))
+    return cursors.page(found, limit, lambda alert: (alert.last_seen, str(alert.alert_id)))

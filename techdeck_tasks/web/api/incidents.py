@@ -7,8 +7,10 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Query
 from pydantic import BaseModel, ConfigDict
 
-from techdeck_tasks.audit.incident import IncidentState
-from techdeck_tasks.web.api.fields import Limit, Plain, Reason, RecordId, example
+from techdeck_tasks.audit.incident import Incident, IncidentState
+from techdeck_tasks.runtime import Runtime
+from techdeck_tasks.web import cursors
+from techdeck_tasks.web.api.fields import Cursor, Limit, Plain, Reason, RecordId, example
 from techdeck_tasks.web.auth import Auditor, Overseer, RuntimeOf
 
 router = APIRouter(prefix="/incidents", tags=["incidents"])
@@ -36,19 +38,20 @@ class Resolution(Noted):
     secured: bool
 
 
-@router.get("", responses=example({"incidents": [_INCIDENT]}))
+@router.get("", responses=example({"incidents": [_INCIDENT], "next": None}))
 def list_incidents(
     runtime: RuntimeOf,
     _: Overseer,
     *,
     limit: Limit = 50,
+    cursor: Cursor = None,
     state: Annotated[IncidentState | None, Query()] = None,
     overdue: Annotated[bool, Query(description="Only unresolved ones whose deadline is over.")] = False,
 ) -> dict[str, Any]:
     """List the newest incidents with the last day for notifying individuals (45 CFR 164.404)."""
     now = runtime.clock.now()
-    found = runtime.incidents.search(state, overdue=overdue, limit=limit)
-    return {"incidents": [incident.to_dict(now) for incident in found]}
+    found, following = page_of_incidents(runtime, limit, cursor, state, overdue=overdue)
+    return {"incidents": [incident.to_dict(now) for incident in found], "next": following}
 
 
 @router.get("/{incident_id}", responses=example(_INCIDENT))
@@ -76,3 +79,11 @@ def dismiss(runtime: RuntimeOf, caller: Auditor, incident_id: RecordId, given: N
     """End the investigation for good: it was no incident."""
     changed = runtime.incidents.dismiss(incident_id, by=caller.name, note=given.note)
     return changed.to_dict(runtime.clock.now())
+
+
+def page_of_incidents(
+    runtime: Runtime, limit: int, cursor: str | None, state: IncidentState | None, *, overdue: bool = False
+) -> tuple[list[Incident], str | None]:
+    """Return a page of incidents, and the cursor of the next one if there is one."""
+    found = runtime.incidents.search(state, overdue=overdue, limit=limit + 1, before=cursors.position(cursor))
+    return cursors.page(found, limit, lambda incident: (incident.discovered_at, incident.incident_id))

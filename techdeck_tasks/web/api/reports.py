@@ -10,7 +10,8 @@ from pydantic import AwareDatetime, BaseModel, ConfigDict, StringConstraints
 
 from techdeck_tasks.audit.compliance.store import ReportKind, StoredReport
 from techdeck_tasks.runtime import Runtime
-from techdeck_tasks.web.api.fields import Limit, Reason, RecordId, example
+from techdeck_tasks.web import cursors
+from techdeck_tasks.web.api.fields import Cursor, Limit, Reason, RecordId, example
 from techdeck_tasks.web.auth import Auditor, Caller, RuntimeOf
 
 router = APIRouter(prefix="/reports", tags=["reports"])
@@ -36,10 +37,11 @@ class Signature(BaseModel):
     sha256: Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")] | None = None
 
 
-@router.get("", responses=example({"reports": [_REPORT]}))
-def list_reports(runtime: RuntimeOf, _: Auditor, limit: Limit = 50) -> dict[str, Any]:
+@router.get("", responses=example({"reports": [_REPORT], "next": None}))
+def list_reports(runtime: RuntimeOf, _: Auditor, limit: Limit = 50, cursor: Cursor = None) -> dict[str, Any]:
     """List the newest reports."""
-    return {"reports": [report.summary() for report in runtime.reports.search(limit)]}
+    found, following = page_of_reports(runtime, limit, cursor)
+    return {"reports": [report.summary() for report in found], "next": following}
 
 
 @router.post(
@@ -66,6 +68,14 @@ def sign_off(
         report_id, reviewer=caller.name, note=signature.note, sha256=signature.sha256
     )
     return signed.summary()
+
+
+def page_of_reports(
+    runtime: Runtime, limit: int, cursor: str | None
+) -> tuple[list[StoredReport], str | None]:
+    """Return a page of reports, and the cursor of the next one if there is one."""
+    found = runtime.reports.search(limit + 1, cursors.position(cursor))
+    return cursors.page(found, limit, lambda report: (report.generated_at, report.report_id))
 
 
 def make_report(runtime: Runtime, caller: Caller, period: ReportPeriod) -> StoredReport:

@@ -103,10 +103,7 @@ def page_of_runs(
     found = runtime.pipeline_store.list_runs(
         limit + 1, states=[state] if state else [], before=cursors.position(cursor)
     )
-    if len(found) <= limit:
-        return found, None
-    last = found[limit - 1]
-    return found[:limit], cursors.encode(last.created_at.isoformat(), last.run_id)
+    return cursors.page(found, limit, lambda run: (run.created_at, run.run_id))
 
 
 def find_run(runtime: Runtime, run_id: UUID) -> RunView:

@@ -9,13 +9,14 @@ from fastapi import APIRouter, Form, Request
 from starlette.responses import HTMLResponse, Response
 
 from techdeck_tasks.audit.incident import IncidentState
-from techdeck_tasks.web.api.fields import Reason, RecordId
+from techdeck_tasks.web.api.fields import Cursor, Reason, RecordId
+from techdeck_tasks.web.api.incidents import page_of_incidents
 from techdeck_tasks.web.auth import ActingAuditor, RuntimeOf, ViewingOverseer
 from techdeck_tasks.web.pages.render import back_to, page
 
 router = APIRouter(prefix="/incidents")
 
-SHOWN = 100
+PAGE = 50
 
 
 class Decision(StrEnum):
@@ -29,11 +30,24 @@ class Decision(StrEnum):
 
 @router.get("")
 def list_incidents(
-    request: Request, runtime: RuntimeOf, caller: ViewingOverseer, state: IncidentState | None = None
+    request: Request,
+    runtime: RuntimeOf,
+    caller: ViewingOverseer,
+    cursor: Cursor = None,
+    state: IncidentState | None = None,
 ) -> HTMLResponse:
     """List the newest incidents."""
-    found = runtime.incidents.search(state, limit=SHOWN)
-    return page(request, "incidents.html", caller, incidents=found, state=state, states=list(IncidentState))
+    found, following = page_of_incidents(runtime, PAGE, cursor, state)
+    return page(
+        request,
+        "incidents.html",
+        caller,
+        incidents=found,
+        following=following,
+        later_page=cursor is not None,
+        state=state,
+        states=list(IncidentState),
+    )
 
 
 @router.post("/{incident_id}")

@@ -9,14 +9,14 @@ from fastapi import APIRouter, Form, Request
 from starlette.responses import HTMLResponse, Response
 
 from techdeck_tasks.audit.compliance.page import render_html
-from techdeck_tasks.web.api.fields import Reason, RecordId
-from techdeck_tasks.web.api.reports import ReportPeriod, make_report
+from techdeck_tasks.web.api.fields import Cursor, Reason, RecordId
+from techdeck_tasks.web.api.reports import ReportPeriod, make_report, page_of_reports
 from techdeck_tasks.web.auth import ActingAuditor, RuntimeOf, ViewingAuditor
 from techdeck_tasks.web.pages.render import back_to, page
 
 router = APIRouter(prefix="/reports")
 
-SHOWN = 50
+PAGE = 50
 _WEEK = timedelta(days=7)
 
 # A report is one self-contained file: its style is its own. It may do nothing else.
@@ -24,14 +24,19 @@ _REPORT_POLICY = {"Content-Security-Policy": "default-src 'none'; style-src 'uns
 
 
 @router.get("")
-def list_reports(request: Request, runtime: RuntimeOf, caller: ViewingAuditor) -> HTMLResponse:
+def list_reports(
+    request: Request, runtime: RuntimeOf, caller: ViewingAuditor, cursor: Cursor = None
+) -> HTMLResponse:
     """List the newest, and offer to make one."""
     today = runtime.clock.now().date()
+    reports, following = page_of_reports(runtime, PAGE, cursor)
     return page(
         request,
         "reports.html",
         caller,
-        reports=runtime.reports.search(SHOWN),
+        reports=reports,
+        following=following,
+        later_page=cursor is not None,
         first=today - _WEEK,
         last=today,
     )

@@ -55,11 +55,31 @@ def test_runs_are_paged_each_once(site: Any, new_run: Callable[..., str]) -> Non
     assert len(seen) == len(set(seen))
 
 
+def test_incidents_and_reports_are_paged_each_once(site: Any, fail: Callable[..., str]) -> None:
+    made = {fail(HIPAAComplianceError("unsealed"), "paged") for _ in range(5)}
+    known: set[str] = set()
+    while not made <= known:
+        site.runtime.incidents.catch_up()
+        known = {incident.error_id or "" for incident in site.runtime.incidents.search()}
+    with site.client("auditor") as client:
+        for day in range(1, 4):
+            period = {"start": f"2026-02-0{day}T00:00:00Z", "end": f"2026-02-0{day + 1}T00:00:00Z"}
+            assert client.post("/api/v1/reports", json=period).status_code == 201
+        for path, name, least in (("incidents", "incident_id", 5), ("reports", "report_id", 3)):
+            seen: list[str] = []
+            parameters: dict[str, Any] = {"limit": 2}
+            while parameters.get("cursor", "") is not None:
+                page = client.get(f"/api/v1/{path}", params=parameters).json()
+                seen += [one[name] for one in page[path]]
+                parameters["cursor"] = page["next"]
+            assert len(seen) == len(set(seen)) >= least
+
+
 @pytest.mark.parametrize("cursor", ["x", "bm90IGpzb24", "W10", "WzEsMl0", "WyIyMDI2LTAxLTAxIiwieCJd"])
 def test_a_made_up_cursor_is_refused(site: Any, cursor: str) -> None:
     with site.client("everybody") as client:
-        for path in ("/api/v1/runs", "/api/v1/audit", "/api/v1/errors"):
-            response = client.get(path, params={"cursor": cursor})
+        for path in ("runs", "alerts", "audit", "errors", "incidents", "reports"):
+            response = client.get(f"/api/v1/{path}", params={"cursor": cursor})
             assert (response.status_code, response.json()["error_code"]) == (400, "VALIDATION_ERROR")
 
 
