@@ -205,8 +205,15 @@ class UploadStore:
             FileUploadError: bytes are missing (the upload stays open), the digest differs (it is removed), or
                 the content is not what the name says (it goes to quarantine).
         """
-        if accepted := self.accepted(upload_id):
-            return accepted
+        try:
+            return self.accepted(upload_id) or self._accept(upload_id)
+        except UnknownUploadError:
+            # Another one accepted it while this one waited for its turn.
+            if accepted := self.accepted(upload_id):
+                return accepted
+            raise
+
+    def _accept(self, upload_id: str) -> AcceptedFile:
         with self._held(upload_id) as (upload, data):
             if upload.received_bytes != upload.size_bytes:
                 raise _refused(

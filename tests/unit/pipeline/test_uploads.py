@@ -6,6 +6,7 @@ import json
 import os
 import threading
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
 from hashlib import sha256
 from pathlib import Path
@@ -278,6 +279,15 @@ def test_abandoned_uploads_are_removed_by_their_age(uploads: UploadStore, tmp_pa
     assert uploads.remove_abandoned(timedelta(hours=1)) == 1
     assert uploads.remove_abandoned(timedelta(hours=1)) == 0
     assert left(tmp_path) == [young.upload_id]
+
+
+def test_who_finishes_at_once_gets_the_same_file(uploads: UploadStore) -> None:
+    upload = uploads.begin("a.csv", len(CONTENT), digest(CONTENT))
+    send(uploads, upload, CONTENT)
+    with ThreadPoolExecutor(8) as threads:
+        accepted = set(threads.map(uploads.finish, [upload.upload_id] * 8))
+    assert len(accepted) == 1
+    assert accepted.pop().path.read_bytes() == CONTENT
 
 
 def test_accepted_files_are_removed_by_their_age(uploads: UploadStore, tmp_path: Path) -> None:
