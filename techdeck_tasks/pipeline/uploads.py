@@ -20,76 +20,23 @@ import shutil
 import uuid
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, replace
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
-from urllib.parse import quote, urlsplit
+from urllib.parse import urlsplit
 
 from techdeck_tasks.clock import Clock
 from techdeck_tasks.errors import FileUploadError
 from techdeck_tasks.pipeline import location
 from techdeck_tasks.pipeline.artifacts import file_digest
+from techdeck_tasks.pipeline.upload import AcceptedFile, UnknownUploadError, Upload, UploadLimits
 from techdeck_tasks.pipeline.upload_content import content_problem
 from techdeck_tasks.pipeline.upload_names import checked_name, shown_name
 
 _ID = re.compile(r"[0-9a-f]{32}")
 _DIGEST = re.compile(r"[0-9a-f]{64}")
 _MANIFEST, _DATA, _CONTENT = "manifest.json", "data", "content"
-
-SCHEME = "upload"
-"""Of the URL by which a definition names an accepted file: ``upload://<id>/<name>``."""
-
-
-class UnknownUploadError(FileUploadError):
-    """There is no such upload: it never began, was cancelled, or was removed by its age."""
-
-
-@dataclass(frozen=True, slots=True)
-class UploadLimits:
-    """Bounds of uploads, in bytes. `max_unpacked_bytes` is what a compressed file may grow to."""
-
-    max_bytes: int = 1 << 30
-    max_chunk_bytes: int = 8 << 20
-    max_unpacked_bytes: int = 1 << 33
-
-
-@dataclass(frozen=True, slots=True)
-class Upload:
-    """One upload under way. A client that lost touch goes on at `received_bytes`; `owner` is who began it."""
-
-    upload_id: str
-    filename: str
-    size_bytes: int
-    sha256: str
-    received_bytes: int = 0
-    owner: str | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class AcceptedFile:
-    """A file that arrived whole and is of the format its name says."""
-
-    path: Path
-    filename: str
-    size_bytes: int
-    sha256: str
-    owner: str | None = None
-
-    @property
-    def upload_id(self) -> str:
-        """The upload that it came by."""
-        return self.path.parent.name
-
-    @property
-    def received_bytes(self) -> int:
-        """All of them."""
-        return self.size_bytes
-
-    @property
-    def url(self) -> str:
-        """What the source of a definition calls it, for the stage `file_upload`."""
-        return f"{SCHEME}://{self.upload_id}/{quote(self.filename)}"
 
 
 class UploadStore:

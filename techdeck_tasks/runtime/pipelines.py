@@ -15,7 +15,8 @@ from techdeck_tasks.pipeline.execution import PipelineEngine
 from techdeck_tasks.pipeline.operations import RunOperations
 from techdeck_tasks.pipeline.schedules import Schedules
 from techdeck_tasks.pipeline.store import PipelineStore
-from techdeck_tasks.pipeline.uploads import UploadLimits, UploadStore
+from techdeck_tasks.pipeline.upload import UploadLimits
+from techdeck_tasks.pipeline.uploads import UploadStore
 from techdeck_tasks.runtime.monitoring import Monitoring
 
 

@@ -13,7 +13,8 @@ from techdeck_tasks.pipeline import location
 from techdeck_tasks.pipeline.artifacts import file_digest
 from techdeck_tasks.pipeline.registry import StageContext, StageParams, StageResult, stage
 from techdeck_tasks.pipeline.stages.dataset_load import DatasetLoadParams, dataset_load
-from techdeck_tasks.pipeline.uploads import SCHEME, AcceptedFile, UploadLimits, UploadStore
+from techdeck_tasks.pipeline.upload import SCHEME, AcceptedFile, UploadLimits
+from techdeck_tasks.pipeline.uploads import UploadStore
 
 _CHUNK_BYTES = 4 << 20
 
