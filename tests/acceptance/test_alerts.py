@@ -42,7 +42,7 @@ def test_an_alert_is_found_told_taken_charge_of_and_silenced(
 ) -> None:
     setting, received = hook
     runtime = runtime_of(create_app(service.settings))
-    runtime.quarantine.add("malformed", b"canary.patient@example.org", queue="pipeline")
+    message = runtime.quarantine.add("malformed", b"canary.patient@example.org", queue="pipeline")
     runtime.engine.dispose()
 
     evaluated = service.techdeck("alerts", "evaluate", "--json", TECHDECK_ALERT_CHANNELS=setting)
@@ -68,6 +68,7 @@ def test_an_alert_is_found_told_taken_charge_of_and_silenced(
     assert "silenced" in service.techdeck("alerts", "list").stdout
     silence_id = json.loads(silenced.stdout)["silence_id"]
     assert service.techdeck("alerts", "unsilence", silence_id, "--reason", "done").returncode == EXITS["ok"]
+    runtime.quarantine.take(message.message_id)
 
 
 def test_a_channel_can_be_tried(service: Any, hook: tuple[str, list[dict[str, Any]]]) -> None:
