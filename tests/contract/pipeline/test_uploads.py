@@ -8,7 +8,7 @@ import pytest
 from techdeck_tasks.celeryconfig import Role
 from techdeck_tasks.errors import FileUploadError
 from techdeck_tasks.errors import TimeoutError as TechDeckTimeoutError
-from techdeck_tasks.pipeline.upkeep import COLLECT, LAST_RUN
+from techdeck_tasks.pipeline.upkeep import COLLECT
 from techdeck_tasks.runtime import Runtime, create_app, runtime_of
 from techdeck_tasks.settings import Settings
 
@@ -33,7 +33,7 @@ def test_the_scheduled_upkeep_removes_abandoned_uploads(settings: Settings) -> N
     runtime = runtime_of(app)
     old, young = (runtime.uploads.begin("a.csv", 10, sha256(b"").hexdigest()) for _ in range(2))
     os.utime(settings.upload_dir / "partial" / old.upload_id / "manifest.json", (1, 1))
-    runtime.redis.delete(LAST_RUN + COLLECT)
+    runtime.redis.delete(f"td:upkeep-turn:{COLLECT}")
     app.tasks[COLLECT]()
     assert [folder.name for folder in (settings.upload_dir / "partial").iterdir()] == [young.upload_id]
     runtime.engine.dispose()
