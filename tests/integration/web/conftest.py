@@ -15,6 +15,7 @@ import pytest
 from fastapi import FastAPI
 from sqlalchemy import Engine
 
+from techdeck_tasks.audit.incident import Incident
 from techdeck_tasks.clock import SystemClock
 from techdeck_tasks.errors import ConnectionFailedError, ServiceUnavailableError
 from techdeck_tasks.keyring import generate_keys
@@ -69,6 +70,14 @@ class Site:
             if found:
                 return [dict(entry.document or {}) for entry in found]
             assert time.monotonic() < deadline, f"{operation} is not on record"
+
+    def incident(self) -> Incident:
+        """Return the newest security incident, once there is one."""
+        deadline = time.monotonic() + 20
+        while not (found := self.runtime.incidents.search(limit=1)):
+            assert time.monotonic() < deadline, "no incident is on record"
+            self.runtime.incidents.catch_up()
+        return found[0]
 
 
 @pytest.fixture(scope="module")

@@ -63,9 +63,7 @@ def test_markup_is_text_in_every_field(
     store, run_id = site.runtime.pipeline_store, new_run(str(uuid.uuid4()))
     store.fail_stage(run_id, "load", ServiceUnavailableError(MARKUP), "task")
     fail(HIPAAComplianceError(MARKUP), MARKUP)
-    site.audited("load")
-    site.runtime.incidents.catch_up()
-    incident = site.runtime.incidents.search()[0]
+    incident = site.incident()
     site.runtime.incidents.assign(incident.incident_id, assignee=MARKUP, by=MARKUP, note=MARKUP)
     evaluate()
     alert = next(alert for alert in site.runtime.alerts.search() if alert.subject == MARKUP)
