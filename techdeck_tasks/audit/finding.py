@@ -57,7 +57,7 @@ class Verdict(StrEnum):
     PRUNED_UNDER_HOLD = "pruned_under_hold"
     """A month was dropped while a legal hold covered it."""
     HOLD_REMOVED = "hold_removed"
-    """A legal hold that the log tells of is not there."""
+    """A legal hold that the log tells of is not there, or is released and the log does not tell of it."""
     ARCHIVE_DIFFERS = "archive_differs"
     """The archive of a dropped month is missing, or not the one its tombstone signs."""
     PRODUCER_NUMBER_REPEATED = "producer_number_repeated"

@@ -100,6 +100,13 @@ class SinkExporter:
         with tempfile.SpooledTemporaryFile(max_size=_IN_MEMORY_BYTES) as file:
             with transaction(self._engine) as connection:
                 keys = _write_segment(connection, number, file)
+                if keys is None:
+                    logger.critical(
+                        "segment %d of the audit sink cannot be written: rows of it are not in the database "
+                        "any more; run 'techdeck audit verify'",
+                        number,
+                    )
+                    return
                 missing = keys - self._known_keys
                 data_keys = connection.execute(
                     select(AuditDataKey.__table__).where(
@@ -123,14 +130,15 @@ class SinkExporter:
             self._store.write_key(str(key.key_id), io.BytesIO(to_line(document)))
 
 
-def _write_segment(connection: Connection, number: int, file: IO[bytes]) -> set[uuid.UUID]:
-    """Write segment `number` to `file`; return the ids of its data keys."""
+def _write_segment(connection: Connection, number: int, file: IO[bytes]) -> set[uuid.UUID] | None:
+    """Write segment `number` to `file`; return the ids of its data keys, None where rows of it are gone."""
     found = connection.execute(_CHECKPOINT_AND_BEFORE, {"number": number}).all()
     row = found[0]
     checkpoint = Checkpoint.decode(row.statement)
     before = Checkpoint.decode(found[1].statement).heads if len(found) > 1 else ()
     begin = {head.writer_id: head.seq for head in before}
     keys = set()
+    rows = 0
     for head in checkpoint.heads:
         statement = (
             select(AuditEventRow.__table__)
@@ -143,8 +151,11 @@ def _write_segment(connection: Connection, number: int, file: IO[bytes]) -> set[
             .execution_options(yield_per=500)
         )
         for event in connection.execute(statement):
+            rows += 1
             keys.add(event.key_id)
             file.write(to_line(document_of(event)))
+    if rows < sum(head.seq - begin.get(head.writer_id, 0) for head in checkpoint.heads):
+        return None
     file.write(
         to_line(
             {

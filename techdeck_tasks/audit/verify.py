@@ -101,7 +101,7 @@ def verify(
         findings += producers.findings
         if keys is not None:
             findings += _uncovered_rows(connection, evidence, chains, settling)
-            findings += check_holds(connection, evidence.tombstones)
+            findings += check_holds(connection, evidence.tombstones, settling)
     segments = 0
     if sink is not None and keys is not None:
         segments, differences = check_sink(sink, SignatureCheck(keys), evidence)

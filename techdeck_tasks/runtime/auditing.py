@@ -136,6 +136,7 @@ class Auditing(Resilience):
             self.audit,
             self.clock,
             retention_days=days,
+            sink=self._audit_sink,
         )
 
     @cached_property

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
+from datetime import timedelta
 
 from sqlalchemy import Connection, text
 
@@ -10,7 +11,7 @@ from techdeck_tasks.audit.event import EventType
 from techdeck_tasks.audit.finding import Finding, Verdict
 from techdeck_tasks.audit.month import bounds_of
 from techdeck_tasks.audit.retention.archive import Archive
-from techdeck_tasks.audit.retention.holds import HOLD_ADDED, all_holds
+from techdeck_tasks.audit.retention.holds import HOLD_ADDED, HOLD_RELEASED, all_holds
 from techdeck_tasks.audit.tombstone import Tombstone
 
 _TOLD_OF = text("""
@@ -19,9 +20,20 @@ _TOLD_OF = text("""
     AND recorded_at < now() - interval '1 minute'
     AND outcome NOT IN (SELECT CAST(hold_id AS text) FROM audit_hold)
 """)
+# A release that lies ahead, or so far back that its record must have arrived.
+_RELEASED = text("""
+    SELECT hold_id, released_at FROM audit_hold hold
+    WHERE released_at NOT BETWEEN now() - CAST(:settling AS interval) AND now()
+    AND NOT EXISTS (
+        SELECT FROM audit_event WHERE event_type = :event_type AND service = 'audit'
+        AND operation = :operation AND outcome = CAST(hold.hold_id AS text))
+    ORDER BY hold_id
+""")
 
 
-def check_holds(connection: Connection, tombstones: Iterable[Tombstone]) -> Iterator[Finding]:
+def check_holds(
+    connection: Connection, tombstones: Sequence[Tombstone], settling: timedelta
+) -> Iterator[Finding]:
     """Yield what is wrong with legal holds.
 
     A hold on a run or a person is not held against a dropped month: which rows it had is not known here.
@@ -29,11 +41,17 @@ def check_holds(connection: Connection, tombstones: Iterable[Tombstone]) -> Iter
     Args:
         connection: the snapshot to look at.
         tombstones: the valid ones.
+        settling: the record of a release may arrive so much later.
     """
-    # A hold is on record before it is stored: where it was refused in between, it never was.
     told_of = {"event_type": EventType.OPERATOR_ACTION.value, "operation": HOLD_ADDED}
     for hold_id in connection.execute(_TOLD_OF, told_of).scalars():
         yield Finding(Verdict.HOLD_REMOVED, "audit_hold", f"the log tells of hold {hold_id}; it is not there")
+    dropped = [bounds_of(tombstone.month) for tombstone in tombstones]
+    releases = told_of | {"operation": HOLD_RELEASED, "settling": settling}
+    for row in connection.execute(_RELEASED, releases):
+        if not any(begin <= row.released_at < end for begin, end in dropped):
+            detail = f"hold {row.hold_id} is released, and the log does not tell of it"
+            yield Finding(Verdict.HOLD_REMOVED, "audit_hold", detail)
     holds = [hold for hold in all_holds(connection) if hold.covers_all_of_a_time]
     for tombstone in tombstones:
         for hold in holds:

@@ -191,7 +191,6 @@ class HoldStore:
                 )
             indexes = self._blind_indexes(kind, getattr(scope, kind))
         hold_id = uuid.uuid4()
-        self._record(HOLD_ADDED, hold_id, by, reason, scope.pipeline_id)
         values = {
             "hold_id": hold_id,
             "created_at": self._clock.now(),
@@ -205,6 +204,8 @@ class HoldStore:
         }
         with transaction(self._engine) as connection:
             connection.execute(insert(AuditHold).values(**values))
+            # Before the commit and not before the statement: what the database refuses is not on record.
+            self._record(HOLD_ADDED, hold_id, by, reason, scope.pipeline_id)
         return self.get(str(hold_id))
 
     def release(self, hold_id: str, *, reason: str, by: str) -> Hold:
@@ -219,7 +220,6 @@ class HoldStore:
         hold = self.get(hold_id)
         if hold.released_at is not None:
             raise ValidationError(f"hold {hold_id} was released by {hold.released_by} already", field="hold")
-        self._record(HOLD_RELEASED, hold.hold_id, by, reason, hold.pipeline_id)
         statement = update(AuditHold).where(
             AuditHold.hold_id == hold.hold_id, AuditHold.released_at.is_(None)
         )
@@ -230,6 +230,7 @@ class HoldStore:
         }
         with transaction(self._engine) as connection:
             connection.execute(statement.values(**released))
+            self._record(HOLD_RELEASED, hold.hold_id, by, reason, hold.pipeline_id)
         return self.get(hold_id)
 
     def get(self, hold_id: str) -> Hold:

@@ -10,17 +10,19 @@ from typing import Any
 
 from sqlalchemy import Connection, Engine, insert, text
 
-from techdeck_tasks.audit.checkpoint import PARTITIONS
+from techdeck_tasks.audit.checkpoint import PARTITIONS, Checkpoint
 from techdeck_tasks.audit.event import AuditEvent, AuditTrail, EventType
 from techdeck_tasks.audit.models import AuditTombstone
 from techdeck_tasks.audit.month import bounds_of
 from techdeck_tasks.audit.retention.archive import Archive, Archived
 from techdeck_tasks.audit.retention.holds import HeldError, Hold, holds_on_month
+from techdeck_tasks.audit.row_document import DiffersError
+from techdeck_tasks.audit.sink import SegmentStore
 from techdeck_tasks.audit.statement import Signer
 from techdeck_tasks.audit.tombstone import Tombstone, sign_tombstone
 from techdeck_tasks.audit.writer import MAX_AGE, MAX_CLOCK_SKEW
 from techdeck_tasks.clock import Clock
-from techdeck_tasks.errors import ServiceUnavailableError, Severity, ValidationError
+from techdeck_tasks.errors import ServiceUnavailableError, Severity, TechDeckError, ValidationError
 from techdeck_tasks.storage.database import transaction
 
 logger = logging.getLogger(__name__)
@@ -31,11 +33,33 @@ OVERDUE_AFTER = timedelta(days=3)
 _LOCK_TIMEOUT_S = 5
 """Who waits for the lock on the log holds up everybody behind: a reader in the way has another day."""
 
-# The first row that must stay ends it, and in a month that is not due that is one of the first.
+# The first row that must stay ends it, and in a month that is not due that is one of the first. In seconds:
+# the largest retention is beyond PostgreSQL's calendar.
 _KEPT = text("""
-    SELECT occurred_at + retention_days * interval '1 day' AS until FROM audit_event
-    WHERE occurred_at >= :begin AND occurred_at < :end
-    AND occurred_at + retention_days * interval '1 day' > :now LIMIT 1
+    SELECT 1 FROM audit_event WHERE occurred_at >= :begin AND occurred_at < :end
+    AND extract(epoch FROM occurred_at) + CAST(retention_days AS bigint) * 86400
+        > extract(epoch FROM CAST(:now AS timestamptz)) LIMIT 1
+""")
+# Until the end of the transaction no other process drops a month: what is found to be there stays there. A
+# month that vanished in between would be archived without its rows, over the archive that has them.
+_KEEP_MONTHS = text("LOCK TABLE audit_event IN ACCESS SHARE MODE")
+_ONE_AT_A_TIME = text("SELECT pg_advisory_xact_lock(7236589410023)")
+_ENDS = text("""
+    SELECT writer_id, max(writer_seq) AS last FROM audit_event
+    WHERE occurred_at >= :begin AND occurred_at < :end GROUP BY writer_id
+""")
+_NEWEST_CHECKPOINT = text("""
+    SELECT statement FROM audit_checkpoint ORDER BY checkpoint_seq DESC LIMIT 1
+""")
+# The segments that hold the month's rows, with an hour for clocks that differ.
+_SEGMENTS = text("""
+    WITH month AS (
+        SELECT min(recorded_at) - interval '1 hour' AS first, max(recorded_at) + interval '1 hour' AS last
+        FROM audit_event WHERE occurred_at >= :begin AND occurred_at < :end
+    )
+    SELECT checkpoint_seq FROM audit_checkpoint, month
+    WHERE made_at >= month.first AND checkpoint_seq <= coalesce(
+        (SELECT min(checkpoint_seq) FROM audit_checkpoint WHERE made_at >= month.last), checkpoint_seq)
 """)
 _ROWS = text("SELECT count(*) FROM audit_event WHERE occurred_at >= :begin AND occurred_at < :end")
 _CLOSE = text("SELECT techdeck_audit_close_month(CAST(:month AS date))")
@@ -70,6 +94,7 @@ class Pruner:
         archive: where months go; None refuses to prune.
         signer: returns what signs tombstones.
         trail: where the pruning is recorded, before it is done.
+        sink: the backup, whose segments need the rows; None where there is none.
         clock: the time.
         retention_days: of the record, and of a month without rows.
     """
@@ -83,6 +108,7 @@ class Pruner:
         clock: Clock,
         *,
         retention_days: int,
+        sink: SegmentStore | None = None,
     ) -> None:
         self._engine = engine
         self._archive = archive
@@ -90,6 +116,7 @@ class Pruner:
         self._trail = trail
         self._clock = clock
         self._retention_days = retention_days
+        self._sink = sink
 
     def due(self, *, for_longer_than: timedelta = timedelta(0)) -> list[DueMonth]:
         """Return the months whose rows are all past their retention, the oldest first.
@@ -117,11 +144,24 @@ class Pruner:
     def prune_due(self, by: str) -> list[Tombstone]:
         """Drop every month that is due and not held, the oldest first; return their tombstones.
 
+        A month that cannot be dropped stops no other.
+
         Raises:
-            ValidationError: there is no archive.
-            AuditUnavailableError, ServiceUnavailableError, OSError: as `prune`; earlier months are done.
+            TechDeckError, OSError: as `prune` of the first month that stays; the others are done.
         """
-        return [self.prune(due.month, by) for due in self.due() if not due.holds]
+        tombstones = []
+        failure: TechDeckError | OSError | None = None
+        for due in self.due():
+            if due.holds:
+                continue
+            try:
+                tombstones.append(self.prune(due.month, by))
+            except (TechDeckError, OSError) as error:
+                logger.error("audit month %s stays: %s", f"{due.month:%Y-%m}", error)  # noqa: TRY400 - expected
+                failure = failure or error
+        if failure is not None:
+            raise failure
+        return tombstones
 
     def prune(self, month: date, by: str) -> Tombstone:
         """Archive and drop one month.
@@ -131,7 +171,8 @@ class Pruner:
             by: who decides.
 
         Raises:
-            ValidationError: the month is not there or not due, or there is no archive.
+            ValidationError: the month is not there or not due, there is no archive, a row does not fit its
+                hash, or rows are under no checkpoint or not in the backup sink yet.
             HeldError: a legal hold covers it.
             AuditUnavailableError: the pruning could not be recorded; nothing was dropped.
             ServiceUnavailableError: PostgreSQL is away or the log is being read, or the month has changed
@@ -146,11 +187,14 @@ class Pruner:
             )
         with transaction(self._engine) as connection:
             self._check_droppable(connection, month)
+            self._check_copied(connection, month)
             archived = archive.write(connection, month)
         self._check_archive(archive, month, archived)
         self._record(month, archived, by)
         with transaction(self._engine) as connection:
             connection.execute(text(f"SET LOCAL lock_timeout = '{_LOCK_TIMEOUT_S}s'"))
+            connection.execute(_ONE_AT_A_TIME)
+            _check_there(connection, month)
             connection.execute(_CLOSE, {"month": month})
             # Once more, now that neither row nor hold can be added.
             self._check_droppable(connection, month)
@@ -168,8 +212,8 @@ class Pruner:
         return tombstone
 
     def _check_droppable(self, connection: Connection, month: date) -> None:
-        if not any(bounds_of(there) == bounds_of(month) for there in _months(connection)):
-            raise ValidationError(f"the audit log has no month {month:%Y-%m}", field="month")
+        connection.execute(_KEEP_MONTHS)
+        _check_there(connection, month)
         if not self._is_due(connection, month, self._clock.now()):
             raise ValidationError(
                 f"the audit log's month {month:%Y-%m} has rows whose retention is not over, or is younger "
@@ -188,8 +232,36 @@ class Pruner:
         kept = connection.execute(_KEPT, {"begin": begin, "end": end, "now": now}).first()
         return kept is None and _count(connection, month) > 0
 
+    def _check_copied(self, connection: Connection, month: date) -> None:
+        newest = connection.execute(_NEWEST_CHECKPOINT).scalar()
+        heads = Checkpoint.decode(newest).heads if newest is not None else ()
+        signed = {head.writer_id: head.seq for head in heads}
+        begin, end = bounds_of(month)
+        ends = connection.execute(_ENDS, {"begin": begin, "end": end})
+        if any(row.last > signed.get(row.writer_id, 0) for row in ends):
+            raise ValidationError(
+                f"the audit log's month {month:%Y-%m} has rows under no checkpoint yet; see that an audit "
+                "worker runs",
+                field="month",
+            )
+        if self._sink is None:
+            return
+        segments = connection.execute(_SEGMENTS, {"begin": begin, "end": end}).scalars()
+        lacking = set(segments) - self._sink.numbers()
+        if lacking:
+            raise ValidationError(
+                f"the backup sink lacks {len(lacking)} segments of the time of {month:%Y-%m}; see that an "
+                "audit worker runs and reaches it",
+                field="audit_sink_url",
+            )
+
     def _check_archive(self, archive: Archive, month: date, archived: Archived) -> None:
-        rows = sum(1 for _ in archive.rows(month))
+        try:
+            rows = sum(1 for _ in archive.rows(month))
+        except DiffersError as error:
+            raise ValidationError(
+                f"the audit log's month {month:%Y-%m} {error}; run 'techdeck audit verify'", field="month"
+            ) from None
         if rows != archived.rows or archive.digest(month) != archived.digest:
             raise ServiceUnavailableError(
                 f"the archive of {month:%Y-%m} does not read as it was written; look at the storage behind "
@@ -215,6 +287,11 @@ class Pruner:
                 },
             )
         )
+
+
+def _check_there(connection: Connection, month: date) -> None:
+    if not any(bounds_of(there) == bounds_of(month) for there in _months(connection)):
+        raise ValidationError(f"the audit log has no month {month:%Y-%m}", field="month")
 
 
 def _months(connection: Connection) -> list[date]:

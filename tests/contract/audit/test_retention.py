@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import gzip
+import threading
+import time
 from collections.abc import Callable
+from contextlib import nullcontext
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
-from sqlalchemy import Engine, text
-from sqlalchemy.exc import ProgrammingError
+from sqlalchemy import Engine, insert, text
+from sqlalchemy.exc import DBAPIError, ProgrammingError
 
 from techdeck_tasks.audit.checkpoint import Checkpointer
 from techdeck_tasks.audit.event import AuditEvent, AuditUnavailableError, EventType, new_event_id
 from techdeck_tasks.audit.finding import Verdict
+from techdeck_tasks.audit.models import AuditTombstone
 from techdeck_tasks.audit.reader import AuditReader
 from techdeck_tasks.audit.retention.archive import Archive
 from techdeck_tasks.audit.retention.erase import Eraser, ErasureScope
@@ -25,6 +29,7 @@ from techdeck_tasks.audit.search import BlindIndexes
 from techdeck_tasks.audit.sink import SegmentStore
 from techdeck_tasks.audit.sink_export import SinkExporter
 from techdeck_tasks.audit.statement import Signer
+from techdeck_tasks.audit.tombstone import Tombstone, sign_tombstone
 from techdeck_tasks.audit.verify import verify
 from techdeck_tasks.audit.writer import AuditWriter
 from techdeck_tasks.clock import SystemClock
@@ -274,13 +279,21 @@ def test_a_changed_or_missing_archive_is_named(
 
 
 def test_losses_that_a_dropped_month_told_of_stay_explained(
-    engine: Engine, new_sealer: Callable[[], Sealer], at: At, pruner: Pruner, check: Check
+    engine: Engine,
+    new_sealer: Callable[[], Sealer],
+    at: At,
+    pruner: Pruner,
+    check: Check,
+    checkpointer: Checkpointer,
 ) -> None:
     producer = new_sealer()
     first, _, last = (at(OLD, producer), at(OLD, producer), at(OLD.replace(month=4), producer))
     gap = at(OLD, producer, event_type=EventType.GAP, outcome="lost 1: 2")
     _write(engine, "audit@one", first, gap, last)
-    assert check() - {Verdict.CHECKPOINT_OVERDUE} == set()
+    with pytest.raises(ValidationError, match="under no checkpoint"):
+        pruner.prune(OLD, "officer")
+    checkpointer.make()
+    assert check() == set()
     pruner.prune(OLD, "officer")
     assert Verdict.PRODUCER_GAP not in check()
 
@@ -297,7 +310,14 @@ def test_losses_that_a_dropped_month_told_of_stay_explained(
     ],
 )
 def test_a_hold_keeps_its_month_until_it_is_released(
-    log: Engine, pruner: Pruner, holds: HoldStore, check: Check, scope: HoldScope
+    log: Engine,
+    pruner: Pruner,
+    holds: HoldStore,
+    check: Check,
+    scope: HoldScope,
+    trail: Trail,
+    sealer: Sealer,
+    checkpointer: Checkpointer,
 ) -> None:
     hold = holds.add(scope, reason="case 17", by="counsel")
     with pytest.raises(HeldError, match=rf"{hold.hold_id} \(case 17\)"):
@@ -305,6 +325,9 @@ def test_a_hold_keeps_its_month_until_it_is_released(
     assert "201803" in _months(log)
     assert pruner.due()[0].holds == (hold,)
     holds.release(str(hold.hold_id), reason="case closed", by="counsel")
+    assert check() == {Verdict.HOLD_REMOVED}, "released, and not on record yet"
+    AuditWriter(log, "audit@one", SystemClock()).write([sealer.seal(event) for event in trail.events])
+    checkpointer.make()
     pruner.prune(OLD, "officer")
     assert check() == set()
 
@@ -516,3 +539,124 @@ def test_what_is_held_is_not_erased_archived_rows_included(
     assert eraser.erase(_days(OLD, OLD.replace(day=3)), reason="request 4", by="officer").rows == 2
     with AuditReader(log, trail, opener, "officer").archived(archive, OLD) as entries:
         assert [(entry.document, entry.erased_at is None) for entry in entries] == [(None, False)] * 2
+
+
+# -- what must not go wrong between processes -----------------------------------------------------------------
+
+
+def test_a_second_pruner_does_not_write_an_empty_archive_over_the_first_ones(
+    log: Engine, pruner: Pruner, archive: Archive, signer: Signer
+) -> None:
+    with log.begin() as connection:
+        written = archive.write(connection, OLD)
+    failures: list[Exception] = []
+
+    def prune_too() -> None:
+        try:
+            pruner.prune(OLD, "second")
+        except ValidationError as error:
+            failures.append(error)
+
+    second = threading.Thread(target=prune_too)
+    with log.begin() as first:
+        tombstone = Tombstone.survey(
+            first, OLD, archive_digest=written.digest, made_at=datetime.now(UTC), made_by="first"
+        )
+        first.execute(insert(AuditTombstone).values(**sign_tombstone(signer, tombstone)))
+        first.execute(text("SELECT techdeck_audit_drop_month(:month)"), {"month": OLD})
+        second.start()
+        _until_somebody_waits(log)
+    second.join()
+    assert "has no month" in str(failures)
+    assert sum(1 for _ in archive.rows(OLD)) == written.rows > 0
+
+
+def _until_somebody_waits(engine: Engine) -> None:
+    waiting = text(
+        "SELECT count(*) FROM pg_stat_activity "
+        "WHERE datname = current_database() AND wait_event_type = 'Lock'"
+    )
+    deadline = time.monotonic() + 10
+    with engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
+        while not connection.execute(waiting).scalar_one():
+            assert time.monotonic() < deadline, "nobody waits"
+
+
+def test_a_row_of_the_longest_retention_there_is_keeps_its_month_and_no_other(
+    log: Engine, pruner: Pruner, sealer: Sealer, new_event: NewEvent
+) -> None:
+    moment = _moment(OLD.replace(year=2017))
+    event_id = new_event_id(time_ns=int(moment.timestamp()) * 10**9)
+    _write(log, "audit@one", sealer.seal(new_event(event_id=event_id, retention_days=2**31 - 1)))
+    assert [due.month for due in pruner.due()] == [OLD, OLD.replace(month=4)]
+
+
+def test_a_month_that_is_damaged_stays_and_stops_no_other(log: Engine, pruner: Pruner) -> None:
+    with log.begin() as connection:
+        connection.execute(text("ALTER TABLE audit_event DISABLE TRIGGER USER"))
+        connection.execute(text("UPDATE audit_event SET severity = 'low' WHERE occurred_at < '2018-04-01'"))
+    with pytest.raises(ValidationError, match="techdeck audit verify"):
+        pruner.prune_due("officer")
+    assert [due.month for due in pruner.due()] == [OLD]
+
+
+def test_a_segment_of_the_sink_is_not_written_again_without_its_rows(
+    log: Engine, pruner: Pruner, store: SegmentStore, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    SinkExporter(log, store, FakeClock()).catch_up()
+    pruner.prune_due("officer")
+    for segment in (tmp_path / "sink" / "segments").rglob("*.jsonl"):
+        segment.unlink()
+    SinkExporter(log, store, FakeClock()).catch_up()
+    assert store.numbers() == set()
+    assert "not in the database any more" in caplog.text
+
+
+def test_a_month_stays_until_the_sink_has_its_rows(
+    log: Engine, archive: Archive, signer: Signer, trail: Trail, store: SegmentStore
+) -> None:
+    pruner = Pruner(log, archive, lambda: signer, trail, SystemClock(), retention_days=SIX_YEARS, sink=store)
+    with pytest.raises(ValidationError, match="backup sink lacks"):
+        pruner.prune(OLD, "officer")
+    SinkExporter(log, store, FakeClock()).catch_up()
+    assert pruner.prune(OLD, "officer").rows == 2
+
+
+def test_a_hold_that_the_database_refuses_is_not_on_record(
+    log: Engine, holds: HoldStore, trail: Trail
+) -> None:
+    with log.begin() as connection:
+        connection.execute(text("ALTER TABLE audit_hold ADD CHECK (reason <> 'case 17')"))
+    with pytest.raises(DBAPIError):
+        holds.add(HoldScope(), reason="case 17", by="counsel")
+    assert trail.events == []
+
+
+@pytest.mark.parametrize(
+    ("month", "scope", "why"),
+    [
+        (None, None, "kept longer"),
+        (OLD, HoldScope(subject="patient-0"), "legal hold"),
+        (OLD, HoldScope(since=_moment(OLD, 0), until=_moment(OLD)), "legal hold"),
+        (OLD, HoldScope(pipeline_id="other"), None),
+    ],
+)
+def test_the_database_itself_judges_whoever_has_a_tombstone(
+    log: Engine,
+    signer: Signer,
+    holds: HoldStore,
+    month: date | None,
+    scope: HoldScope | None,
+    why: str | None,
+) -> None:
+    month = month or datetime.now(UTC).date().replace(day=1)
+    if scope is not None:
+        holds.add(scope, reason="case 17", by="counsel")
+    refused = nullcontext() if why is None else pytest.raises(ProgrammingError, match=why)
+    with refused, log.begin() as connection:
+        tombstone = Tombstone.survey(
+            connection, month, archive_digest=b"", made_at=datetime.now(UTC), made_by="intruder"
+        )
+        connection.execute(insert(AuditTombstone).values(**sign_tombstone(signer, tombstone)))
+        connection.execute(text("SELECT techdeck_audit_drop_month(:month)"), {"month": month})
+    assert (f"{month:%Y%m}" in _months(log)) == (why is not None)

@@ -165,6 +165,7 @@ def test_a_keeper_prunes_holds_and_erases_and_does_nothing_else(
     moment = datetime(2018, 3, 1, tzinfo=UTC)
     old = new_event(event_id=new_event_id(time_ns=int(moment.timestamp()) * 10**9), retention_days=1)
     AuditWriter(engine, "audit@one", FakeClock(moment)).write([sealer.seal(old)])
+    Checkpointer(engine, signer, SystemClock(), timedelta(hours=1), 10).make()
     with _login(engine, "IN ROLE techdeck_audit_keeper") as keeper:
         archive = Archive((tmp_path / "archive").as_uri())
         holds = HoldStore(keeper, trail, SystemClock(), 1)
