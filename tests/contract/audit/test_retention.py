@@ -541,7 +541,7 @@ def test_what_is_held_is_not_erased_archived_rows_included(
         assert [(entry.document, entry.erased_at is None) for entry in entries] == [(None, False)] * 2
 
 
-# -- what must not go wrong between processes -----------------------------------------------------------------
+# -- what must not go wrong between processes ----------------------------------------------------
 
 
 def test_a_second_pruner_does_not_write_an_empty_archive_over_the_first_ones(
