@@ -66,7 +66,7 @@ def list_holds(
         return
     table = Table()
     for heading in ("hold", "since", "until", "run", "person", "reason", "set", "released"):
-        table.add_column(heading, overflow="fold")
+        table.add_column(heading, overflow="fold", no_wrap=heading == "hold")
     for hold in found:
         table.add_row(
             str(hold.hold_id),

@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import pydantic
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
 from techdeck_tasks.errors import ValidationError
 from techdeck_tasks.pipeline.cron import read_cron
@@ -62,12 +62,20 @@ Cron = Annotated[str, Field(max_length=100), AfterValidator(_checked_cron)]
 
 
 class SourceSpec(BaseModel):
-    """Where the data comes from: a path or fsspec URL, and its format (default: by the suffix)."""
+    """Where the data comes from: a path or fsspec URL, and its format (default: by the suffix).
+
+    The path alone will do: ``source: patients.csv``.
+    """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     url: DataUrl
     format: Literal["csv", "json", "jsonl", "parquet"] | None = None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _take_path(cls, value: Any) -> Any:
+        return {"url": value} if isinstance(value, str) else value
 
     @property
     def effective_format(self) -> str:

@@ -121,7 +121,8 @@ class Eraser:
         """Return what `erase` would do.
 
         Raises:
-            ValidationError: a subject is named without a blind-index key, or the archive lacks a month.
+            ValidationError: the time is not over before today (UTC), a subject is named without a blind-index
+                key, or the archive lacks a month.
             HeldError: a legal hold covers some of it.
             ServiceUnavailableError: PostgreSQL is away.
             OSError: the archive cannot be read.
@@ -159,6 +160,12 @@ class Eraser:
         return erasure
 
     def _plan(self, connection: Connection, scope: ErasureScope) -> Erasure:
+        if scope.until > self._clock.now().replace(hour=0, minute=0, second=0, microsecond=0):
+            raise ValidationError(
+                "an erasure ends before today (UTC): today's keys are still sealing new documents; "
+                "choose an earlier 'until'",
+                field="until",
+            )
         indexes = self._indexes(scope)
         uses = _uses_in_database(connection, scope, indexes)
         holds = active_holds(connection)

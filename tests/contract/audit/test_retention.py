@@ -479,6 +479,13 @@ def test_erasing_a_period_destroys_its_keys_everywhere_and_the_log_still_verifie
     assert trail.events[-2].operation == "erase"
 
 
+def test_keys_that_are_still_in_use_are_not_erased(log: Engine, eraser: Eraser) -> None:
+    tomorrow = datetime.now(UTC) + timedelta(days=1)
+    scope = ErasureScope(tenant="clinic", since=_moment(OLD), until=tomorrow)
+    with pytest.raises(ValidationError, match="today's keys are still sealing"):
+        eraser.erase(scope, reason="request 4", by="officer")
+
+
 def test_a_late_event_does_not_bring_a_destroyed_key_back(
     engine: Engine, at: At, eraser: Eraser, opener: Opener, trail: Trail
 ) -> None:

@@ -34,6 +34,13 @@ def pipeline(*stages: dict[str, Any], **extra: Any) -> dict[str, Any]:
     return {"name": "demo", "source": {"url": "x.csv"}, "stages": list(stages), **extra}
 
 
+def test_a_source_may_be_a_path_alone() -> None:
+    alone, spelled = (
+        parse_definition(pipeline(stage("load"), source=source)) for source in ("x.csv", {"url": "x.csv"})
+    )
+    assert alone == spelled
+
+
 def refused(mapping: Any) -> str:
     with pytest.raises(ValidationError) as caught:
         parse_definition(mapping)
