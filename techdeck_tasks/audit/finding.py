@@ -56,6 +56,8 @@ class Verdict(StrEnum):
     """A producer counted events that never arrived: removed, or lost where the producer was killed."""
     PRUNED_UNDER_HOLD = "pruned_under_hold"
     """A month was dropped while a legal hold covered it."""
+    HOLD_CHANGED = "hold_changed"
+    """A legal hold covers something else than the log tells of, or from another time on."""
     HOLD_REMOVED = "hold_removed"
     """A legal hold that the log tells of is not there, or is released and the log does not tell of it."""
     ARCHIVE_DIFFERS = "archive_differs"

@@ -17,8 +17,7 @@ from techdeck_tasks.audit.tombstone import Tombstone
 _TOLD_OF = text("""
     SELECT DISTINCT outcome FROM audit_event
     WHERE event_type = :event_type AND service = 'audit' AND operation = :operation
-    AND recorded_at < now() - interval '1 minute'
-    AND outcome NOT IN (SELECT CAST(hold_id AS text) FROM audit_hold)
+    AND recorded_at < now() - interval '1 minute' ORDER BY outcome
 """)
 # A release that lies ahead, or so far back that its record must have arrived.
 _RELEASED = text("""
@@ -44,15 +43,22 @@ def check_holds(
         settling: the record of a release may arrive so much later.
     """
     told_of = {"event_type": EventType.OPERATOR_ACTION.value, "operation": HOLD_ADDED}
-    for hold_id in connection.execute(_TOLD_OF, told_of).scalars():
-        yield Finding(Verdict.HOLD_REMOVED, "audit_hold", f"the log tells of hold {hold_id}; it is not there")
+    there = {str(hold.hold_id): hold for hold in all_holds(connection)}
+    for outcome in connection.execute(_TOLD_OF, told_of).scalars():
+        hold_id, _, fingerprint = (outcome or "").partition(" ")
+        if hold_id not in there:
+            detail = f"the log tells of hold {hold_id}; it is not there"
+            yield Finding(Verdict.HOLD_REMOVED, "audit_hold", detail)
+        elif there[hold_id].fingerprint != fingerprint:
+            detail = f"hold {hold_id} is not the one that the log tells of"
+            yield Finding(Verdict.HOLD_CHANGED, "audit_hold", detail)
     dropped = [bounds_of(tombstone.month) for tombstone in tombstones]
     releases = told_of | {"operation": HOLD_RELEASED, "settling": settling}
     for row in connection.execute(_RELEASED, releases):
         if not any(begin <= row.released_at < end for begin, end in dropped):
             detail = f"hold {row.hold_id} is released, and the log does not tell of it"
             yield Finding(Verdict.HOLD_REMOVED, "audit_hold", detail)
-    holds = [hold for hold in all_holds(connection) if hold.covers_all_of_a_time]
+    holds = [hold for hold in there.values() if hold.covers_all_of_a_time]
     for tombstone in tombstones:
         for hold in holds:
             in_force = hold.created_at <= tombstone.made_at and (

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import uuid
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Any, Self
 
 from sqlalchemy import ColumnElement, Connection, Engine, and_, insert, select, true, update
@@ -21,7 +23,8 @@ from techdeck_tasks.redaction import sanitize_message
 from techdeck_tasks.storage.database import transaction
 
 HOLD_ADDED, HOLD_RELEASED = "hold_add", "hold_release"
-"""Operations on record; `outcome` is the hold's id, in the clear, so that verify misses a removed hold."""
+"""Operations on record. Their `outcome`, in the clear for verify, is the hold's id; where it is added, its
+fingerprint follows after a space."""
 
 _PERSONS = ("user", "subject")
 
@@ -82,6 +85,14 @@ class Hold:
     def covers_all_of_a_time(self) -> bool:
         """Whether it holds every row of its time, whatever that is about."""
         return self.pipeline_id is None and self.person_kind is None
+
+    @property
+    def fingerprint(self) -> str:
+        """SHA-256 over when it was set and what it covers, in hex: a changed hold shows."""
+        moments = (self.created_at, self.occurred_from, self.occurred_until)
+        persons = sorted(index.hex() for index in self.person_indexes)
+        said = [*map(_spelled_utc, moments), self.pipeline_id, self.person_kind, *persons]
+        return hashlib.sha256(json.dumps([str(self.hold_id), *said]).encode()).hexdigest()
 
     def overlaps(self, begin: datetime, end: datetime) -> bool:
         """Tell whether any moment from `begin` to before `end` is of its time."""
@@ -204,9 +215,11 @@ class HoldStore:
         }
         with transaction(self._engine) as connection:
             connection.execute(insert(AuditHold).values(**values))
+            stored = select(AuditHold.__table__).where(AuditHold.hold_id == hold_id)
+            hold = Hold.of(connection.execute(stored).one())
             # Before the commit and not before the statement: what the database refuses is not on record.
-            self._record(HOLD_ADDED, hold_id, by, reason, scope.pipeline_id)
-        return self.get(str(hold_id))
+            self._record(HOLD_ADDED, hold, f"{hold_id} {hold.fingerprint}", by, reason)
+        return hold
 
     def release(self, hold_id: str, *, reason: str, by: str) -> Hold:
         """End a hold. It stays on record.
@@ -230,7 +243,7 @@ class HoldStore:
         }
         with transaction(self._engine) as connection:
             connection.execute(statement.values(**released))
-            self._record(HOLD_RELEASED, hold.hold_id, by, reason, hold.pipeline_id)
+            self._record(HOLD_RELEASED, hold, hold_id, by, reason)
         return self.get(hold_id)
 
     def get(self, hold_id: str) -> Hold:
@@ -252,24 +265,22 @@ class HoldStore:
             holds = all_holds(connection)
         return [hold for hold in holds if active is None or (hold.released_at is None) == active]
 
-    def _record(
-        self, operation: str, hold_id: uuid.UUID, by: str, reason: str, pipeline_id: str | None
-    ) -> None:
+    def _record(self, operation: str, hold: Hold, outcome: str, by: str, reason: str) -> None:
         self._trail.record(
             AuditEvent(
                 event_type=EventType.OPERATOR_ACTION,
                 severity=Severity.HIGH,
                 service="audit",
                 operation=operation,
-                outcome=str(hold_id),
+                outcome=outcome,
                 user_id=by,
-                pipeline_id=pipeline_id,
+                pipeline_id=hold.pipeline_id,
                 retention_days=self._retention_days,
                 document={
                     "message": f"{by}: {operation}",
                     "owner": by,
                     "reason": reason,
-                    "hold_id": str(hold_id),
+                    "hold_id": str(hold.hold_id),
                 },
             )
         )
@@ -310,6 +321,10 @@ def _any_row(connection: Connection, condition: ColumnElement[bool]) -> bool:
 def _check_reason(reason: str) -> None:
     if not reason.strip():
         raise ValidationError("a legal hold needs a reason; give --reason", field="reason")
+
+
+def _spelled_utc(moment: datetime | None) -> str | None:
+    return None if moment is None else _spelled(moment.astimezone(UTC))
 
 
 def _spelled(moment: datetime | None) -> str | None:

@@ -363,7 +363,7 @@ def test_holds_are_recorded_before_they_take_effect_and_say_who_and_why(
     trail.away = False
     holds.release(str(hold.hold_id), reason="closed", by="counsel")
     assert [(event.operation, event.outcome) for event in trail.events] == [
-        ("hold_add", str(hold.hold_id)),
+        ("hold_add", f"{hold.hold_id} {hold.fingerprint}"),
         ("hold_release", str(hold.hold_id)),
     ]
     assert holds.search() == []
@@ -434,6 +434,32 @@ def test_a_hold_that_the_log_tells_of_and_that_is_gone_is_named(
         connection.execute(text("ALTER TABLE audit_hold DISABLE TRIGGER USER"))
         connection.execute(text("DELETE FROM audit_hold"))
     assert check() == {Verdict.HOLD_REMOVED}
+
+
+@pytest.mark.parametrize(
+    "change",
+    ["occurred_until = '2001-01-01'", "created_at = now()", "pipeline_id = 'x'", "occurred_from = now()"],
+)
+def test_a_hold_that_was_changed_is_named(
+    engine: Engine,
+    sealer: Sealer,
+    trail: Trail,
+    holds: HoldStore,
+    checkpointer: Checkpointer,
+    check: Check,
+    change: str,
+) -> None:
+    holds.add(HoldScope(until=datetime(2020, 1, 1, tzinfo=UTC)), reason="case 17", by="counsel")
+    earlier = FakeClock(datetime.now(UTC) - timedelta(minutes=2))
+    AuditWriter(engine, "audit@one", earlier).write([sealer.seal(event) for event in trail.events])
+    checkpointer.make()
+    assert check() == set()
+    with engine.begin() as connection:
+        connection.execute(text("ALTER TABLE audit_hold DISABLE TRIGGER USER"))
+        if "occurred_from" in change:
+            connection.execute(text("UPDATE audit_hold SET occurred_until = NULL"))
+        connection.execute(text(f"UPDATE audit_hold SET {change}"))
+    assert check() == {Verdict.HOLD_CHANGED}
 
 
 # -- erasure ----------------------------------------------------------------------------------------------
