@@ -74,6 +74,9 @@ class Settings(BaseSettings):
     stage_lease_seconds: PositiveSeconds = Field(
         60.0, description="a stage whose worker or message is not heard of for so long is sent again"
     )
+    stage_parts_at_once: PositiveInt = Field(
+        16, description="so many parts of one run may wait for or occupy workers"
+    )
     artifact_retention_hours: PositiveInt = Field(
         168, description="so long after its end a run can be resumed; then its artifacts are removed"
     )

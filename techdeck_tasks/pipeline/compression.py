@@ -18,6 +18,12 @@ _Opened = tuple[Any, tuple[type[Exception], ...]]
 _MAX_ZSTD_WINDOW_BYTES = 1 << 27
 
 
+def is_packed(path: Path) -> bool:
+    """Whether the content is gzip or zstd."""
+    with path.open("rb") as file:
+        return file.read(len(_ZSTD)).startswith((_GZIP, _ZSTD))
+
+
 def unpacked(path: Path, target: Path, url: str, max_bytes: int) -> Path:
     """Return `path`, or `target` with its content where that is gzip or zstd.
 

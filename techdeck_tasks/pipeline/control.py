@@ -26,9 +26,10 @@ from techdeck_tasks.pipeline.state import (
     stage_sources,
 )
 from techdeck_tasks.pipeline.statements import (
+    PARTS_AT_ONCE,
     ReadyStage,
     Settled,
-    Times,
+    Terms,
     end_stage,
     error_values,
     fail_stage,
@@ -76,12 +77,16 @@ class RunControl:
         engine: the database.
         clock: the time.
         lease: as the `PipelineStore`'s.
+        parts_at_once: likewise.
     """
 
-    def __init__(self, engine: Engine, clock: Clock, lease: timedelta) -> None:
+    def __init__(
+        self, engine: Engine, clock: Clock, lease: timedelta, parts_at_once: int = PARTS_AT_ONCE
+    ) -> None:
         self._engine = engine
         self._clock = clock
         self._lease = lease
+        self._parts_at_once = parts_at_once
 
     # -- cancel and resume --------------------------------------------------------------------------
 
@@ -115,7 +120,7 @@ class RunControl:
                     .where(PipelineRun.run_id == key, PipelineRun.state == state)
                     .values(state=RunState.CANCELLING)
                 )
-            settled = settle(connection, key, self._times())
+            settled = settle(connection, key, self._terms())
             return settled.run_state or state
 
     def resume_run(self, run_id: str) -> list[ReadyStage]:
@@ -168,7 +173,7 @@ class RunControl:
                     rows_total=None,
                 )
             )
-            return queue_ready(connection, key, self._times().lease_until)
+            return queue_ready(connection, key, self._terms())
 
     # -- losses -------------------------------------------------------------------------------------
 
@@ -246,13 +251,13 @@ class RunControl:
         held = and_(held_by(overdue.attempt, str(overdue.task_id)), _unchanged(overdue))
         with transaction(self._engine) as connection:
             run = lock_run(connection, key)
-            times = self._times()
+            terms = self._terms()
             if run is RunState.CANCELLING:
                 settled = end_stage(
-                    connection, key, overdue.name, StageState.CANCELLED, held, times, **error_values(error)
+                    connection, key, overdue.name, StageState.CANCELLED, held, terms, **error_values(error)
                 )
             elif next_attempt is None:
-                settled = fail_stage(connection, key, overdue.name, error, held, times)
+                settled = fail_stage(connection, key, overdue.name, error, held, terms)
             else:
                 moved = move_stage(
                     connection,
@@ -262,7 +267,7 @@ class RunControl:
                     held,
                     attempt=next_attempt,
                     task_id=None,
-                    lease_until=times.lease_until,
+                    lease_until=terms.lease_until,
                     resends=0,
                     **error_values(error),
                 )
@@ -305,9 +310,9 @@ class RunControl:
                 update(PipelineRun).where(PipelineRun.run_id.in_(keys)).values(artifacts_removed_at=None)
             )
 
-    def _times(self) -> Times:
+    def _terms(self) -> Terms:
         now = self._clock.now()
-        return Times(now, now + self._lease)
+        return Terms(now, now + self._lease, self._parts_at_once)
 
 
 def _unchanged(overdue: OverdueStage) -> ColumnElement[bool]:

@@ -2,28 +2,23 @@
 
 from __future__ import annotations
 
-import json
 import logging
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable
 from datetime import timedelta
 from pathlib import Path
 from typing import Any, Protocol
 
-import pydantic
-
 from techdeck_tasks.clock import Clock
 from techdeck_tasks.errors import (
-    PipelineExecutionError,
     RetryRule,
     ServiceUnavailableError,
     TechDeckError,
     ValidationError,
 )
 from techdeck_tasks.pipeline.artifacts import ArtifactRef, ArtifactStore
+from techdeck_tasks.pipeline.attempt import Attempt, Cut, Done
 from techdeck_tasks.pipeline.claim import Claim, StageStopped
-from techdeck_tasks.pipeline.definition import PipelineDefinition, StageSpec, as_one_line
-from techdeck_tasks.pipeline.frame_errors import frame_errors
-from techdeck_tasks.pipeline.registry import StageContext, StageResult, find_stage
+from techdeck_tasks.pipeline.definition import PipelineDefinition
 from techdeck_tasks.pipeline.state import StageState
 from techdeck_tasks.pipeline.statements import ReadyStage
 from techdeck_tasks.pipeline.store import PipelineStore
@@ -119,24 +114,32 @@ class PipelineEngine:
         if not self.store.claim_stage(run_id, stage_name, attempt, task_id, generation):
             return self._already_taken(run_id, stage_name)
         try:
-            output, report = self._execute(run_id, stage_name, attempt, task_id)
+            done = self._execute(run_id, stage_name, attempt, task_id)
         except StageStopped:
             self.store.stop_stage(run_id, stage_name, attempt, task_id)
             return self._already_taken(run_id, stage_name)
-        settled = self.store.succeed_stage(
-            run_id,
-            stage_name,
-            attempt=attempt,
-            task_id=task_id,
-            output=None if output is None else output.to_dict(),
-            report=report,
-            rows=None if output is None else output.rows,
-        )
+        state, rows = StageState.SPLIT, None
+        if isinstance(done, Cut):
+            settled = self.store.split_stage(
+                run_id, stage_name, done.pieces, attempt=attempt, task_id=task_id
+            )
+        else:
+            output = done.output
+            state, rows = StageState.SUCCEEDED, None if output is None else output.rows
+            settled = self.store.succeed_stage(
+                run_id,
+                stage_name,
+                attempt=attempt,
+                task_id=task_id,
+                output=None if output is None else output.to_dict(),
+                report=done.report,
+                rows=rows,
+                ahead=done.ahead,
+            )
         if not settled.accepted:
             return self._already_taken(run_id, stage_name)
         self.send(run_id, settled.ready)
-        rows = None if output is None else output.rows
-        return _summary(run_id, stage_name, StageState.SUCCEEDED, attempt, claimed=True, rows=rows)
+        return _summary(run_id, stage_name, state, attempt, claimed=True, rows=rows)
 
     def stage_retrying(
         self,
@@ -186,11 +189,10 @@ class PipelineEngine:
                     field="timeout_seconds",
                 )
 
-    def _execute(
-        self, run_id: str, stage_name: str, attempt: int, task_id: str
-    ) -> tuple[ArtifactRef | None, dict[str, Any]]:
+    def _execute(self, run_id: str, stage_name: str, attempt: int, task_id: str) -> Done | Cut:
         definition = self.store.get_definition(run_id)
-        spec = definition.stage(stage_name)
+        part = self.store.get_part(run_id, stage_name)
+        spec = definition.stage(stage_name if part is None else part.stage)
         limit_s = spec.timeout_seconds or self._stage_limit.total_seconds()
         claim = Claim(
             self.store,
@@ -202,32 +204,29 @@ class PipelineEngine:
             limit_s=limit_s,
         )
         with claim, private_workspace() as workspace:
-            context = StageContext(
+            work = Attempt(
                 run_id=run_id,
-                stage=stage_name,
-                attempt=attempt,
-                source=definition.source,
-                inputs=self._inputs(run_id, spec),
+                definition=definition,
+                number=attempt,
+                outputs=self._outputs(run_id),
                 artifacts=self._artifacts,
                 workspace=workspace,
                 upload_folder=self._upload_folder,
                 report_progress=self._progress(run_id, stage_name),
                 check_cancelled=claim.check,
             )
-            with frame_errors(f"stage {stage_name!r}"):
-                result = _call(spec, context)
-                output = result.output
-                if output is not None and not isinstance(output, ArtifactRef):
-                    output = context.write(output)
+            if part is not None:
+                done: Done | Cut = work.part(part)
+            else:
+                done = work.stage(spec, self.store.get_parts(run_id, stage_name))
             claim.check()
-        return output, _checked_report(result.report, run_id, stage_name)
+        return done
 
-    def _inputs(self, run_id: str, spec: StageSpec) -> dict[str, ArtifactRef]:
-        stages = {stage.name: stage for stage in self.store.get_run(run_id).stages}
+    def _outputs(self, run_id: str) -> dict[str, ArtifactRef]:
         return {
-            need: ArtifactRef.from_dict(output)
-            for need in spec.needs
-            if (output := stages[need].output) is not None
+            stage.name: ArtifactRef.from_dict(stage.output)
+            for stage in self.store.get_run(run_id).stages
+            if stage.output is not None
         }
 
     def _progress(self, run_id: str, stage_name: str) -> Callable[[int, int | None], None]:
@@ -248,32 +247,11 @@ class PipelineEngine:
         return report
 
     def _already_taken(self, run_id: str, stage_name: str) -> dict[str, Any]:
-        stage = self.store.get_run(run_id).stage(stage_name)
-        if stage.state is StageState.SUCCEEDED:
-            # The process may have died between storing the success and sending what follows.
-            self.send(run_id, self.store.queued_stages(run_id, needing=stage_name))
+        stage = self.store.get_stage(run_id, stage_name)
+        if stage.state in (StageState.SUCCEEDED, StageState.SPLIT):
+            # The process may have died between storing this and sending what follows.
+            self.send(run_id, self.store.queued_stages(run_id))
         return _summary(run_id, stage_name, stage.state, stage.attempt, claimed=False, rows=stage.rows_done)
-
-
-def _call(spec: StageSpec, context: StageContext) -> StageResult:
-    kind = find_stage(spec.kind)
-    try:
-        params = kind.params.model_validate(spec.params)
-    except pydantic.ValidationError as error:
-        raise as_one_line(error, f"params of stage {spec.name!r}") from None
-    return kind.body(context, params)
-
-
-def _checked_report(report: Mapping[str, Any], run_id: str, stage_name: str) -> dict[str, Any]:
-    try:
-        checked: dict[str, Any] = json.loads(json.dumps(dict(report), allow_nan=False))
-    except (TypeError, ValueError):
-        raise PipelineExecutionError(
-            f"the report of stage {stage_name!r} is not JSON; report counts, rates and names",
-            pipeline_id=run_id,
-            stage=stage_name,
-        ) from None
-    return checked
 
 
 def _summary(

@@ -27,6 +27,8 @@ from techdeck_tasks.pipeline.state import RunState, StageState
 from techdeck_tasks.storage.database import Base
 
 MAX_NAME_CHARS = 64
+# Of a stage, or of a part of one: the stage's name with ~ and the part's number.
+MAX_PART_NAME_CHARS = MAX_NAME_CHARS + 8
 MAX_IDEMPOTENCY_KEY_CHARS = 200
 MAX_CRON_CHARS = 100
 
@@ -73,18 +75,21 @@ class PipelineRun(Base):
 
 
 class StageRun(Base):
-    """One stage of one run."""
+    """One stage of one run, or one part of a stage: a stage of its own that the other waits for."""
 
     __tablename__ = "stage_run"
 
     run_id: Mapped[uuid.UUID] = mapped_column(
         Uuid, ForeignKey(PipelineRun.run_id, ondelete="CASCADE"), primary_key=True
     )
-    name: Mapped[str] = mapped_column(String(MAX_NAME_CHARS), primary_key=True)
+    name: Mapped[str] = mapped_column(String(MAX_PART_NAME_CHARS), primary_key=True)
     kind: Mapped[str] = mapped_column(String(MAX_NAME_CHARS))
     # Its place in the definition, from 0.
     position: Mapped[int] = mapped_column(Integer)
     needs: Mapped[list[str]] = mapped_column(_Document)
+    # Of a part: the stage that was split, and where its piece of the data lies.
+    part_of: Mapped[str | None] = mapped_column(String(MAX_NAME_CHARS))
+    piece: Mapped[dict[str, Any] | None] = mapped_column(_Document)
     # See StageState for which transition sets each state.
     state: Mapped[str] = mapped_column(String(16))
     # How often the stage was resumed: messages of an earlier life have no effect.
@@ -125,6 +130,7 @@ class StageRun(Base):
         CheckConstraint(
             "(lease_until IS NOT NULL) = (state IN ('queued', 'running', 'retrying'))", name="lease"
         ),
+        CheckConstraint("(piece IS NOT NULL) = (part_of IS NOT NULL)", name="part"),
         Index("ix_stage_run_lease_until", "lease_until", postgresql_where=text("lease_until IS NOT NULL")),
     )
 

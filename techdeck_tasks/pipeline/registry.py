@@ -16,7 +16,7 @@ from __future__ import annotations
 import difflib
 import importlib
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib.metadata import entry_points
 from pathlib import Path
@@ -31,6 +31,12 @@ if TYPE_CHECKING:
 
     from techdeck_tasks.pipeline.artifacts import ArtifactRef, ArtifactStore
     from techdeck_tasks.pipeline.definition import SourceSpec
+
+Piece = Mapping[str, Any]
+"""Where one part's share of the data lies: JSON-safe references and positions, no data."""
+
+INPUT = "input"
+"""The key of a piece that names a part of the input, by its number."""
 
 ENTRY_POINT_GROUP = "techdeck_tasks.stages"
 
@@ -70,6 +76,8 @@ class StageContext:
         artifacts: the store of artifacts.
         workspace: a local folder of this attempt, removed at its end.
         upload_folder: where the service keeps files that were sent to it.
+        piece: of a part of the stage, its share of the data; None: it is done whole.
+        rows_at_hand: the rows of a part that come from the stage before without an artifact.
         report_progress: takes rows done and rows in all (None: unknown); may be called often.
         check_cancelled: to be called between batches, as often as it fits: raises, and so ends the attempt,
             where its run was cancelled or the stage was given to another worker. Let what it raises pass.
@@ -83,6 +91,8 @@ class StageContext:
     artifacts: ArtifactStore
     workspace: Path
     upload_folder: Path = Path(".techdeck/uploads")
+    piece: Piece | None = None
+    rows_at_hand: pl.DataFrame | None = None
     report_progress: Callable[[int, int | None], None] = lambda _done, _total: None
     check_cancelled: Callable[[], None] = lambda: None
 
@@ -93,19 +103,79 @@ class StageContext:
             ValidationError: no stage that this one needs hands data on.
         """
         for ref in self.inputs.values():
-            return ref
+            number = None if self.piece is None else self.piece.get(INPUT)
+            return ref if number is None else ref.parts[number]
         raise ValidationError(
             f"stage {self.stage!r} has no input; name a stage that hands data on in its `needs`",
             field="needs",
         )
 
+    @property
+    def input_rows(self) -> int:
+        """The number of rows of `input`."""
+        return self.input_ref().rows if self.rows_at_hand is None else self.rows_at_hand.height
+
     def input(self) -> pl.LazyFrame:
-        """Return the rows of `input_ref`, lazily."""
+        """Return the rows of the input, lazily; of a part, its own."""
+        if self.rows_at_hand is not None:
+            return self.rows_at_hand.lazy()
         return self.artifacts.scan(self.input_ref(), self.workspace)
 
     def write(self, frame: pl.LazyFrame | pl.DataFrame, name: str = "output") -> ArtifactRef:
         """Write an artifact of this attempt; `name` tells apart several of one stage."""
         return self.artifacts.write(frame, self.run_id, self.stage, self.attempt, name=name)
+
+
+@dataclass(frozen=True, slots=True)
+class Partitioning:
+    """How a kind of stage is done in parts, each a task of its own.
+
+    Attributes:
+        join: makes the stage's result from those of its parts, which come in order. Also what is to be judged
+            by all rows, such as a threshold, is judged here.
+        part: does one part; default: the kind's body. It may be done before the stage's turn, right after the
+            part of the stage before: it must have no effect but what it returns and `StageContext.write`s.
+        row_wise: whether, with such parameters, a part needs nothing but the like part of the input.
+        split: cuts other data than the input; fewer than two pieces: the stage is done whole.
+    """
+
+    join: Callable[[StageContext, Any, Sequence[StageResult]], StageResult]
+    part: Callable[[StageContext, Any], StageResult] | None = None
+    row_wise: Callable[[Any], bool] = lambda _params: True
+    split: Callable[[StageContext, Any], Sequence[Piece]] | None = None
+
+    def pieces(self, context: StageContext, params: Any) -> Sequence[Piece]:
+        """Return the pieces of the stage's data."""
+        if self.split is not None:
+            return self.split(context, params)
+        if not self.row_wise(params):
+            return []
+        return [{INPUT: number} for number in range(len(context.input_ref().parts))]
+
+
+def concatenated(_context: StageContext, _params: Any, parts: Sequence[StageResult]) -> StageResult:
+    """Join parts: their rows one after the other, and the counts in their reports summed."""
+    from techdeck_tasks.pipeline.artifacts import ArtifactRef  # noqa: PLC0415 - it imports Polars
+
+    outputs = [part.output for part in parts if isinstance(part.output, ArtifactRef)]
+    return StageResult(
+        ArtifactRef.of_parts(outputs) if outputs else None, summed([part.report for part in parts])
+    )
+
+
+def summed(reports: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """Return reports as one: counts are added, mappings likewise; of other values the last is kept."""
+    total: dict[str, Any] = {}
+    for report in reports:
+        for name, value in report.items():
+            before = total.get(name)
+            if isinstance(value, Mapping):
+                total[name] = summed([before or {}, value])
+            elif isinstance(value, int) and not isinstance(value, bool) and before is not None:
+                total[name] = before + value
+            else:
+                total[name] = value
+    return total
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,6 +186,7 @@ class StageKind:
     params: type[BaseModel]
     body: Callable[[StageContext, Any], StageResult]
     summary: str
+    partitioning: Partitioning | None = None
 
 
 P = TypeVar("P", bound=BaseModel)
@@ -126,13 +197,16 @@ _loading = threading.RLock()
 _loaded = False
 
 
-def stage(name: str, *, params: type[P], summary: str) -> Callable[[Body[P]], Body[P]]:
+def stage(
+    name: str, *, params: type[P], summary: str, partitioning: Partitioning | None = None
+) -> Callable[[Body[P]], Body[P]]:
     """Register the function below as the kind of stage `name`.
 
     Args:
         name: what a definition calls it.
         params: the model of its parameters; `StageParams` for none.
         summary: one line for listings.
+        partitioning: how it is done in parts; None: always whole.
 
     Raises:
         ValidationError: another function has that name.
@@ -147,7 +221,7 @@ def stage(name: str, *, params: type[P], summary: str) -> Callable[[Body[P]], Bo
                 "choose another name",
                 field="stage",
             )
-        _kinds[name] = StageKind(name, params, body, summary)
+        _kinds[name] = StageKind(name, params, body, summary, partitioning)
         return body
 
     return register

@@ -7,6 +7,7 @@ the tests say of the tables is true of the database.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import TypeVar
 
@@ -31,6 +32,7 @@ class StageState(StrEnum):
     QUEUED = "queued"  # its last need succeeded, or its attempt was lost: a message may be sent
     RUNNING = "running"  # a worker claimed it for one attempt of one task
     RETRYING = "retrying"  # the attempt failed and another one is scheduled
+    SPLIT = "split"  # its attempt cut it into parts, stages of their own, which it waits for
     SUCCEEDED = "succeeded"  # the holder of the claim delivered its output
     FAILED = "failed"  # its task gave up: no attempt follows
     SKIPPED = "skipped"  # a stage it needs, directly or not, failed
@@ -61,6 +63,7 @@ STAGE_TRANSITIONS: Mapping[StageState, frozenset[StageState]] = {
             # running -> queued: nobody renewed its lease: the attempt is lost, and another one is sent.
             StageState.QUEUED,
             StageState.RETRYING,
+            StageState.SPLIT,
             StageState.SUCCEEDED,
             StageState.FAILED,
             StageState.CANCELLED,
@@ -70,6 +73,8 @@ STAGE_TRANSITIONS: Mapping[StageState, frozenset[StageState]] = {
     StageState.RETRYING: frozenset(
         {StageState.QUEUED, StageState.RUNNING, StageState.FAILED, StageState.CANCELLED}
     ),
+    # split -> queued: all its parts succeeded, and are to be joined. split -> failed: one of them failed.
+    StageState.SPLIT: frozenset({StageState.QUEUED, StageState.FAILED, StageState.CANCELLED}),
     StageState.SUCCEEDED: frozenset(),
     # failed, skipped, cancelled -> pending: the run was resumed.
     StageState.FAILED: frozenset({StageState.PENDING}),
@@ -118,35 +123,85 @@ def check_run_transition(old: RunState, new: RunState) -> None:
     _check("run", RUN_TRANSITIONS[old], old, new)
 
 
-def concluded(run: RunState, stages: Mapping[str, StageState]) -> RunState | None:
-    """Return the final state of a run in state `run` with such stages; None while a stage can still move."""
-    if any(state not in FINAL_STAGE_STATES for state in stages.values()):
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """A run's stages and their parts by name, in the order of the definition.
+
+    Attributes:
+        states: the state of each.
+        needs: the stages that each stage needs; a part needs none.
+        part_of: by part, the stage it is a part of.
+    """
+
+    states: dict[str, StageState]
+    needs: Mapping[str, tuple[str, ...]]
+    part_of: Mapping[str, str] = field(default_factory=dict)
+
+    def parts(self, stage: str) -> list[str]:
+        """The parts of a stage, in order."""
+        return [part for part, whole in self.part_of.items() if whole == stage]
+
+
+def concluded(run: RunState, plan: Plan) -> RunState | None:
+    """Return the final state of a run in state `run`; None while a stage or part can still move."""
+    if any(state not in FINAL_STAGE_STATES for state in plan.states.values()):
         return None
-    if run is RunState.CANCELLING or StageState.CANCELLED in stages.values():
+    stages = [state for name, state in plan.states.items() if name not in plan.part_of]
+    if run is RunState.CANCELLING or StageState.CANCELLED in stages:
         return RunState.CANCELLED
-    if all(state is StageState.SUCCEEDED for state in stages.values()):
+    if all(state is StageState.SUCCEEDED for state in stages):
         return RunState.SUCCEEDED
     return RunState.FAILED
 
 
-def ready(stages: Mapping[str, StageState], needs: Mapping[str, tuple[str, ...]]) -> list[str]:
-    """Return the pending stages whose needs have all succeeded, in the order of `stages`."""
-    return [
-        name
-        for name, state in stages.items()
-        if state is StageState.PENDING and all(stages[need] is StageState.SUCCEEDED for need in needs[name])
-    ]
+def ready(plan: Plan, parts_at_once: int) -> list[str]:
+    """Return what may be sent to a worker, in the order of the plan.
+
+    That are pending stages whose needs have all succeeded; stages whose parts have, for these to be joined;
+    and pending parts, so that of all parts of the run at most `parts_at_once` are under way.
+    """
+    states = plan.states
+    free = parts_at_once - sum(states[part] in LEASED_STAGE_STATES for part in plan.part_of)
+    found = []
+    for name, state in states.items():
+        whole = plan.part_of.get(name)
+        if whole is None:
+            if _is_due(name, plan):
+                found.append(name)
+        elif state is StageState.PENDING and states[whole] is StageState.SPLIT and free > 0:
+            found.append(name)
+            free -= 1
+    return found
 
 
-def blocked(stages: Mapping[str, StageState], needs: Mapping[str, tuple[str, ...]]) -> list[str]:
+def _is_due(stage: str, plan: Plan) -> bool:
+    """Whether all that a stage waits for has succeeded: its needs, or its parts."""
+    state = plan.states[stage]
+    if state not in (StageState.PENDING, StageState.SPLIT):
+        return False
+    waits_for = plan.needs[stage] if state is StageState.PENDING else plan.parts(stage)
+    return all(plan.states[name] is StageState.SUCCEEDED for name in waits_for)
+
+
+def broken(plan: Plan) -> dict[str, str]:
+    """Return the stages that wait for parts of which one failed for good: by stage, the first such part."""
+    found: dict[str, str] = {}
+    for part, whole in plan.part_of.items():
+        if plan.states[whole] is StageState.SPLIT and plan.states[part] is StageState.FAILED:
+            found.setdefault(whole, part)
+    return found
+
+
+def blocked(plan: Plan) -> list[str]:
     """Return the pending stages that can never run: one they need, directly or not, did not succeed."""
+    stages = {name: state for name, state in plan.states.items() if name not in plan.part_of}
     dead = {name for name, state in stages.items() if state in FINAL_STAGE_STATES - {StageState.SUCCEEDED}}
     found: list[str] = []
     spreading = True
     while spreading:
         spreading = False
         for name, state in stages.items():
-            if state is StageState.PENDING and name not in dead and not dead.isdisjoint(needs[name]):
+            if state is StageState.PENDING and name not in dead and not dead.isdisjoint(plan.needs[name]):
                 dead.add(name)
                 found.append(name)
                 spreading = True

@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import ColumnElement, Connection, and_, select, update
+from sqlalchemy import ColumnElement, Connection, and_, func, select, true, update
 
 from techdeck_tasks.errors import PipelineExecutionError, TechDeckError, ValidationError
 from techdeck_tasks.pipeline.models import PipelineRun, StageRun
 from techdeck_tasks.pipeline.state import (
+    FINAL_STAGE_STATES,
+    Plan,
     RunState,
     StageState,
     blocked,
+    broken,
     concluded,
     ready,
     run_sources,
@@ -39,9 +42,24 @@ RUNS = select(
 )
 """Runs without their sealed definition; read a row with `run_view`."""
 
-STAGES = select(*StageRun.__table__.columns).order_by(StageRun.position)
-"""Stages in the order of the definition; read a row with `stage_view`."""
+STAGES = select(*StageRun.__table__.columns).order_by(StageRun.position, StageRun.name)
+"""Stages and parts in the order of the definition; read a row with `stage_view`."""
 
+PARTS = (
+    select(
+        StageRun.part_of,
+        StageRun.state,
+        func.count().label("count"),
+        func.sum(StageRun.rows_done).label("rows_done"),
+    )
+    .where(StageRun.part_of.is_not(None))
+    .group_by(StageRun.part_of, StageRun.state)
+)
+"""How many parts of each stage are in each state, and how many rows they have done."""
+
+
+PARTS_AT_ONCE = 16
+"""So many parts of one run may wait for or occupy workers, unless the settings say otherwise."""
 
 READY = (
     select(
@@ -53,7 +71,7 @@ READY = (
         PipelineRun.priority,
     )
     .join(PipelineRun, PipelineRun.run_id == StageRun.run_id)
-    .order_by(StageRun.position)
+    .order_by(StageRun.position, StageRun.name)
 )
 """Stages as they are sent to a worker; the columns of `ReadyStage`."""
 
@@ -78,11 +96,18 @@ class ReadyStage:
 
 
 @dataclass(frozen=True, slots=True)
-class Times:
-    """The moment of a change, and until when what it queues must be heard of."""
+class Terms:
+    """What holds for a change.
+
+    Attributes:
+        now: its moment.
+        lease_until: until when what it queues must be heard of.
+        parts_at_once: how many parts of a run may be under way.
+    """
 
     now: datetime
     lease_until: datetime
+    parts_at_once: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,14 +117,6 @@ class Settled:
     accepted: bool
     ready: tuple[ReadyStage, ...] = ()
     run_state: RunState | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class _Plan:
-    """A run's stages by name, in the order of the definition."""
-
-    states: dict[str, StageState]
-    needs: dict[str, tuple[str, ...]]
 
 
 def lock_run(connection: Connection, key: uuid.UUID) -> RunState:
@@ -131,16 +148,19 @@ def move_stage(
     return result.rowcount == 1
 
 
-def queue_ready(connection: Connection, key: uuid.UUID, lease_until: datetime) -> list[ReadyStage]:
-    """Queue each pending stage whose needs have all succeeded. The caller holds the run's lock."""
-    plan = _plan(connection, key)
-    names = ready(plan.states, plan.needs)
+def queue_ready(connection: Connection, key: uuid.UUID, terms: Terms) -> list[ReadyStage]:
+    """Queue each stage and part that may be sent now. The caller holds the run's lock."""
+    names = ready(_plan(connection, key), terms.parts_at_once)
     if not names:
         return []
     connection.execute(
         update(StageRun)
-        .where(StageRun.run_id == key, StageRun.name.in_(names), StageRun.state == StageState.PENDING)
-        .values(state=StageState.QUEUED, lease_until=lease_until, resends=0)
+        .where(
+            StageRun.run_id == key,
+            StageRun.name.in_(names),
+            StageRun.state.in_({StageState.PENDING, StageState.SPLIT}),
+        )
+        .values(state=StageState.QUEUED, lease_until=terms.lease_until, resends=0, task_id=None)
     )
     return ready_stages(connection, and_(StageRun.run_id == key, StageRun.name.in_(names)))
 
@@ -156,14 +176,14 @@ def end_stage(  # noqa: PLR0917 - the database, the row, the change
     stage: str,
     target: StageState,
     condition: ColumnElement[bool],
-    times: Times,
+    terms: Terms,
     **values: Any,
 ) -> Settled:
     """Move a stage to the final state `target` and settle its run. The caller holds the run's lock."""
-    ended = {"finished_at": times.now, "lease_until": None, "retry_at": None, **values}
+    ended = {"finished_at": terms.now, "lease_until": None, "retry_at": None, **values}
     if not move_stage(connection, key, stage, target, condition, **ended):
         return Settled(accepted=False)
-    return settle(connection, key, times)
+    return settle(connection, key, terms)
 
 
 def fail_stage(  # noqa: PLR0917 - as end_stage
@@ -172,11 +192,11 @@ def fail_stage(  # noqa: PLR0917 - as end_stage
     stage: str,
     error: TechDeckError,
     condition: ColumnElement[bool],
-    times: Times,
+    terms: Terms,
 ) -> Settled:
     """End a stage with an error, which is the run's if it is the first. The caller holds the run's lock."""
     values = error_values(error)
-    settled = end_stage(connection, key, stage, StageState.FAILED, condition, times, **values)
+    settled = end_stage(connection, key, stage, StageState.FAILED, condition, terms, **values)
     if settled.accepted:
         connection.execute(
             update(PipelineRun)
@@ -186,29 +206,55 @@ def fail_stage(  # noqa: PLR0917 - as end_stage
     return settled
 
 
-def settle(connection: Connection, key: uuid.UUID, times: Times) -> Settled:
+def settle(connection: Connection, key: uuid.UUID, terms: Terms) -> Settled:
     """After a stage ended: skip what can never run, queue what can run, finish the run if nothing is left.
 
     The caller holds the run's lock.
     """
     plan = _plan(connection, key)
     run = RunState(str(connection.scalar(select(PipelineRun.state).where(PipelineRun.run_id == key))))
-    if lost := blocked(plan.states, plan.needs):
+    for stage, part in broken(plan).items():
+        _break_off(connection, key, plan, stage, part, terms)
+    if lost := blocked(plan):
         connection.execute(
             update(StageRun)
             .where(StageRun.run_id == key, StageRun.name.in_(lost))
-            .values(state=StageState.SKIPPED, finished_at=times.now)
+            .values(state=StageState.SKIPPED, finished_at=terms.now)
         )
         plan.states.update(dict.fromkeys(lost, StageState.SKIPPED))
-    queued = queue_ready(connection, key, times.lease_until)
-    final = None if queued else concluded(run, plan.states)
+    queued = queue_ready(connection, key, terms)
+    final = None if queued else concluded(run, plan)
     if final is not None:
         connection.execute(
             update(PipelineRun)
             .where(PipelineRun.run_id == key, PipelineRun.state.in_(run_sources(final)))
-            .values(state=final, finished_at=times.now)
+            .values(state=final, finished_at=terms.now)
         )
     return Settled(accepted=True, ready=tuple(queued), run_state=final or run)
+
+
+def _break_off(  # noqa: PLR0917 - as end_stage
+    connection: Connection, key: uuid.UUID, plan: Plan, stage: str, part: str, terms: Terms
+) -> None:
+    """Give up the parts of `stage` that did not begin, and fail it when the last that did has ended.
+
+    Those that run go on: what they deliver need not be done again when the run is resumed.
+    """
+    ended = {"finished_at": terms.now, "lease_until": None, "retry_at": None}
+    given_up = {
+        StageState.PENDING: StageState.SKIPPED,
+        StageState.QUEUED: StageState.CANCELLED,
+        StageState.RETRYING: StageState.CANCELLED,
+    }
+    for name in plan.parts(stage):
+        if (target := given_up.get(plan.states[name])) is not None:
+            connection.execute(update(StageRun).where(one_stage(key, name)).values(state=target, **ended))
+            plan.states[name] = target
+    if all(plan.states[name] in FINAL_STAGE_STATES for name in plan.parts(stage)):
+        failed = select(StageRun.error_id, StageRun.error_code, StageRun.error_message)
+        values = dict(connection.execute(failed.where(one_stage(key, part))).mappings().one())
+        move_stage(connection, key, stage, StageState.FAILED, true(), **ended, **values)
+        plan.states[stage] = StageState.FAILED
 
 
 def one_stage(key: uuid.UUID, stage: str) -> ColumnElement[bool]:
@@ -236,12 +282,30 @@ def run_view(row: Mapping[Any, Any], stages: tuple[StageView, ...] = ()) -> RunV
     return RunView(**values, stages=stages)
 
 
-def stage_view(row: Mapping[Any, Any]) -> StageView:
-    """Return a row of `STAGES` as what readers see."""
-    values = {name: row[name] for name in StageView.__slots__}
+def stage_view(row: Mapping[Any, Any], parts: Mapping[str, int] | None = None, rows: int = 0) -> StageView:
+    """Return a row of `STAGES` as what readers see.
+
+    Args:
+        row: the row.
+        parts: how many of its parts are in each state.
+        rows: how many rows they have done.
+    """
+    values = {name: row[name] for name in StageView.__slots__ if name != "parts"}
     values["state"] = StageState(values["state"])
     values["needs"] = tuple(values["needs"])
-    return StageView(**values)
+    if parts and values["state"] is not StageState.SUCCEEDED:
+        values["rows_done"] = rows
+    return StageView(**values, parts=dict(parts or {}))
+
+
+def part_counts(rows: Iterable[Any]) -> dict[str, tuple[dict[str, int], int]]:
+    """Return rows of `PARTS` by stage: the parts in each state, and the rows that all have done."""
+    found: dict[str, tuple[dict[str, int], int]] = {}
+    for row in rows:
+        counts, done = found.get(row.part_of, ({}, 0))
+        # A sum of big integers is a decimal in PostgreSQL.
+        found[row.part_of] = counts | {row.state: row.count}, done + int(row.rows_done or 0)
+    return found
 
 
 def run_key(run_id: str) -> uuid.UUID:
@@ -266,13 +330,14 @@ def no_run(key: uuid.UUID) -> PipelineExecutionError:
     )
 
 
-def _plan(connection: Connection, key: uuid.UUID) -> _Plan:
+def _plan(connection: Connection, key: uuid.UUID) -> Plan:
     rows = connection.execute(
-        select(StageRun.name, StageRun.state, StageRun.needs)
+        select(StageRun.name, StageRun.state, StageRun.needs, StageRun.part_of)
         .where(StageRun.run_id == key)
-        .order_by(StageRun.position)
+        .order_by(StageRun.position, StageRun.name)
     ).all()
-    return _Plan(
+    return Plan(
         states={row.name: StageState(row.state) for row in rows},
         needs={row.name: tuple(row.needs) for row in rows},
+        part_of={row.name: row.part_of for row in rows if row.part_of is not None},
     )

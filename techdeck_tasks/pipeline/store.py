@@ -11,41 +11,39 @@ from __future__ import annotations
 
 import json
 import uuid
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta
 from enum import Enum
 from typing import Any
 
-from sqlalchemy import ColumnElement, Engine, and_, func, or_, select, tuple_, update
+from sqlalchemy import ColumnElement, Connection, Engine, and_, func, or_, select, update
 from sqlalchemy.dialects.postgresql import insert
 
 from techdeck_tasks.clock import Clock
 from techdeck_tasks.errors import PipelineExecutionError, TechDeckError, ValidationError
 from techdeck_tasks.pipeline.definition import PipelineDefinition
 from techdeck_tasks.pipeline.models import MAX_IDEMPOTENCY_KEY_CHARS, PipelineRun, StageRun
+from techdeck_tasks.pipeline.parts import AheadResult, add_parts, part_values
+from techdeck_tasks.pipeline.reader import RunReader, definition_aad
 from techdeck_tasks.pipeline.sealed_file import Cipher
 from techdeck_tasks.pipeline.state import FINAL_RUN_STATES, RunState, StageState, run_sources
 from techdeck_tasks.pipeline.statements import (
-    RUNS,
+    PARTS_AT_ONCE,
     STAGES,
     ReadyStage,
     Settled,
-    Times,
+    Terms,
     end_stage,
     error_values,
     fail_stage,
     held_by,
     lock_run,
     move_stage,
-    no_run,
     one_stage,
     queue_ready,
-    ready_stages,
     run_key,
-    run_view,
-    stage_view,
+    settle,
 )
-from techdeck_tasks.pipeline.view import RunView
 from techdeck_tasks.storage.database import transaction
 
 LEASE = timedelta(seconds=60)
@@ -61,7 +59,7 @@ class Hold(Enum):
     """The stage ended, or belongs to another attempt: what this one delivers will be refused."""
 
 
-class PipelineStore:
+class PipelineStore(RunReader):
     """Reads and changes runs. Safe to share between threads; each call is one transaction.
 
     Args:
@@ -70,13 +68,21 @@ class PipelineStore:
         clock: the time; the clocks of all workers must agree to a fraction of `lease`.
         lease: so long a queued stage's message, or a running stage's worker, need not be heard of before the
             stage counts as lost.
+        parts_at_once: so many parts of one run may wait for or occupy workers, that others get their turn.
     """
 
-    def __init__(self, engine: Engine, cipher: Cipher, clock: Clock, lease: timedelta = LEASE) -> None:
-        self._engine = engine
-        self._cipher = cipher
+    def __init__(
+        self,
+        engine: Engine,
+        cipher: Cipher,
+        clock: Clock,
+        lease: timedelta = LEASE,
+        parts_at_once: int = PARTS_AT_ONCE,
+    ) -> None:
+        super().__init__(engine, cipher)
         self._clock = clock
         self.lease = lease
+        self._parts_at_once = parts_at_once
 
     def create_run(
         self, run_id: str, definition: PipelineDefinition, idempotency_key: str | None = None
@@ -99,7 +105,7 @@ class PipelineStore:
         row = {
             "run_id": key,
             "name": definition.name,
-            "definition": self._cipher.seal(document, _definition_aad(key)),
+            "definition": self._cipher.seal(document, definition_aad(key)),
             "state": RunState.QUEUED,
             "priority": definition.priority,
             "idempotency_key": idempotency_key,
@@ -149,18 +155,7 @@ class PipelineStore:
         with transaction(self._engine) as connection:
             if lock_run(connection, key) in FINAL_RUN_STATES:
                 return []
-            return queue_ready(connection, key, self._lease_end())
-
-    def queued_stages(self, run_id: str, *, needing: str | None = None) -> list[ReadyStage]:
-        """Return the stages that wait for a worker, in order: all, or those that need the stage `needing`.
-
-        Sending them again is harmless, and makes up for a message that was never sent.
-        """
-        waiting = and_(StageRun.run_id == run_key(run_id), StageRun.state == StageState.QUEUED)
-        if needing is not None:
-            waiting = and_(waiting, StageRun.needs.contains([needing]))
-        with transaction(self._engine) as connection:
-            return ready_stages(connection, waiting)
+            return queue_ready(connection, key, self._terms())
 
     def claim_stage(self, run_id: str, stage: str, attempt: int, task_id: str, generation: int = 0) -> bool:
         """Take the stage for one attempt of one task; False where somebody has, or had, it already.
@@ -255,7 +250,7 @@ class PipelineStore:
                     stage,
                     StageState.CANCELLED,
                     held,
-                    self._times(),
+                    self._terms(),
                     **error_values(error),
                 )
                 return False
@@ -272,6 +267,28 @@ class PipelineStore:
                 **error_values(error),
             )
 
+    def split_stage(
+        self, run_id: str, stage: str, pieces: Sequence[Mapping[str, Any]], *, attempt: int, task_id: str
+    ) -> Settled:
+        """Let a stage wait for its parts, one a piece; parts that are there already stay as they are.
+
+        Only the holder of the claim is heard, as in `succeed_stage`.
+        """
+        key = run_key(run_id)
+        held = held_by(attempt, task_id)
+        with transaction(self._engine) as connection:
+            if lock_run(connection, key) is RunState.CANCELLING:
+                end_stage(connection, key, stage, StageState.CANCELLED, held, self._terms())
+                return Settled(accepted=False)
+            if not move_stage(connection, key, stage, StageState.SPLIT, held, lease_until=None):
+                return Settled(accepted=False)
+            whole = connection.execute(STAGES.where(one_stage(key, stage))).mappings().one()
+            add_parts(
+                connection,
+                [part_values(whole, number, piece) for number, piece in enumerate(pieces)],
+            )
+            return settle(connection, key, self._terms())
+
     def succeed_stage(
         self,
         run_id: str,
@@ -282,30 +299,53 @@ class PipelineStore:
         output: Mapping[str, Any] | None,
         report: Mapping[str, Any] | None,
         rows: int | None,
+        ahead: Sequence[AheadResult] = (),
     ) -> Settled:
         """Deliver a stage's output; queue what is ready now, or finish the run.
 
         Only the holder of the claim is heard: what an attempt delivers after it was given up, or after its
-        run was called off, is refused.
+        run was called off, is refused. `ahead` are the results of parts of later stages that came with it.
         """
         key = run_key(run_id)
         with transaction(self._engine) as connection:
             if lock_run(connection, key) is RunState.CANCELLING:
                 end_stage(
-                    connection, key, stage, StageState.CANCELLED, held_by(attempt, task_id), self._times()
+                    connection, key, stage, StageState.CANCELLED, held_by(attempt, task_id), self._terms()
                 )
                 return Settled(accepted=False)
-            return end_stage(
+            settled = end_stage(
                 connection,
                 key,
                 stage,
                 StageState.SUCCEEDED,
                 held_by(attempt, task_id),
-                self._times(),
+                self._terms(),
                 output=None if output is None else dict(output),
                 report=None if report is None else dict(report),
                 rows_done=func.coalesce(rows, StageRun.rows_done),
                 rows_total=func.coalesce(rows, StageRun.rows_total),
+            )
+            if settled.accepted:
+                self._add_ahead(connection, key, ahead)
+            return settled
+
+    def _add_ahead(self, connection: Connection, key: uuid.UUID, ahead: Sequence[AheadResult]) -> None:
+        now = self._clock.now()
+        for result in ahead:
+            whole = connection.execute(STAGES.where(one_stage(key, result.stage))).mappings().one()
+            add_parts(
+                connection,
+                [
+                    part_values(whole, result.number, result.piece)
+                    | {
+                        "state": StageState.SUCCEEDED,
+                        "started_at": now,
+                        "finished_at": now,
+                        "output": None if result.output is None else dict(result.output),
+                        "report": dict(result.report),
+                        "rows_done": result.rows,
+                    }
+                ],
             )
 
     def fail_stage(
@@ -330,7 +370,7 @@ class PipelineStore:
             held = and_(held, StageRun.generation == generation)
         with transaction(self._engine) as connection:
             lock_run(connection, key)
-            return fail_stage(connection, key, stage, error, held, self._times())
+            return fail_stage(connection, key, stage, error, held, self._terms())
 
     def stop_stage(self, run_id: str, stage: str, attempt: int, task_id: str) -> bool:
         """End a running attempt whose run is being cancelled; False where it no longer holds the stage."""
@@ -339,7 +379,7 @@ class PipelineStore:
             if lock_run(connection, key) is not RunState.CANCELLING:
                 return False
             held = held_by(attempt, task_id)
-            return end_stage(connection, key, stage, StageState.CANCELLED, held, self._times()).accepted
+            return end_stage(connection, key, stage, StageState.CANCELLED, held, self._terms()).accepted
 
     def note_error(self, run_id: str, error_id: str, error_code: str, message: str) -> None:
         """Note an error on a run that has none yet; its state stays what its stages make it.
@@ -355,67 +395,12 @@ class PipelineStore:
         with transaction(self._engine) as connection:
             connection.execute(statement)
 
-    def get_definition(self, run_id: str) -> PipelineDefinition:
-        """Return the definition a run was made from.
-
-        Raises:
-            PipelineExecutionError: there is no such run.
-            EncryptionError: the stored definition cannot be opened with this process's keys.
-        """
-        key = run_key(run_id)
-        with transaction(self._engine) as connection:
-            sealed = connection.scalar(select(PipelineRun.definition).where(PipelineRun.run_id == key))
-        if sealed is None:
-            raise no_run(key)
-        return self._opened(key, sealed)
-
-    def get_run(self, run_id: str) -> RunView:
-        """Return a run with its stages.
-
-        Raises:
-            PipelineExecutionError: there is no such run.
-        """
-        key = run_key(run_id)
-        with transaction(self._engine) as connection:
-            row = connection.execute(RUNS.where(PipelineRun.run_id == key)).mappings().first()
-            if row is None:
-                raise no_run(key)
-            stages = connection.execute(STAGES.where(StageRun.run_id == key)).mappings().all()
-        return run_view(row, tuple(stage_view(stage) for stage in stages))
-
-    def list_runs(
-        self,
-        limit: int = 50,
-        *,
-        states: Collection[RunState] = (),
-        before: tuple[datetime, str] | None = None,
-    ) -> list[RunView]:
-        """Return the youngest `limit` runs, youngest first, without their stages.
-
-        Args:
-            limit: how many.
-            states: only runs in one of these; empty: in any.
-            before: moment of creation and id of a run: only runs that come after it in the list.
-        """
-        statement = RUNS.order_by(PipelineRun.created_at.desc(), PipelineRun.run_id.desc()).limit(limit)
-        if states:
-            statement = statement.where(PipelineRun.state.in_(states))
-        if before is not None:
-            created_at, run_id = before
-            place = tuple_(PipelineRun.created_at, PipelineRun.run_id)
-            statement = statement.where(place < (created_at, run_key(run_id)))
-        with transaction(self._engine) as connection:
-            return [run_view(row) for row in connection.execute(statement).mappings()]
-
-    def _opened(self, key: uuid.UUID, sealed: bytes) -> PipelineDefinition:
-        return PipelineDefinition.model_validate_json(self._cipher.open(sealed, _definition_aad(key)))
-
     def _lease_end(self) -> datetime:
         return self._clock.now() + self.lease
 
-    def _times(self) -> Times:
+    def _terms(self) -> Terms:
         now = self._clock.now()
-        return Times(now, now + self.lease)
+        return Terms(now, now + self.lease, self._parts_at_once)
 
 
 def _definition_aad(key: uuid.UUID) -> bytes:

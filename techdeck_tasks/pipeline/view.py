@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from datetime import datetime
 from typing import Any
 
@@ -13,7 +13,8 @@ from techdeck_tasks.pipeline.state import FINAL_RUN_STATES, RunState, StageState
 class StageView:
     """One stage; moments are aware UTC.
 
-    `attempt` counts from 0, `generation` how often it was resumed; the error is the last one, redacted.
+    `attempt` counts from 0, `generation` how often it was resumed; the error is the last one, redacted. Where
+    it was split, `parts` says how many parts are in each state, and `rows_done` counts the rows of all.
     """
 
     name: str
@@ -33,6 +34,7 @@ class StageView:
     error_code: str | None
     error_message: str | None
     retry_at: datetime | None
+    parts: dict[str, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

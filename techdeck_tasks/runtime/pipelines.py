@@ -41,7 +41,9 @@ class Pipelines(Monitoring):
     @cached_property
     def pipeline_store(self) -> PipelineStore:
         """The state of runs."""
-        return PipelineStore(self.engine, self.cipher, self.clock, self._stage_lease)
+        return PipelineStore(
+            self.engine, self.cipher, self.clock, self._stage_lease, self.settings.stage_parts_at_once
+        )
 
     @property
     def _stage_lease(self) -> timedelta:
@@ -81,7 +83,7 @@ class Pipelines(Monitoring):
         """Cancels, resumes and looks after runs."""
         return RunOperations(
             engine=self.pipeline,
-            control=RunControl(self.engine, self.clock, self._stage_lease),
+            control=RunControl(self.engine, self.clock, self._stage_lease, self.settings.stage_parts_at_once),
             artifacts=self.artifacts,
             handler=self.handler,
             trail=self.trail,

@@ -7,7 +7,7 @@ import secrets
 from collections import deque
 from datetime import timedelta
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, NoReturn
 
 import fsspec
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
@@ -17,7 +17,8 @@ from techdeck_tasks.audit.event import AuditTrail
 from techdeck_tasks.events import Event, RetryScheduled
 from techdeck_tasks.keyring import KEY_BYTES, Cipher, KeySet
 from techdeck_tasks.metrics import MetricsStore
-from techdeck_tasks.pipeline.artifacts import ArtifactRef, ArtifactStore
+from techdeck_tasks.pipeline.artifacts import ArtifactStore
+from techdeck_tasks.pipeline.attempt import Cut, Done
 from techdeck_tasks.pipeline.execution import PipelineEngine
 from techdeck_tasks.pipeline.statements import ReadyStage
 from techdeck_tasks.pipeline.tasks import CeleryDispatcher, register
@@ -188,9 +189,7 @@ class _FaultyEngine(PipelineEngine):
         super().__init__(runtime.pipeline_store, artifacts, dispatcher, runtime.clock)
         self._faults = runtime.faults
 
-    def _execute(
-        self, run_id: str, stage_name: str, attempt: int, task_id: str
-    ) -> tuple[ArtifactRef | None, dict[str, Any]]:
-        kind = self.store.get_run(run_id).stage(stage_name).kind
+    def _execute(self, run_id: str, stage_name: str, attempt: int, task_id: str) -> Done | Cut:
+        kind = self.store.get_stage(run_id, stage_name).kind
         self._faults.strike_stage(stage_name, kind)
         return super()._execute(run_id, stage_name, attempt, task_id)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from itertools import pairwise
 from typing import Any, Self
 
@@ -10,8 +10,16 @@ import polars as pl
 from pydantic import Field, model_validator
 
 from techdeck_tasks.errors import ValidationError
+from techdeck_tasks.pipeline.artifacts import ArtifactRef
 from techdeck_tasks.pipeline.location import DataUrl, local_path
-from techdeck_tasks.pipeline.registry import StageContext, StageParams, StageResult, stage
+from techdeck_tasks.pipeline.registry import (
+    Partitioning,
+    StageContext,
+    StageParams,
+    StageResult,
+    concatenated,
+    stage,
+)
 from techdeck_tasks.pipeline.stages import sampling
 from techdeck_tasks.pipeline.stages.deidentify import Method, deidentified, read_key
 from techdeck_tasks.pipeline.stages.dtypes import DtypeName, converted
@@ -133,10 +141,33 @@ class DataProcessingParams(StageParams):
         return read_key(local_path(self.hash_key_file))
 
 
+_ROW_WISE = {"select", "rename", "cast", "derive", "filter", "drop_nulls", "fill_nulls", "bin", "deidentify"}
+"""The operations that look at one row at a time; the others are done on the whole."""
+
+
+def _processed_part(context: StageContext, params: DataProcessingParams) -> StageResult:
+    frame = context.input()
+    for index, step in enumerate(params.steps):
+        frame = _applied(frame, step, f"steps[{index}]", params)
+    steps = [step.operation[0] for step in params.steps]
+    return StageResult(frame, {"rows_in": context.input_rows, "steps": steps})
+
+
+def _joined(context: StageContext, params: DataProcessingParams, parts: Sequence[StageResult]) -> StageResult:
+    joined = concatenated(context, params, parts)
+    assert isinstance(joined.output, ArtifactRef), "each part hands rows on"
+    return StageResult(joined.output, {**joined.report, "rows": joined.output.rows})
+
+
 @stage(
     "data_processing",
     params=DataProcessingParams,
     summary="select, rename, cast, derive, filter, dedupe, de-identify, sample, split",
+    partitioning=Partitioning(
+        part=_processed_part,
+        join=_joined,
+        row_wise=lambda params: all(step.operation[0] in _ROW_WISE for step in params.steps),
+    ),
 )
 def data_processing(context: StageContext, params: DataProcessingParams) -> StageResult:
     """Apply the steps.
@@ -145,13 +176,10 @@ def data_processing(context: StageContext, params: DataProcessingParams) -> Stag
         ValidationError: a step names a column that is not there.
         DataProcessingError: a value does not permit an operation.
     """
-    before = context.input_ref().rows
-    frame = context.input()
-    for index, step in enumerate(params.steps):
-        frame = _applied(frame, step, f"steps[{index}]", params)
-    output = context.write(frame)
-    steps = [step.operation[0] for step in params.steps]
-    return StageResult(output, {"rows_in": before, "rows": output.rows, "steps": steps})
+    processed = _processed_part(context, params)
+    assert isinstance(processed.output, pl.LazyFrame), "the steps are one plan"
+    output = context.write(processed.output)
+    return StageResult(output, {**processed.report, "rows": output.rows})
 
 
 def _applied(frame: pl.LazyFrame, step: Step, where: str, params: DataProcessingParams) -> pl.LazyFrame:

@@ -6,7 +6,11 @@ memory does not grow with the data, but for one JSON document, whose size has a 
 
 from __future__ import annotations
 
+import codecs
+import os
+from collections.abc import Sequence
 from dataclasses import dataclass, field
+from itertools import pairwise
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -16,16 +20,31 @@ from pydantic import AfterValidator, Field
 from techdeck_tasks.errors import DataProcessingError, ValidationError
 from techdeck_tasks.pipeline import location
 from techdeck_tasks.pipeline.artifacts import ArtifactRef
-from techdeck_tasks.pipeline.compression import unpacked
+from techdeck_tasks.pipeline.compression import is_packed, unpacked
 from techdeck_tasks.pipeline.frame_errors import frame_errors
-from techdeck_tasks.pipeline.registry import StageContext, StageParams, StageResult, stage
-from techdeck_tasks.pipeline.stages.dialect import detect_quote, detect_separator, read_sample
+from techdeck_tasks.pipeline.registry import (
+    Partitioning,
+    Piece,
+    StageContext,
+    StageParams,
+    StageResult,
+    concatenated,
+    stage,
+    summed,
+)
+from techdeck_tasks.pipeline.stages.dialect import cuts, detect_quote, detect_separator, read_sample
 from techdeck_tasks.pipeline.stages.dtypes import DtypeName, dtype_of
-from techdeck_tasks.pipeline.stages.encoding import as_utf8, detect_encoding, known_encoding
+from techdeck_tasks.pipeline.stages.encoding import (
+    as_utf8,
+    detect_encoding,
+    is_unmarked_text,
+    known_encoding,
+)
 from techdeck_tasks.pipeline.stages.json_records import RecordWriter
 
 INFERENCE_ROWS = 10_000
 DEFAULT_MAX_BYTES = 1 << 33
+DEFAULT_PART_BYTES = 1 << 26
 _PARQUET_MAGIC = b"PAR1"
 _WITHOUT_BODY = 2 * len(_PARQUET_MAGIC)
 
@@ -46,6 +65,8 @@ class DatasetLoadParams(StageParams):
         dtypes: types of columns by name; the others are inferred from the first 10,000 rows, and from the
             whole file where a later value does not fit.
         max_bytes: the most that the source may have, all files together, unpacked.
+        part_bytes: one local CSV file in UTF-8 of more than twice this is read in parts of about so many
+            bytes, by several workers where there are.
     """
 
     encoding: Literal["auto"] | Annotated[str, AfterValidator(known_encoding)] = "auto"
@@ -59,9 +80,75 @@ class DatasetLoadParams(StageParams):
     infer_types: bool = True
     dtypes: dict[str, DtypeName] = Field(default_factory=dict)
     max_bytes: int = Field(DEFAULT_MAX_BYTES, ge=1)
+    part_bytes: int = Field(DEFAULT_PART_BYTES, ge=1, le=1 << 30)
 
 
-@stage("dataset_load", params=DatasetLoadParams, summary="read the source into an artifact")
+def _pieces(context: StageContext, params: DatasetLoadParams) -> Sequence[Piece]:
+    """Cut one local CSV file in plain UTF-8 at the ends of lines; anything else is read whole."""
+    if context.source.effective_format != "csv" or params.trim or params.comment_prefix is not None:
+        return []
+    urls = location.matches(context.source.url)
+    path = location.local_path(urls[0])
+    if len(urls) > 1 or location.is_remote(urls[0]) or not path.is_file() or not _is_plain(path, params):
+        return []
+    facts = path.stat()
+    if not 2 * params.part_bytes < facts.st_size <= params.max_bytes:
+        return []
+    scan = _csv_scan(path, params)
+    ends = cuts(path, params.part_bytes, scan.quote)
+    where = {"size": facts.st_size, "modified_ns": facts.st_mtime_ns}
+    return [{"begin": begin, "end": end, **where} for begin, end in pairwise([0, *ends])]
+
+
+def _is_plain(path: Path, params: DatasetLoadParams) -> bool:
+    """Whether the beginning of a file is what UTF-8 without a mark may look like; parts look at the rest."""
+    if params.encoding != "auto" and codecs.lookup(params.encoding).name != "utf-8":
+        return False
+    return not is_packed(path) and is_unmarked_text(path)
+
+
+def _loaded_part(context: StageContext, params: DatasetLoadParams) -> StageResult:
+    """Read one piece. Where it is not as the cut supposed, the report says so, and the file is read whole."""
+    assert context.piece is not None, "a part has a piece"
+    piece = context.piece
+    path = location.local_path(location.matches(context.source.url)[0])
+    location.require_file(path)
+    with path.open("rb") as file:
+        facts = os.fstat(file.fileno())
+        if (facts.st_size, facts.st_mtime_ns) != (piece["size"], piece["modified_ns"]):
+            raise ValidationError(
+                f"{location.display(context.source.url)} was changed while it was read; run it again",
+                field="source.url",
+            )
+        file.seek(piece["begin"])
+        data = file.read(piece["end"] - piece["begin"])
+    scan = _csv_scan(path, params)
+    found = {"format": "csv", "encoding": "utf-8", "separator": scan.separator, "quote": scan.quote}
+    try:
+        data.decode()
+        if data.count(scan.quote.encode()) % 2:
+            return StageResult(None, {"misfits": 1})
+        with frame_errors("reading the csv source"):
+            schema = scan.frame(INFERENCE_ROWS).collect_schema()
+            frame = scan.piece(data, schema, first=piece["begin"] == 0).collect(engine="streaming")
+    except (UnicodeDecodeError, DataProcessingError):
+        return StageResult(None, {"misfits": 1})
+    return StageResult(frame, {"misfits": 0, "rows": frame.height, "source_bytes": len(data), **found})
+
+
+def _joined(context: StageContext, params: DatasetLoadParams, parts: Sequence[StageResult]) -> StageResult:
+    report = summed([part.report for part in parts])
+    if report.pop("misfits"):
+        return dataset_load(context, params)
+    return StageResult(concatenated(context, params, parts).output, {**report, "files": 1})
+
+
+@stage(
+    "dataset_load",
+    params=DatasetLoadParams,
+    summary="read the source into an artifact",
+    partitioning=Partitioning(split=_pieces, part=_loaded_part, join=_joined),
+)
 def dataset_load(context: StageContext, params: DatasetLoadParams) -> StageResult:
     """Read the source, one file or all that its pattern finds, and write its rows as one artifact.
 
@@ -177,16 +264,21 @@ class _Reading:
         return frame.cast({name: dtype_of(dtype) for name, dtype in self.params.dtypes.items()})
 
     def _csv(self, path: Path, number: int) -> _CsvScan:
-        sample = read_sample(path, self.params.comment_prefix)
-        quote = detect_quote(sample) if self.params.quote == "auto" else self.params.quote
-        separator = self.params.separator
-        if separator == "auto":
-            separator = detect_separator(sample, quote)
-        self.found |= {"separator": separator, "quote": quote}
-        scan = _CsvScan(path, self.params, separator, quote)
+        scan = _csv_scan(path, self.params)
+        self.found |= {"separator": scan.separator, "quote": scan.quote}
         if not self.params.trim:
             return scan
         return scan.trimmed(self.context.workspace / f"trimmed-{number}.csv")
+
+
+def _csv_scan(path: Path, params: DatasetLoadParams) -> _CsvScan:
+    """Return the scan of a CSV file, with the dialect given or found."""
+    sample = read_sample(path, params.comment_prefix)
+    quote = detect_quote(sample) if params.quote == "auto" else params.quote
+    separator = params.separator
+    if separator == "auto":
+        separator = detect_separator(sample, quote)
+    return _CsvScan(path, params, separator, quote)
 
 
 @dataclass(frozen=True, slots=True)
@@ -199,6 +291,9 @@ class _CsvScan:
     def frame(self, inference_rows: int | None) -> pl.LazyFrame:
         """Return the rows; types are inferred from so many of them, None: from all."""
         return self._scan(
+            self.path,
+            has_header=self.params.has_header,
+            new_columns=self.params.columns,
             null_values=[text for text in self.params.null_values if text],
             empty_string_is_null="" in self.params.null_values,
             schema_overrides={name: dtype_of(dtype) for name, dtype in self.params.dtypes.items()},
@@ -206,20 +301,34 @@ class _CsvScan:
             infer_schema_length=inference_rows,
         )
 
+    def piece(self, data: bytes, schema: pl.Schema, *, first: bool) -> pl.LazyFrame:
+        """Return the rows of whole lines of the file, its `first` or later ones, with the types given."""
+        return self._scan(
+            data,
+            has_header=first and self.params.has_header,
+            null_values=[text for text in self.params.null_values if text],
+            empty_string_is_null="" in self.params.null_values,
+            schema=schema,
+        )
+
     def trimmed(self, target: Path) -> _CsvScan:
         """Return the scan of a copy without spaces around values and names."""
-        raw = self._scan(infer_schema=False, empty_string_is_null=False)
+        raw = self._scan(
+            self.path,
+            has_header=self.params.has_header,
+            new_columns=self.params.columns,
+            infer_schema=False,
+            empty_string_is_null=False,
+        )
         names = {name: name.strip() for name in raw.collect_schema()}
         with target.open("wb") as file:
             raw.select(pl.all().str.strip_chars()).rename(names).sink_csv(file)
         params = self.params.model_copy(update={"has_header": True, "columns": None, "comment_prefix": None})
         return _CsvScan(target, params, ",", '"')
 
-    def _scan(self, **options: Any) -> pl.LazyFrame:
+    def _scan(self, source: Path | bytes, **options: Any) -> pl.LazyFrame:
         frame = pl.scan_csv(
-            self.path,
-            has_header=self.params.has_header,
-            new_columns=self.params.columns,
+            source,
             separator=self.separator,
             quote_char=self.quote,
             comment_prefix=self.params.comment_prefix,

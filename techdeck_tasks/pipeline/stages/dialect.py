@@ -6,10 +6,14 @@ import csv
 import re
 from collections import Counter
 from pathlib import Path
+from typing import BinaryIO
 
 SEPARATORS = (",", ";", "\t", "|")
 _SAMPLE_CHARS = 1 << 16
 _SAMPLE_ROWS = 200
+_BLOCK_BYTES = 1 << 20
+_MAX_ROW_BYTES = 1 << 20
+_MAX_PIECES = 500
 
 
 def read_sample(path: Path, comment_prefix: str | None = None) -> str:
@@ -21,6 +25,44 @@ def read_sample(path: Path, comment_prefix: str | None = None) -> str:
     if comment_prefix is None:
         return text
     return "".join(line for line in text.splitlines(keepends=True) if not line.startswith(comment_prefix))
+
+
+def cuts(path: Path, part_bytes: int, quote: str) -> list[int]:
+    """Return where to cut a file after about so many bytes each, at ends of lines; the last is its own end.
+
+    Where the sample has quotes the whole file is read and they are counted, since a line feed inside of them
+    ends no row: a cut has an even number before it. No cuts where a row has no end in sight.
+    """
+    size = path.stat().st_size
+    step = max(part_bytes, size // _MAX_PIECES + 1)
+    mark = quote.encode()
+    found: list[int] = []
+    with path.open("rb") as file:
+        quoted = mark in file.read(_SAMPLE_CHARS)
+        at = 0
+        while size - at > step + step // 2:
+            odd = quoted and bool(_count(file, at, at + step, mark) % 2)
+            file.seek(at + step)
+            ended = False
+            while not ended:
+                line = file.readline(_MAX_ROW_BYTES)
+                if not line.endswith(b"\n") or file.tell() - at > 2 * step + _MAX_ROW_BYTES:
+                    return []
+                odd ^= quoted and bool(line.count(mark) % 2)
+                ended = not odd
+            at = file.tell()
+            if at < size:
+                found.append(at)
+    return [*found, size]
+
+
+def _count(file: BinaryIO, begin: int, end: int, mark: bytes) -> int:
+    file.seek(begin)
+    found = 0
+    while begin < end and (block := file.read(min(_BLOCK_BYTES, end - begin))):
+        found += block.count(mark)
+        begin += len(block)
+    return found
 
 
 def detect_separator(sample: str, quote: str) -> str:

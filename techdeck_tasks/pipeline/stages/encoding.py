@@ -64,6 +64,13 @@ def detect_encoding(path: Path) -> str:
     return _guess(path, offset)
 
 
+def is_unmarked_text(path: Path) -> bool:
+    """Whether the beginning of a file has neither a byte order mark nor a zero byte, as UTF-16 would."""
+    with path.open("rb") as file:
+        head = file.read(_SAMPLE_BYTES)
+    return b"\0" not in head and not head.startswith(tuple(mark for mark, _ in _MARKS))
+
+
 def as_utf8(path: Path, encoding: str, target: Path) -> Path:
     """Return a file with the text of `path` in UTF-8 without a mark: `path` itself where it is that already.
 

@@ -12,8 +12,9 @@ from pydantic import model_validator
 
 from techdeck_tasks.errors import ValidationError
 from techdeck_tasks.pipeline import location
-from techdeck_tasks.pipeline.artifacts import file_digest
+from techdeck_tasks.pipeline.artifacts import ArtifactRef, file_digest
 from techdeck_tasks.pipeline.frame_errors import frame_errors
+from techdeck_tasks.pipeline.parquet_files import concatenate
 from techdeck_tasks.pipeline.registry import StageContext, StageParams, StageResult, stage
 
 # A spreadsheet runs a cell that begins so as a formula (OWASP, "CSV Injection"); also the full-width forms.
@@ -72,7 +73,8 @@ def export(context: StageContext, params: ExportParams) -> StageResult:
     temporary = Path(name)
     try:
         with frame_errors(f"writing the {form} export"):
-            _sink(frame, temporary, form)
+            if form != "parquet" or not _copied(context, ref, temporary):
+                _sink(frame, temporary, form)
         size, digest = temporary.stat().st_size, file_digest(temporary)
         if params.overwrite == "replace":
             location.publish(temporary, params.destination)
@@ -89,6 +91,11 @@ def export(context: StageContext, params: ExportParams) -> StageResult:
         "cells_guarded": guarded,
     }
     return StageResult(ref, report)
+
+
+def _copied(context: StageContext, ref: ArtifactRef, target: Path) -> bool:
+    """Put the artifact's files together as they are: they are Parquet already."""
+    return concatenate([context.artifacts.open(part, context.workspace) for part in ref.files], target)
 
 
 def _require_same(destination: str, digest: str, workspace: Path) -> None:

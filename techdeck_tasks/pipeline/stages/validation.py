@@ -7,7 +7,8 @@ and never show a value; the values are in the quarantine artifact.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from itertools import accumulate
 from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
@@ -16,8 +17,16 @@ from pydantic import Field, field_validator, model_validator
 from pydantic_core import SchemaError, SchemaValidator, core_schema
 
 from techdeck_tasks.errors import ValidationError
+from techdeck_tasks.pipeline.artifacts import ArtifactRef
 from techdeck_tasks.pipeline.frame_errors import frame_errors
-from techdeck_tasks.pipeline.registry import StageContext, StageParams, StageResult, stage
+from techdeck_tasks.pipeline.registry import (
+    Partitioning,
+    StageContext,
+    StageParams,
+    StageResult,
+    concatenated,
+    stage,
+)
 from techdeck_tasks.pipeline.stages.dtypes import DtypeName, converted
 from techdeck_tasks.pipeline.stages.expression import expression
 
@@ -107,9 +116,6 @@ class ValidationParams(StageParams):
         )
 
 
-@stage(
-    "validation", params=ValidationParams, summary="check rows against a schema, set bad rows aside (pandera)"
-)
 def validation(context: StageContext, params: ValidationParams) -> StageResult:
     """Hand the good rows on, with the types of the rules, and write the bad ones to a quarantine artifact.
 
@@ -120,30 +126,58 @@ def validation(context: StageContext, params: ValidationParams) -> StageResult:
         ValidationError: a column is missing, a rule does not fit its column's type, or more rows are bad than
             allowed; the text counts them by rule.
     """
-    frame = context.input()
-    total = context.input_ref().rows
-    schema = frame.collect_schema()
-    if missing := sorted(params.needed_columns - set(schema)):
-        raise ValidationError(
-            f"validation: the data has no column {', '.join(map(repr, missing[:5]))}; check the rules",
-            field="params.columns",
-            validation_rule="column_present",
-        )
     good, bad = context.workspace / "good", context.workspace / "bad"
     good.mkdir()
     bad.mkdir()
     by_rule: Counter[str] = Counter()
-    done = 0
     with frame_errors("validation"):
-        check = _RowCheck(frame, schema, params)
-        for number, batch in enumerate(_batches(frame)):
-            accepted, refused = check.split(batch, by_rule)
+        for number, (accepted, refused) in enumerate(_checked(context, params, by_rule)):
             accepted.write_parquet(_part(good, number))
             refused.write_parquet(_part(bad, number))
-            done += batch.height
-            context.report_progress(done, total)
         output = context.write(pl.scan_parquet(good / "*.parquet"))
         quarantine = context.write(pl.scan_parquet(bad / "*.parquet"), "quarantine")
+    return _judged(context, params, output, quarantine, by_rule)
+
+
+def _validated_part(context: StageContext, params: ValidationParams) -> StageResult:
+    """Do one part; its rows are counted from its own first, and none are too many yet."""
+    by_rule: Counter[str] = Counter()
+    with frame_errors("validation"):
+        checked = list(_checked(context, params, by_rule))
+        quarantine = context.write(pl.concat(refused for _, refused in checked), "quarantine")
+    report = {
+        "rows_in": context.input_rows,
+        "bad_rows_by_rule": by_rule,
+        "quarantine": quarantine.to_dict(),
+    }
+    return StageResult(pl.concat(accepted for accepted, _ in checked), report)
+
+
+def _joined(context: StageContext, params: ValidationParams, parts: Sequence[StageResult]) -> StageResult:
+    """Number the bad rows in the whole, and judge how many there are."""
+    joined = concatenated(context, params, parts)
+    assert isinstance(joined.output, ArtifactRef), "each part hands rows on"
+    firsts = accumulate((part.report["rows_in"] for part in parts), initial=0)
+    refused = [
+        context.artifacts.scan(
+            ArtifactRef.from_dict(part.report["quarantine"]), context.workspace
+        ).with_columns(pl.col(ROW_COLUMN).cast(pl.Int64) + first)
+        for first, part in zip(firsts, parts, strict=False)
+        if part.report["quarantine"]["rows"] or first == 0
+    ]
+    quarantine = context.write(pl.concat(refused), "quarantine")
+    by_rule = Counter(joined.report["bad_rows_by_rule"])
+    return _judged(context, params, joined.output, quarantine, by_rule)
+
+
+def _judged(
+    context: StageContext,
+    params: ValidationParams,
+    output: ArtifactRef,
+    quarantine: ArtifactRef,
+    by_rule: Counter[str],
+) -> StageResult:
+    total = context.input_rows
     counts = dict(sorted(by_rule.items()))
     if not params.allows(quarantine.rows, total):
         told = ", ".join(f"{rule} {count}" for rule, count in counts.items())
@@ -161,6 +195,39 @@ def validation(context: StageContext, params: ValidationParams) -> StageResult:
         "quarantine": quarantine.to_dict(),
     }
     return StageResult(output, report)
+
+
+def _checked(
+    context: StageContext, params: ValidationParams, by_rule: Counter[str]
+) -> Iterator[tuple[pl.DataFrame, pl.DataFrame]]:
+    """Yield the good rows and the bad ones of each batch, and count these by rule."""
+    frame = context.input()
+    schema = frame.collect_schema()
+    if missing := sorted(params.needed_columns - set(schema)):
+        raise ValidationError(
+            f"validation: the data has no column {', '.join(map(repr, missing[:5]))}; check the rules",
+            field="params.columns",
+            validation_rule="column_present",
+        )
+    check = _RowCheck(frame, schema, params)
+    done = 0
+    for batch in _batches(frame):
+        yield check.split(batch, by_rule)
+        done += batch.height
+        context.report_progress(done, context.input_rows)
+
+
+stage(
+    "validation",
+    params=ValidationParams,
+    summary="check rows against a schema, set bad rows aside (pandera)",
+    # Whether a value is unique, only all rows can tell.
+    partitioning=Partitioning(
+        part=_validated_part,
+        join=_joined,
+        row_wise=lambda params: not any(rules.unique for rules in params.columns.values()),
+    ),
+)(validation)
 
 
 class _RowCheck:
