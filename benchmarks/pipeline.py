@@ -22,9 +22,10 @@ import time
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
+from itertools import pairwise
 from pathlib import Path
 from statistics import median
-from typing import Any
+from typing import Any, Self
 
 import polars as pl
 
@@ -54,7 +55,8 @@ good = rows.filter(
     pl.col("glucose").is_not_null(),
 )
 done = good.with_columns(bmi=pl.col("weight") / (pl.col("height") * pl.col("height")))
-done.filter(pl.col("age") >= 18).select(pl.exclude("patient_id")).sink_parquet(sys.argv[2], compression_level=1)
+adults = done.filter(pl.col("age") >= 18).select(pl.exclude("patient_id"))
+adults.sink_parquet(sys.argv[2], compression_level=1)
 print(time.perf_counter() - began)
 """
 
@@ -80,7 +82,7 @@ def definition(source: Path, target: Path) -> Any:
         {"name": "prepare", "stage": "data_processing", "params": {"steps": steps}},
         {"name": "export", "params": {"destination": str(target)}},
     ]
-    for before, after in zip(stages, stages[1:], strict=False):
+    for before, after in pairwise(stages):
         after["needs"] = [before["name"]]
     return parse_definition({"name": "patients", "source": {"url": str(source)}, "stages": stages})
 
@@ -183,7 +185,7 @@ class _Peak:
         self._over = threading.Event()
         self._thread = threading.Thread(target=self._look)
 
-    def __enter__(self) -> _Peak:
+    def __enter__(self) -> Self:
         self._thread.start()
         return self
 

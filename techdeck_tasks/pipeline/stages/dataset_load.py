@@ -44,7 +44,7 @@ from techdeck_tasks.pipeline.stages.json_records import RecordWriter
 
 INFERENCE_ROWS = 10_000
 DEFAULT_MAX_BYTES = 1 << 33
-DEFAULT_PART_BYTES = 1 << 26
+DEFAULT_PART_BYTES = 1 << 25
 _PARQUET_MAGIC = b"PAR1"
 _WITHOUT_BODY = 2 * len(_PARQUET_MAGIC)
 
@@ -125,7 +125,8 @@ def _loaded_part(context: StageContext, params: DatasetLoadParams) -> StageResul
     scan = _csv_scan(path, params)
     found = {"format": "csv", "encoding": "utf-8", "separator": scan.separator, "quote": scan.quote}
     try:
-        data.decode()
+        if not data.isascii():
+            data.decode()
         if data.count(scan.quote.encode()) % 2:
             return StageResult(None, {"misfits": 1})
         with frame_errors("reading the csv source"):
