@@ -14,7 +14,7 @@ from sqlalchemy import text
 from techdeck_tasks.cli.console import err, out, print_json
 from techdeck_tasks.cli.exits import Exit
 from techdeck_tasks.cli.options import JsonOption
-from techdeck_tasks.cli.tables import STYLES, show_run, show_runs
+from techdeck_tasks.cli.tables import STYLES, parts_done, show_run, show_runs
 from techdeck_tasks.errors import ConnectionFailedError
 from techdeck_tasks.pipeline.definition import PipelineDefinition, load_definition
 from techdeck_tasks.pipeline.view import RunView
@@ -153,10 +153,14 @@ def _draw(progress: Progress, bars: dict[str, TaskID], view: RunView) -> None:
         state = (
             f"[{STYLES.get(stage.state, '')}]{stage.state}[/]" if stage.state in STYLES else str(stage.state)
         )
+        state += parts_done(stage)
         if stage.state == "retrying":
             state += f" [dim]{stage.error_code}, attempt {stage.attempt + 1} follows[/]"
-        total = stage.rows_total or stage.rows_done or 1
-        done = total if stage.state == "succeeded" else min(stage.rows_done or 0, total)
+        total = stage.rows_total or sum(stage.parts.values()) or stage.rows_done or 1
+        rows_done = stage.rows_done if stage.rows_total or not stage.parts else stage.parts.get("succeeded")
+        done = total if stage.state == "succeeded" else min(rows_done or 0, total)
+        if stage.rows_done and not stage.finished_at:
+            state += f" [dim]{stage.rows_done:,} rows[/]"
         if stage.name not in bars:
             bars[stage.name] = progress.add_task(stage.name, total=total, state=state, start=False)
         bar = bars[stage.name]

@@ -19,6 +19,7 @@ STYLES = {
     "succeeded": "green",
     "failed": "bold red",
     "running": "cyan",
+    "split": "cyan",
     "retrying": "yellow",
     "retry": "yellow",
     "queued": "blue",
@@ -48,7 +49,7 @@ def show_run(console: Console, run: RunView) -> None:
         table.add_row(
             stage.name,
             stage.kind,
-            styled(stage.state),
+            styled(stage.state).append(parts_done(stage)),
             str(stage.attempt + 1) if stage.started_at else NOTHING,
             NOTHING if stage.rows_done is None else f"{stage.rows_done:,}",
             _seconds(stage),
@@ -105,6 +106,11 @@ def show_audit(console: Console, entries: Iterable[AuditEntry]) -> None:
             message = erased or entry.problem or "(sealed: this reader has no key)"
         if message:
             console.print(Padding(Text(str(message)), (0, 0, 0, 4)))
+
+
+def parts_done(stage: StageView) -> str:
+    """Return how many parts of a stage have been done, of how many; nothing where it was not split."""
+    return f" {stage.parts.get('succeeded', 0)}/{sum(stage.parts.values())}" if stage.parts else ""
 
 
 def _seconds(stage: StageView) -> str:

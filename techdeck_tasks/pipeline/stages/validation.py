@@ -211,7 +211,11 @@ def _checked(
         )
     check = _RowCheck(frame, schema, params)
     done = 0
-    for batch in _batches(frame):
+    # What is at hand is one piece, in memory already.
+    batches = (
+        _batches(frame) if context.rows_at_hand is None else [frame.with_row_index(ROW_COLUMN).collect()]
+    )
+    for batch in batches:
         yield check.split(batch, by_rule)
         done += batch.height
         context.report_progress(done, context.input_rows)
@@ -256,13 +260,14 @@ class _RowCheck:
         typed = batch.with_columns(expr.alias(column) for column, expr in self._typed.items())
         broken = dict(self._broken(batch, typed))
         by_rule.update({rule: count for rule, mask in broken.items() if (count := int(mask.sum()))})
-        masks = pl.DataFrame([mask.alias(rule) for rule, mask in broken.items()])
         is_bad = pl.repeat(value=False, n=batch.height, eager=True)
         for mask in broken.values():
             is_bad |= mask
         refused = batch.filter(is_bad)
         # Lists of reasons take more time than all rules: only bad rows have one.
-        refused = refused.with_columns(_reasons(masks.filter(is_bad), refused.height))
+        refused = refused.with_columns(
+            _reasons({rule: mask.filter(is_bad) for rule, mask in broken.items()}, refused.height)
+        )
         return typed.filter(~is_bad).drop(ROW_COLUMN), refused
 
     def _broken(self, batch: pl.DataFrame, typed: pl.DataFrame) -> Iterator[tuple[str, pl.Series]]:
@@ -285,11 +290,12 @@ class _RowCheck:
             yield rule, ~typed.select(condition.cast(pl.Boolean).fill_null(value=True)).to_series()
 
 
-def _reasons(masks: pl.DataFrame, rows: int) -> pl.Series:
+def _reasons(broken: dict[str, pl.Series], rows: int) -> pl.Series:
     """Return for each row the list of the rules it breaks."""
     if not rows:
         return pl.Series(REASONS_COLUMN, [], dtype=pl.List(pl.String))
-    named = pl.concat_list(pl.when(pl.col(rule)).then(pl.lit(rule)) for rule in masks.columns)
+    masks = pl.DataFrame([mask.alias(rule) for rule, mask in broken.items()])
+    named = pl.concat_list(pl.when(pl.col(rule)).then(pl.lit(rule)) for rule in broken)
     return masks.select(named.list.drop_nulls().alias(REASONS_COLUMN)).to_series()
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import uuid
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import ClassVar
 
@@ -34,12 +35,13 @@ from techdeck_tasks.pipeline.state import (
     StageState,
 )
 from techdeck_tasks.pipeline.store import PipelineStore
-from techdeck_tasks.pipeline.view import RunView
+from techdeck_tasks.pipeline.view import RunView, StageView
 
 LEASE = timedelta(seconds=60)
 NAMES = ("load", "left", "right", "join")
 NEEDS = {"load": [], "left": ["load"], "right": ["load"], "join": ["left", "right"]}
-stages = st.sampled_from(NAMES)
+PARTS = ("load~0000", "load~0001", "load~0002")
+stages = st.sampled_from(NAMES + PARTS)
 attempts = st.integers(0, 2)
 tasks = st.sampled_from(["one", "two"])
 
@@ -66,16 +68,22 @@ class RunMachine(RuleBasedStateMachine):
     def __init__(self) -> None:
         super().__init__()
         self.clock = StoppedClock()
-        self.store = PipelineStore(self.database, Cipher(KeySet("k", {"k": bytes(32)})), self.clock, LEASE)
-        self.control = RunControl(self.database, self.clock, LEASE)
+        cipher = Cipher(KeySet("k", {"k": bytes(32)}))
+        self.store = PipelineStore(self.database, cipher, self.clock, LEASE, parts_at_once=2)
+        self.control = RunControl(self.database, self.clock, LEASE, parts_at_once=2)
         specs = [{"name": name, "stage": "dataset_load", "needs": NEEDS[name]} for name in NAMES]
         definition = parse_definition({"name": "walk", "source": {"url": "x.csv"}, "stages": specs})
         self.run_id, _ = self.store.create_run(str(uuid.uuid4()), definition)
         self.effects: dict[tuple[str, int], int] = {}
-        self.seen = self.view()
+        self.seen, self.seen_stages = self.view(), self.rows()
 
     def view(self) -> RunView:
         return self.store.get_run(self.run_id)
+
+    def rows(self) -> dict[str, StageView]:
+        """Return every stage, and every part that is there."""
+        parts = [part.name for part in self.store.get_parts(self.run_id, "load")]
+        return {name: self.store.get_stage(self.run_id, name) for name in [*NAMES, *parts]}
 
     @rule()
     def ready(self) -> None:
@@ -83,19 +91,31 @@ class RunMachine(RuleBasedStateMachine):
 
     @rule(stage=stages, attempt=attempts, task=tasks, generation=st.integers(0, 1))
     def claim(self, stage: str, attempt: int, task: str, generation: int) -> None:
-        before = self.view()
+        run, before = self.view(), self.rows()
         if self.store.claim_stage(self.run_id, stage, attempt, task, generation):
-            assert before.state in (RunState.QUEUED, RunState.RUNNING)
-            assert before.stage(stage).generation == generation
-            assert before.stage(stage).attempt <= attempt
+            assert run.state in (RunState.QUEUED, RunState.RUNNING)
+            assert before[stage].generation == generation
+            assert before[stage].attempt <= attempt
+
+    @rule(attempt=attempts, task=tasks)
+    def split(self, attempt: int, task: str) -> None:
+        before = self.rows()["load"]
+        pieces = [{"of": len(PARTS)} for _ in PARTS]
+        settled = self.store.split_stage(self.run_id, "load", pieces, attempt=attempt, task_id=task)
+        if settled.accepted:
+            assert (before.state, before.attempt, before.task_id) == (StageState.RUNNING, attempt, task)
+            if all(part.state is StageState.SUCCEEDED for part in self.store.get_parts(self.run_id, "load")):
+                # Waiting and joining follow in one step.
+                self.seen_stages["load"] = replace(before, state=StageState.SPLIT)
 
     @rule(stage=stages, attempt=attempts, task=tasks)
     def succeed(self, stage: str, attempt: int, task: str) -> None:
-        before = self.view().stage(stage)
+        before = self.rows().get(stage)
         settled = self.store.succeed_stage(
             self.run_id, stage, attempt=attempt, task_id=task, output=None, report={}, rows=None
         )
         if settled.accepted:
+            assert before is not None
             assert (before.state, before.attempt, before.task_id) == (StageState.RUNNING, attempt, task)
             life = (stage, before.generation)
             self.effects[life] = self.effects.get(life, 0) + 1
@@ -148,24 +168,26 @@ class RunMachine(RuleBasedStateMachine):
     @precondition(lambda self: self.view().state in RESUMABLE_RUN_STATES)
     @rule()
     def resume(self) -> None:
-        before = self.view()
+        before = self.rows()
         self.control.resume_run(self.run_id)
-        after = self.view()
-        for stage in before.stages:
+        after = self.rows()
+        for name, stage in before.items():
             if stage.state is StageState.SUCCEEDED:
-                assert after.stage(stage.name) == stage
+                assert after[name] == stage
             else:
-                assert after.stage(stage.name).generation == stage.generation + 1
-        self.seen = after
+                assert after[name].generation == stage.generation + 1
+        self.seen, self.seen_stages = self.view(), after
 
     def follow(self) -> None:
         now = self.view()
         if now.state is not self.seen.state:
             assert reachable(RUN_TRANSITIONS, self.seen.state, now.state)
-        for old, new in zip(self.seen.stages, now.stages, strict=True):
-            if new.state is not old.state:
-                assert reachable(STAGE_TRANSITIONS, old.state, new.state), (old.state, new.state)
-        self.seen = now
+        stages = self.rows()
+        for name, new in stages.items():
+            old = self.seen_stages.get(name)
+            if old is not None and new.state is not old.state:
+                assert reachable(STAGE_TRANSITIONS, old.state, new.state), (name, old.state, new.state)
+        self.seen, self.seen_stages = now, stages
 
     @invariant()
     def every_step_is_in_the_tables(self) -> None:
@@ -178,7 +200,7 @@ class RunMachine(RuleBasedStateMachine):
     @invariant()
     def a_run_ends_when_no_stage_can_move(self) -> None:
         view = self.view()
-        ended = all(stage.state in FINAL_STAGE_STATES for stage in view.stages)
+        ended = all(stage.state in FINAL_STAGE_STATES for stage in self.rows().values())
         assert ended == (view.state in FINAL_RUN_STATES)
         if view.state is RunState.SUCCEEDED:
             assert all(stage.state is StageState.SUCCEEDED for stage in view.stages)
@@ -186,7 +208,11 @@ class RunMachine(RuleBasedStateMachine):
     @invariant()
     def whoever_waits_will_be_looked_after(self) -> None:
         """Nothing is stuck: after a long silence each stage under way is found overdue."""
-        under_way = {one.name for one in self.view().stages if one.state in LEASED_STAGE_STATES}
+        stages = self.rows()
+        under_way = {name for name, one in stages.items() if one.state in LEASED_STAGE_STATES}
+        assert sum(name in PARTS for name in under_way) <= 2
+        if stages["load"].state is StageState.SPLIT:
+            assert under_way & set(PARTS), "a stage waits for parts, and somebody is to be heard of for them"
         silent = StoppedClock()
         silent.time = self.clock.time + timedelta(days=2)
         found = RunControl(self.database, silent, LEASE).overdue_stages()

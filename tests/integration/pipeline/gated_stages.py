@@ -9,10 +9,14 @@ import polars as pl
 import redis
 
 from techdeck_tasks import StageContext, StageResult, stage
+from techdeck_tasks.errors import ValidationError
 from techdeck_tasks.pipeline import StageParams
+from techdeck_tasks.pipeline.registry import Partitioning, concatenated
 
 STARTS = "test:starts"
 GO = "test:go:"
+PIDS = "test:pids"
+WAITING = "test:waiting"
 
 
 class GateParams(StageParams):
@@ -37,6 +41,35 @@ def gate(context: StageContext, params: GateParams) -> StageResult:
             time.sleep(0.02)
     start = context.input() if context.inputs else pl.LazyFrame({"n": [0] * params.rows})
     return StageResult(start.with_columns(pl.col("n") + 1), {"rows": params.rows})
+
+
+class GateRowsParams(StageParams):
+    closed_at: int | None = None
+    fails_at: int | None = None
+
+
+def gate_rows(context: StageContext, params: GateRowsParams) -> StageResult:
+    """Pass rows on; the part that has the number `closed_at` waits, and that with `fails_at` fails."""
+    rows = context.input().collect()
+    with _client() as client:
+        client.rpush(STARTS, f"{context.run_id} {context.stage} {context.attempt}")
+        client.rpush(PIDS, os.getpid())
+        if params.closed_at in rows["n"]:
+            client.set(WAITING, os.getpid())
+            while not client.exists(GO + "rows"):
+                context.check_cancelled()
+                time.sleep(0.02)
+        if params.fails_at in rows["n"] and not client.exists(GO + "mended"):
+            raise ValidationError("a row is not as it should be")
+    return StageResult(rows, {"rows": rows.height})
+
+
+stage(
+    "test_gate_rows",
+    params=GateRowsParams,
+    summary="passes rows on, part by part, and waits or fails where it is told",
+    partitioning=Partitioning(join=concatenated),
+)(gate_rows)
 
 
 class CountParams(StageParams):

@@ -75,6 +75,14 @@ def test_the_report_counts_and_shows_no_value(run_stage: RunStage) -> None:
     assert not [value for value in ("old", "-3", "7A") if value in str(report["bad_rows_by_rule"])]
 
 
+def test_without_a_bad_row_all_go_on_and_the_quarantine_is_empty(
+    run_stage: RunStage, rows_of: RowsOf, store: ArtifactStore, tmp_path: Path
+) -> None:
+    result = run_stage("validation", PEOPLE, columns={"id": {"ge": 0}})
+    assert rows_of(result).equals(PEOPLE)
+    assert quarantine(result, store, tmp_path).height == 0
+
+
 @pytest.mark.parametrize(
     ("limits", "passes"),
     [
