@@ -14,7 +14,7 @@ from typing import Any, Self
 import polars as pl
 
 from techdeck_tasks.errors import PipelineExecutionError, ValidationError
-from techdeck_tasks.pipeline import location
+from techdeck_tasks.pipeline import data_url, location
 from techdeck_tasks.pipeline.frame_errors import frame_errors
 from techdeck_tasks.pipeline.sealed_file import Cipher, open_stream, seal_stream
 from techdeck_tasks.pipeline.workspace import private_workspace
@@ -87,8 +87,8 @@ class ArtifactStore:
     """
 
     def __init__(self, url: str, cipher: Cipher) -> None:
-        self._remote = location.is_remote(url)
-        self._root = url.rstrip("/") if self._remote else str(location.local_path(url).absolute())
+        self._remote = data_url.is_remote(url)
+        self._root = url.rstrip("/") if self._remote else str(data_url.local_path(url).absolute())
         self._cipher = cipher
 
     def write(
@@ -158,7 +158,7 @@ class ArtifactStore:
         plain = workspace / f"{ref.sha256}.{ref.format}"
         if plain.is_file():
             return plain
-        sealed = location.local_path(ref.url)
+        sealed = data_url.local_path(ref.url)
         if self._remote:
             sealed = workspace / f"{ref.sha256}{_SUFFIX}"
             try:
@@ -218,5 +218,5 @@ def file_digest(path: Path) -> str:
 
 def _broken(ref: ArtifactRef, what: str) -> PipelineExecutionError:
     return PipelineExecutionError(
-        f"the artifact {location.display(ref.url)} {what}; run the stage that made it again"
+        f"the artifact {data_url.display(ref.url)} {what}; run the stage that made it again"
     )

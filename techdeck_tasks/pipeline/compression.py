@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from techdeck_tasks.errors import ValidationError
-from techdeck_tasks.pipeline import location
+from techdeck_tasks.pipeline import data_url, location
 
 _GZIP = b"\x1f\x8b"
 _ZSTD = b"\x28\xb5\x2f\xfd"
@@ -56,7 +56,7 @@ def unpacked(path: Path, target: Path, url: str, max_bytes: int) -> Path:
                     out.write(block)
         except errors as error:
             raise ValidationError(
-                f"{location.display(url)} is corrupt or cut off: its {name} data ends or breaks after "
+                f"{data_url.display(url)} is corrupt or cut off: its {name} data ends or breaks after "
                 f"{written} bytes ({type(error).__name__}); transfer it again",
                 field="source.url",
                 validation_rule=name,

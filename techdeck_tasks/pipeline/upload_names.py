@@ -9,7 +9,7 @@ import re
 import unicodedata
 from collections.abc import Iterator
 
-from techdeck_tasks.pipeline import location
+from techdeck_tasks.pipeline import data_url
 
 MAX_NAME_BYTES = 200
 _SHOWN_CHARS = 80
@@ -92,8 +92,8 @@ def _problems(name: str) -> Iterator[str]:
         yield "it begins or ends with a character that systems treat specially"
     if _DEVICE.fullmatch(stem.strip()):
         yield "it is reserved on Windows"
-    if location.data_format(name) is None:
-        yield f"its suffix is not one of {', '.join(f'.{form}' for form in location.FORMATS)}"
+    if data_url.data_format(name) is None:
+        yield f"its suffix is not one of {', '.join(f'.{form}' for form in data_url.FORMATS)}"
     if _PROGRAMS & set(suffixes):
         yield "it has the suffix of a program"
 

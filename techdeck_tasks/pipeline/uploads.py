@@ -28,7 +28,7 @@ from urllib.parse import urlsplit
 
 from techdeck_tasks.clock import Clock
 from techdeck_tasks.errors import FileUploadError
-from techdeck_tasks.pipeline import location
+from techdeck_tasks.pipeline import data_url, folders
 from techdeck_tasks.pipeline.artifacts import file_digest
 from techdeck_tasks.pipeline.upload import AcceptedFile, UnknownUploadError, Upload, UploadLimits
 from techdeck_tasks.pipeline.upload_content import content_problem
@@ -82,7 +82,7 @@ class UploadStore:
             raise FileUploadError(f"the SHA-256 of {shown!r} is not 64 hex digits", filename=shown)
         upload = Upload(uuid.uuid4().hex, name, size_bytes, sha256.lower(), owner=owner)
         folder = self._partial(upload.upload_id)
-        location.make_folder(folder, private=True)
+        folders.make_folder(folder, private=True)
         (folder / _DATA).touch(mode=0o600)
         self._save(upload)
         return upload
@@ -173,13 +173,13 @@ class UploadStore:
             if file_digest(path) != upload.sha256:
                 self._remove(upload_id)
                 raise _refused(upload, "the file is not what its SHA-256 says; upload it again")
-            form = str(location.data_format(upload.filename))
+            form = str(data_url.data_format(upload.filename))
             problem = content_problem(path, form, self.limits.max_unpacked_bytes)
             if problem is not None:
                 self._quarantine(upload, path, problem)
                 raise _refused(upload, f"its content is refused as {form}: {problem}; it is in quarantine")
             target = self._ready(upload_id) / upload.filename
-            location.make_folder(target.parent, private=True)
+            folders.make_folder(target.parent, private=True)
             _write_whole(target.parent / _MANIFEST, asdict(upload))
             path.replace(target)
             self._remove(upload_id)
@@ -227,7 +227,7 @@ class UploadStore:
         """
         if _ID.fullmatch(upload_id):
             target = self._failed(upload_id)
-            location.make_folder(target.parent, private=True)
+            folders.make_folder(target.parent, private=True)
             _write_whole(target, {name: response[name] for name in ("error_id", "error_code")})
 
     def remove_abandoned(self, max_age: timedelta) -> int:
@@ -282,7 +282,7 @@ class UploadStore:
 
     def _quarantine(self, upload: Upload, path: Path, problem: str) -> None:
         folder = self._root / "quarantine" / upload.upload_id
-        location.make_folder(folder, private=True)
+        folders.make_folder(folder, private=True)
         path.replace(folder / _CONTENT)
         (folder / _CONTENT).chmod(0o400)
         facts = {**asdict(upload), "problem": problem, "at": self._clock.now().isoformat()}

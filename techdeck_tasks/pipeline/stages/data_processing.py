@@ -11,7 +11,7 @@ from pydantic import Field, model_validator
 
 from techdeck_tasks.errors import ValidationError
 from techdeck_tasks.pipeline.artifacts import ArtifactRef
-from techdeck_tasks.pipeline.location import DataUrl, local_path
+from techdeck_tasks.pipeline.data_url import DataUrl, local_path
 from techdeck_tasks.pipeline.registry import (
     Partitioning,
     StageContext,

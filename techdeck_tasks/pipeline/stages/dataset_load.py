@@ -18,7 +18,7 @@ import polars as pl
 from pydantic import AfterValidator, Field
 
 from techdeck_tasks.errors import DataProcessingError, ValidationError
-from techdeck_tasks.pipeline import location
+from techdeck_tasks.pipeline import data_url, location
 from techdeck_tasks.pipeline.artifacts import ArtifactRef
 from techdeck_tasks.pipeline.compression import is_packed, unpacked
 from techdeck_tasks.pipeline.frame_errors import frame_errors
@@ -88,8 +88,8 @@ def _pieces(context: StageContext, params: DatasetLoadParams) -> Sequence[Piece]
     if context.source.effective_format != "csv" or params.trim or params.comment_prefix is not None:
         return []
     urls = location.matches(context.source.url)
-    path = location.local_path(urls[0])
-    if len(urls) > 1 or location.is_remote(urls[0]) or not path.is_file() or not _is_plain(path, params):
+    path = data_url.local_path(urls[0])
+    if len(urls) > 1 or data_url.is_remote(urls[0]) or not path.is_file() or not _is_plain(path, params):
         return []
     facts = path.stat()
     if not 2 * params.part_bytes < facts.st_size <= params.max_bytes:
@@ -111,13 +111,13 @@ def _loaded_part(context: StageContext, params: DatasetLoadParams) -> StageResul
     """Read one piece. Where it is not as the cut supposed, the report says so, and the file is read whole."""
     assert context.piece is not None, "a part has a piece"
     piece = context.piece
-    path = location.local_path(location.matches(context.source.url)[0])
+    path = data_url.local_path(location.matches(context.source.url)[0])
     location.require_file(path)
     with path.open("rb") as file:
         facts = os.fstat(file.fileno())
         if (facts.st_size, facts.st_mtime_ns) != (piece["size"], piece["modified_ns"]):
             raise ValidationError(
-                f"{location.display(context.source.url)} was changed while it was read; run it again",
+                f"{data_url.display(context.source.url)} was changed while it was read; run it again",
                 field="source.url",
             )
         file.seek(piece["begin"])
@@ -201,11 +201,11 @@ class _Reading:
         folder = self.context.workspace / f"source-{len(self.files)}"
         folder.mkdir()
         allowed = self.params.max_bytes - self.unpacked_bytes
-        if location.is_remote(url):
+        if data_url.is_remote(url):
             path = folder / "fetched"
             location.fetch(url, path, max_bytes=allowed)
         else:
-            path = location.local_path(url)
+            path = data_url.local_path(url)
             location.require_file(path)
         size = path.stat().st_size
         if size > allowed:
@@ -214,7 +214,7 @@ class _Reading:
         self.source_bytes += size
         self.unpacked_bytes += path.stat().st_size
         if path.stat().st_size == 0:
-            raise ValidationError(f"{location.display(url)} is empty", field="source.url")
+            raise ValidationError(f"{data_url.display(url)} is empty", field="source.url")
         self.files.append(_checked_parquet(path, url) if self.form == "parquet" else self._text(path, folder))
 
     def _text(self, path: Path, folder: Path) -> Path:
@@ -246,7 +246,7 @@ class _Reading:
         for number, found in enumerate(names):
             if found != names[0]:
                 raise ValidationError(
-                    f"the files of {location.display(self.context.source.url)} have different columns: file "
+                    f"the files of {data_url.display(self.context.source.url)} have different columns: file "
                     f"{number} (from 0, by name) and the first differ in {len(found ^ names[0])}; "
                     "load them as sources of their own",
                     field="source.url",
@@ -357,7 +357,7 @@ def _checked_parquet(path: Path, url: str) -> Path:
     if size <= _WITHOUT_BODY or head != _PARQUET_MAGIC or tail != _PARQUET_MAGIC:
         what = "is cut off" if head == _PARQUET_MAGIC else "is no Parquet file"
         raise ValidationError(
-            f"{location.display(url)} {what}; transfer it again or check source.format",
+            f"{data_url.display(url)} {what}; transfer it again or check source.format",
             field="source.url",
             validation_rule="parquet",
         )

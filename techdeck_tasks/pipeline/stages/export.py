@@ -11,7 +11,7 @@ import polars as pl
 from pydantic import model_validator
 
 from techdeck_tasks.errors import ValidationError
-from techdeck_tasks.pipeline import location
+from techdeck_tasks.pipeline import data_url, location
 from techdeck_tasks.pipeline.artifacts import ArtifactRef, file_digest
 from techdeck_tasks.pipeline.frame_errors import frame_errors
 from techdeck_tasks.pipeline.parquet_files import concatenate
@@ -35,7 +35,7 @@ class ExportParams(StageParams):
         formula_guard: CSV: ``escape`` puts ``'`` before a text that a spreadsheet would run as a formula.
     """
 
-    destination: location.DataUrl
+    destination: data_url.DataUrl
     format: Literal["csv", "jsonl", "parquet"] | None = None
     overwrite: Literal["replace", "refuse"] = "replace"
     formula_guard: Literal["escape", "off"] = "escape"
@@ -43,7 +43,7 @@ class ExportParams(StageParams):
     @property
     def effective_format(self) -> str | None:
         """The format, given or by the suffix."""
-        return self.format or location.data_format(self.destination)
+        return self.format or data_url.data_format(self.destination)
 
     @model_validator(mode="after")
     def _known_format(self) -> ExportParams:
@@ -84,7 +84,7 @@ def export(context: StageContext, params: ExportParams) -> StageResult:
         temporary.unlink(missing_ok=True)
     report = {
         "rows": ref.rows,
-        "destination": location.display(params.destination),
+        "destination": data_url.display(params.destination),
         "format": form,
         "size_bytes": size,
         "sha256": digest,
@@ -103,7 +103,7 @@ def _require_same(destination: str, digest: str, workspace: Path) -> None:
     location.fetch(destination, present)
     if file_digest(present) != digest:
         raise ValidationError(
-            f"another file is at {location.display(destination)}; choose another destination, "
+            f"another file is at {data_url.display(destination)}; choose another destination, "
             "or set overwrite to replace",
             field="params.overwrite",
             validation_rule="overwrite",

@@ -9,7 +9,7 @@ from pathlib import Path
 from pydantic import Field
 
 from techdeck_tasks.clock import SystemClock
-from techdeck_tasks.pipeline import location
+from techdeck_tasks.pipeline import data_url, location
 from techdeck_tasks.pipeline.artifacts import file_digest
 from techdeck_tasks.pipeline.registry import StageContext, StageParams, StageResult, stage
 from techdeck_tasks.pipeline.stages.dataset_load import DatasetLoadParams, dataset_load
@@ -29,7 +29,7 @@ class FileUploadParams(StageParams):
         load: parameters of `dataset_load` for the accepted file.
     """
 
-    folder: location.DataUrl | None = None
+    folder: data_url.DataUrl | None = None
     sha256: str | None = Field(None, pattern=r"^[0-9a-fA-F]{64}$")
     max_bytes: int = Field(UploadLimits().max_bytes, ge=1)
     load: DatasetLoadParams = DatasetLoadParams()
@@ -48,16 +48,16 @@ def file_upload(context: StageContext, params: FileUploadParams) -> StageResult:
     """
     url = context.source.url
     limits = UploadLimits(max_bytes=params.max_bytes, max_unpacked_bytes=params.load.max_bytes)
-    folder = location.local_path(params.folder) if params.folder else context.upload_folder
+    folder = data_url.local_path(params.folder) if params.folder else context.upload_folder
     store = UploadStore(folder, limits, SystemClock())
-    path, name = context.workspace / "upload", Path(location.display(url)).name
+    path, name = context.workspace / "upload", Path(data_url.display(url)).name
     if url.startswith(f"{SCHEME}://"):
         sent = UploadStore(context.upload_folder, limits, SystemClock()).accepted_at(url)
         path, name = sent.path, sent.filename
-    elif location.is_remote(url):
+    elif data_url.is_remote(url):
         location.fetch(url, path, max_bytes=params.max_bytes)
     else:
-        path = location.local_path(url)
+        path = data_url.local_path(url)
         location.require_file(path)
     accepted = _taken(store, path, name, params.sha256 or file_digest(path))
     source = context.source.model_copy(update={"url": str(accepted.path)})

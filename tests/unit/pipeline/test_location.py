@@ -17,7 +17,7 @@ from techdeck_tasks.errors import (
     TechDeckError,
     ValidationError,
 )
-from techdeck_tasks.pipeline import location
+from techdeck_tasks.pipeline import data_url, folders, location
 
 if TYPE_CHECKING:
     from tests.unit.pipeline.conftest import Web
@@ -83,7 +83,7 @@ def test_an_answer_that_breaks_off_is_worth_a_retry(web: Web, tmp_path: Path) ->
 
 
 def test_credentials_in_a_url_are_not_shown(tmp_path: Path) -> None:
-    shown = location.display("https://ada:hunter22@host.example:8443/a.csv?token=abc")
+    shown = data_url.display("https://ada:hunter22@host.example:8443/a.csv?token=abc")
     assert shown == "https://host.example:8443/a.csv"
     with pytest.raises(TechDeckError) as caught:
         location.fetch("http://ada:hunter22@127.0.0.1:1/a.csv", tmp_path / "a.csv")
@@ -125,9 +125,9 @@ def test_publishing_to_a_remote_store_leaves_only_the_target(tmp_path: Path) -> 
 def test_a_folder_that_cannot_be_made_is_named(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(ValidationError, match="cannot be made"):
-        location.make_folder(tmp_path / "file" / "sub")
+        folders.make_folder(tmp_path / "file" / "sub")
     with pytest.raises(ValidationError, match="cannot be made"):
-        location.make_folder(tmp_path / "file" / "sub", private=True)
+        folders.make_folder(tmp_path / "file" / "sub", private=True)
 
 
 @pytest.mark.parametrize(
@@ -143,4 +143,4 @@ def test_a_folder_that_cannot_be_made_is_named(tmp_path: Path) -> None:
     ],
 )
 def test_the_suffix_tells_the_format(url: str, form: str | None) -> None:
-    assert location.data_format(url) == form
+    assert data_url.data_format(url) == form
