@@ -196,9 +196,11 @@ def _part(spec: StageSpec, context: StageContext) -> StageResult:
 
 
 def _collected(output: Any) -> pl.DataFrame:
-    if not isinstance(output, pl.LazyFrame | pl.DataFrame):
+    if isinstance(output, pl.DataFrame):
+        return output
+    if not isinstance(output, pl.LazyFrame):
         raise TypeError("the next stage can go on with rows only")
-    return output.lazy().collect(engine="streaming")
+    return output.collect(engine="streaming")
 
 
 def _ref(output: dict[str, Any] | None) -> ArtifactRef | None:
