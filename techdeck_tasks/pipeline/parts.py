@@ -6,8 +6,10 @@ its share of the data lies, and of how many pieces it is one.
 
 from __future__ import annotations
 
+import uuid
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Any
 
 from sqlalchemy import Connection
@@ -16,6 +18,7 @@ from sqlalchemy.dialects.postgresql import insert
 from techdeck_tasks.pipeline.models import StageRun
 from techdeck_tasks.pipeline.registry import Piece
 from techdeck_tasks.pipeline.state import StageState
+from techdeck_tasks.pipeline.statements import STAGES, one_stage
 
 MAX_PARTS = 1000
 COUNT = "of"
@@ -72,6 +75,21 @@ def add_parts(connection: Connection, parts: Sequence[Mapping[str, Any]]) -> Non
     """Store parts; one that is there stays as it is."""
     if parts:
         connection.execute(insert(StageRun).values(list(parts)).on_conflict_do_nothing())
+
+
+def add_ahead(connection: Connection, key: uuid.UUID, ahead: Sequence[AheadResult], now: datetime) -> None:
+    """Store the results of parts that were done ahead of their stages' turn."""
+    for result in ahead:
+        whole = connection.execute(STAGES.where(one_stage(key, result.stage))).mappings().one()
+        done = {
+            "state": StageState.SUCCEEDED,
+            "started_at": now,
+            "finished_at": now,
+            "output": None if result.output is None else dict(result.output),
+            "report": dict(result.report),
+            "rows_done": result.rows,
+        }
+        add_parts(connection, [part_values(whole, result.number, result.piece) | done])
 
 
 def part_of_row(row: Mapping[Any, Any]) -> Part:

@@ -16,14 +16,15 @@ from datetime import datetime, timedelta
 from enum import Enum
 from typing import Any
 
-from sqlalchemy import ColumnElement, Connection, Engine, and_, func, or_, select, update
+from sqlalchemy import ColumnElement, Engine, and_, func, or_, select, update
 from sqlalchemy.dialects.postgresql import insert
 
 from techdeck_tasks.clock import Clock
 from techdeck_tasks.errors import PipelineExecutionError, TechDeckError, ValidationError
 from techdeck_tasks.pipeline.definition import PipelineDefinition
 from techdeck_tasks.pipeline.models import MAX_IDEMPOTENCY_KEY_CHARS, PipelineRun, StageRun
-from techdeck_tasks.pipeline.parts import AheadResult, add_parts, part_values
+from techdeck_tasks.pipeline.new_run import run_row, stage_rows
+from techdeck_tasks.pipeline.parts import AheadResult, add_ahead, add_parts, part_values
 from techdeck_tasks.pipeline.reader import RunReader, definition_aad
 from techdeck_tasks.pipeline.sealed_file import Cipher
 from techdeck_tasks.pipeline.state import FINAL_RUN_STATES, RunState, StageState, run_sources
@@ -103,27 +104,10 @@ class PipelineStore(RunReader):
             )
         document = json.dumps(definition.to_dict(), separators=(",", ":"), allow_nan=False).encode()
         row = {
-            "run_id": key,
-            "name": definition.name,
+            **run_row(key, definition, self._clock.now()),
             "definition": self._cipher.seal(document, definition_aad(key)),
-            "state": RunState.QUEUED,
-            "priority": definition.priority,
             "idempotency_key": idempotency_key,
-            "created_at": self._clock.now(),
         }
-        stages = [
-            {
-                "run_id": key,
-                "name": spec.name,
-                "kind": spec.kind,
-                "position": position,
-                "needs": list(spec.needs),
-                "state": StageState.PENDING,
-                "attempt": 0,
-                "timeout_seconds": spec.timeout_seconds,
-            }
-            for position, spec in enumerate(definition.stages)
-        ]
         with transaction(self._engine) as connection:
             # Without a conflict target both the run id and the idempotency key count; a concurrent insert
             # of either is waited for.
@@ -131,7 +115,7 @@ class PipelineStore(RunReader):
                 insert(PipelineRun).values(row).on_conflict_do_nothing().returning(PipelineRun.run_id)
             ).scalar()
             if created is not None:
-                connection.execute(insert(StageRun), stages)
+                connection.execute(insert(StageRun), stage_rows(key, definition))
                 return str(created), True
             mine = PipelineRun.run_id == key
             if idempotency_key is not None:
@@ -326,27 +310,8 @@ class PipelineStore(RunReader):
                 rows_total=func.coalesce(rows, StageRun.rows_total),
             )
             if settled.accepted:
-                self._add_ahead(connection, key, ahead)
+                add_ahead(connection, key, ahead, self._clock.now())
             return settled
-
-    def _add_ahead(self, connection: Connection, key: uuid.UUID, ahead: Sequence[AheadResult]) -> None:
-        now = self._clock.now()
-        for result in ahead:
-            whole = connection.execute(STAGES.where(one_stage(key, result.stage))).mappings().one()
-            add_parts(
-                connection,
-                [
-                    part_values(whole, result.number, result.piece)
-                    | {
-                        "state": StageState.SUCCEEDED,
-                        "started_at": now,
-                        "finished_at": now,
-                        "output": None if result.output is None else dict(result.output),
-                        "report": dict(result.report),
-                        "rows_done": result.rows,
-                    }
-                ],
-            )
 
     def fail_stage(
         self,

@@ -26,14 +26,14 @@ from techdeck_tasks.pipeline.registry import (
     Partitioning,
     Piece,
     StageContext,
-    StageParams,
     StageResult,
     concatenated,
     stage,
     summed,
 )
-from techdeck_tasks.pipeline.stages.dialect import cuts, detect_quote, detect_separator, read_sample
-from techdeck_tasks.pipeline.stages.dtypes import DtypeName, dtype_of
+from techdeck_tasks.pipeline.stages.csv_scan import CsvParams, CsvScan, csv_scan
+from techdeck_tasks.pipeline.stages.dialect import cuts
+from techdeck_tasks.pipeline.stages.dtypes import dtype_of
 from techdeck_tasks.pipeline.stages.encoding import (
     as_utf8,
     detect_encoding,
@@ -49,36 +49,17 @@ _PARQUET_MAGIC = b"PAR1"
 _WITHOUT_BODY = 2 * len(_PARQUET_MAGIC)
 
 
-class DatasetLoadParams(StageParams):
-    """Parameters of `dataset_load`. Rows of CSV without any value are left out, as empty lines are.
+class DatasetLoadParams(CsvParams):
+    """Parameters of `dataset_load`; those of `CsvParams` are for CSV alone.
 
     Attributes:
         encoding: CSV, JSON, JSONL: a codec of Python, or ``auto``.
-        has_header: CSV: the first row has the names.
-        columns: CSV: the names of the columns, in order; needed without a header.
-        separator: CSV: one character; ``auto`` finds comma, semicolon, tab or pipe.
-        quote: CSV: the character around fields that have a separator in them; ``auto`` finds " or '.
-        comment_prefix: CSV: rows that begin so are left out.
-        trim: CSV: take away spaces around values and names, before anything else is done with them.
-        null_values: CSV: texts that mean "missing".
-        infer_types: CSV: False reads every column as text, so that the zeros of ``01234`` stay.
-        dtypes: types of columns by name; the others are inferred from the first 10,000 rows, and from the
-            whole file where a later value does not fit.
         max_bytes: the most that the source may have, all files together, unpacked.
         part_bytes: one local CSV file in UTF-8 of more than twice this is read in parts of about so many
             bytes, by several workers where there are.
     """
 
     encoding: Literal["auto"] | Annotated[str, AfterValidator(known_encoding)] = "auto"
-    has_header: bool = True
-    columns: list[str] | None = Field(None, min_length=1)
-    separator: Literal["auto"] | Annotated[str, Field(min_length=1, max_length=1)] = "auto"
-    quote: Literal["auto", '"', "'"] = "auto"
-    comment_prefix: str | None = Field(None, min_length=1, max_length=5)
-    trim: bool = False
-    null_values: list[str] = Field(default_factory=lambda: [""])
-    infer_types: bool = True
-    dtypes: dict[str, DtypeName] = Field(default_factory=dict)
     max_bytes: int = Field(DEFAULT_MAX_BYTES, ge=1)
     part_bytes: int = Field(DEFAULT_PART_BYTES, ge=1, le=1 << 30)
 
@@ -94,7 +75,7 @@ def _pieces(context: StageContext, params: DatasetLoadParams) -> Sequence[Piece]
     facts = path.stat()
     if not 2 * params.part_bytes < facts.st_size <= params.max_bytes:
         return []
-    scan = _csv_scan(path, params)
+    scan = csv_scan(path, params)
     ends = cuts(path, params.part_bytes, scan.quote)
     where = {"size": facts.st_size, "modified_ns": facts.st_mtime_ns}
     return [{"begin": begin, "end": end, **where} for begin, end in pairwise([0, *ends])]
@@ -122,7 +103,7 @@ def _loaded_part(context: StageContext, params: DatasetLoadParams) -> StageResul
             )
         file.seek(piece["begin"])
         data = file.read(piece["end"] - piece["begin"])
-    scan = _csv_scan(path, params)
+    scan = csv_scan(path, params)
     found = {"format": "csv", "encoding": "utf-8", "separator": scan.separator, "quote": scan.quote}
     try:
         if not data.isascii():
@@ -264,88 +245,12 @@ class _Reading:
             frame = pl.scan_ndjson(path, infer_schema_length=None)
         return frame.cast({name: dtype_of(dtype) for name, dtype in self.params.dtypes.items()})
 
-    def _csv(self, path: Path, number: int) -> _CsvScan:
-        scan = _csv_scan(path, self.params)
+    def _csv(self, path: Path, number: int) -> CsvScan:
+        scan = csv_scan(path, self.params)
         self.found |= {"separator": scan.separator, "quote": scan.quote}
         if not self.params.trim:
             return scan
         return scan.trimmed(self.context.workspace / f"trimmed-{number}.csv")
-
-
-def _csv_scan(path: Path, params: DatasetLoadParams) -> _CsvScan:
-    """Return the scan of a CSV file, with the dialect given or found."""
-    sample = read_sample(path, params.comment_prefix)
-    quote = detect_quote(sample) if params.quote == "auto" else params.quote
-    separator = params.separator
-    if separator == "auto":
-        separator = detect_separator(sample, quote)
-    return _CsvScan(path, params, separator, quote)
-
-
-@dataclass(frozen=True, slots=True)
-class _CsvScan:
-    path: Path
-    params: DatasetLoadParams
-    separator: str
-    quote: str
-
-    def frame(self, inference_rows: int | None) -> pl.LazyFrame:
-        """Return the rows; types are inferred from so many of them, None: from all."""
-        return self._scan(
-            self.path,
-            has_header=self.params.has_header,
-            new_columns=self.params.columns,
-            null_values=[text for text in self.params.null_values if text],
-            empty_string_is_null="" in self.params.null_values,
-            schema_overrides={name: dtype_of(dtype) for name, dtype in self.params.dtypes.items()},
-            infer_schema=self.params.infer_types,
-            infer_schema_length=inference_rows,
-        )
-
-    def piece(self, data: bytes, schema: pl.Schema, *, first: bool) -> pl.LazyFrame:
-        """Return the rows of whole lines of the file, its `first` or later ones, with the types given."""
-        return self._scan(
-            data,
-            has_header=first and self.params.has_header,
-            null_values=[text for text in self.params.null_values if text],
-            empty_string_is_null="" in self.params.null_values,
-            schema=schema,
-        )
-
-    def trimmed(self, target: Path) -> _CsvScan:
-        """Return the scan of a copy without spaces around values and names."""
-        raw = self._scan(
-            self.path,
-            has_header=self.params.has_header,
-            new_columns=self.params.columns,
-            infer_schema=False,
-            empty_string_is_null=False,
-        )
-        names = {name: name.strip() for name in raw.collect_schema()}
-        with target.open("wb") as file:
-            raw.select(pl.all().str.strip_chars()).rename(names).sink_csv(file)
-        params = self.params.model_copy(update={"has_header": True, "columns": None, "comment_prefix": None})
-        return _CsvScan(target, params, ",", '"')
-
-    def _scan(self, source: Path | bytes, **options: Any) -> pl.LazyFrame:
-        frame = pl.scan_csv(
-            source,
-            separator=self.separator,
-            quote_char=self.quote,
-            comment_prefix=self.params.comment_prefix,
-            glob=False,
-            **options,
-        )
-        schema = frame.collect_schema()
-        if len(schema) == 1:
-            return frame
-        # Polars reads an empty line as a row of nulls or of empty texts.
-        return frame.remove(pl.all_horizontal(_is_blank(name, dtype) for name, dtype in schema.items()))
-
-
-def _is_blank(name: str, dtype: pl.DataType) -> pl.Expr:
-    missing = pl.col(name).is_null()
-    return missing | (pl.col(name) == "") if dtype == pl.String else missing
 
 
 def _checked_parquet(path: Path, url: str) -> Path:

@@ -10,11 +10,8 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from itertools import accumulate
 from pathlib import Path
-from typing import TYPE_CHECKING, Self
 
 import polars as pl
-from pydantic import Field, field_validator, model_validator
-from pydantic_core import SchemaError, SchemaValidator, core_schema
 
 from techdeck_tasks.errors import ValidationError
 from techdeck_tasks.pipeline.artifacts import ArtifactRef
@@ -22,98 +19,13 @@ from techdeck_tasks.pipeline.frame_errors import frame_errors
 from techdeck_tasks.pipeline.registry import (
     Partitioning,
     StageContext,
-    StageParams,
     StageResult,
     concatenated,
     stage,
 )
-from techdeck_tasks.pipeline.stages.dtypes import DtypeName, converted
-from techdeck_tasks.pipeline.stages.expression import expression
-
-if TYPE_CHECKING:
-    import pandera.polars as pa
+from techdeck_tasks.pipeline.stages.row_check import ROW_COLUMN, RowCheck, ValidationParams
 
 BATCH_ROWS = 100_000
-ROW_COLUMN = "_row"
-REASONS_COLUMN = "_reasons"
-
-
-class ColumnRules(StageParams):
-    """Rules of one column.
-
-    Attributes:
-        dtype: the type; a value that cannot be converted breaks the rule. None keeps the type.
-        nullable: null is allowed. (Not-a-number counts as null.)
-        ge, le: bounds, both included.
-        isin: the values allowed.
-        unique: no value twice; every row that shares one is bad.
-        regex: text in which this pattern must be found from the start on (Rust's syntax, linear time).
-    """
-
-    dtype: DtypeName | None = None
-    nullable: bool = False
-    ge: float | None = None
-    le: float | None = None
-    isin: list[str | int | float | bool] | None = Field(None, min_length=1)
-    unique: bool = False
-    regex: str | None = Field(None, max_length=500)
-
-    @field_validator("regex")
-    @classmethod
-    def _compiles(cls, pattern: str | None) -> str | None:
-        if pattern is not None:
-            try:
-                # pydantic has the regex engine of Polars, and uses it without starting Polars' threads.
-                SchemaValidator(core_schema.str_schema(pattern=pattern))
-            except SchemaError:
-                raise ValueError("this is no regular expression in Rust's syntax") from None
-        return pattern
-
-    @model_validator(mode="after")
-    def _bounds(self) -> Self:
-        if self.ge is not None and self.le is not None and self.ge > self.le:
-            raise ValueError(f"ge ({self.ge:g}) is above le ({self.le:g})")
-        return self
-
-
-class ValidationParams(StageParams):
-    """Parameters of `validation`. With neither limit given, a single bad row fails the stage.
-
-    Attributes:
-        columns: the rules by column; other columns pass unchecked.
-        rows: rules over several columns, by name: a Polars SQL expression, as ``"discharged >= admitted"``,
-            over the converted columns; a row for which it is false is bad. Null, where a column is null,
-            passes: `nullable` says whether it may be.
-        max_bad_rows: more bad rows than this fail the stage.
-        max_bad_share: likewise, a share of all rows from 0 to 1.
-    """
-
-    columns: dict[str, ColumnRules] = Field(default_factory=dict)
-    rows: dict[str, str] = Field(default_factory=dict, max_length=200)
-    max_bad_rows: int | None = Field(None, ge=0)
-    max_bad_share: float | None = Field(None, ge=0, le=1)
-
-    @model_validator(mode="after")
-    def _some_rule(self) -> Self:
-        if not self.columns and not self.rows:
-            raise ValueError("give rules for columns or for rows")
-        for text in self.rows.values():
-            expression(text)
-        return self
-
-    @property
-    def needed_columns(self) -> set[str]:
-        """The columns that a rule names."""
-        named = {root for text in self.rows.values() for root in expression(text).meta.root_names()}
-        return named | set(self.columns)
-
-    def allows(self, bad: int, rows: int) -> bool:
-        """Whether `bad` of `rows` rows may be set aside."""
-        if self.max_bad_rows is None and self.max_bad_share is None:
-            return bad == 0
-        return (self.max_bad_rows is None or bad <= self.max_bad_rows) and (
-            self.max_bad_share is None or bad <= self.max_bad_share * rows
-        )
 
 
 def validation(context: StageContext, params: ValidationParams) -> StageResult:
@@ -209,7 +121,7 @@ def _checked(
             field="params.columns",
             validation_rule="column_present",
         )
-    check = _RowCheck(frame, schema, params)
+    check = RowCheck(frame, schema, params)
     done = 0
     # What is at hand is one piece, in memory already.
     batches = (
@@ -232,125 +144,6 @@ stage(
         row_wise=lambda params: not any(rules.unique for rules in params.columns.values()),
     ),
 )(validation)
-
-
-class _RowCheck:
-    """Splits batches into good and bad rows."""
-
-    def __init__(self, frame: pl.LazyFrame, schema: pl.Schema, params: ValidationParams) -> None:
-        self._rules = params.columns
-        self._row_rules = {f"rows.{name}": expression(text) for name, text in params.rows.items()}
-        self._typed = {
-            column: (
-                pl.col(column)
-                if rules.dtype is None
-                else converted(column, schema[column], rules.dtype, strict=False)
-            )
-            for column, rules in params.columns.items()
-        }
-        self._repeated = {
-            column: _repeated(frame, column, self._typed[column])
-            for column, rules in params.columns.items()
-            if rules.unique
-        }
-        self._schema = _pandera_schema(params.columns)
-
-    def split(self, batch: pl.DataFrame, by_rule: Counter[str]) -> tuple[pl.DataFrame, pl.DataFrame]:
-        """Return the good rows, converted, and the bad rows as they came; count the bad ones by rule."""
-        typed = batch.with_columns(expr.alias(column) for column, expr in self._typed.items())
-        broken = dict(self._broken(batch, typed))
-        by_rule.update({rule: count for rule, mask in broken.items() if (count := int(mask.sum()))})
-        is_bad = pl.repeat(value=False, n=batch.height, eager=True)
-        for mask in broken.values():
-            is_bad |= mask
-        refused = batch.filter(is_bad)
-        # Lists of reasons take more time than all rules: only bad rows have one.
-        refused = refused.with_columns(
-            _reasons({rule: mask.filter(is_bad) for rule, mask in broken.items()}, refused.height)
-        )
-        return typed.filter(~is_bad).drop(ROW_COLUMN), refused
-
-    def _broken(self, batch: pl.DataFrame, typed: pl.DataFrame) -> Iterator[tuple[str, pl.Series]]:
-        """Yield each rule with its mask: true where a row breaks it."""
-        unreadable: dict[str, pl.Series] = {}
-        for column, rules in self._rules.items():
-            if rules.dtype is not None:
-                unreadable[column] = typed[column].is_null() & batch[column].is_not_null()
-                yield f"{column}.dtype", unreadable[column]
-            if rules.unique:
-                yield (
-                    f"{column}.unique",
-                    typed[column].is_in(self._repeated[column].implode()).fill_null(value=False),
-                )
-        for column, rule, mask in _failures(self._schema, typed.select(list(self._rules))):
-            # What could not be read has become null; it is told once, as `dtype`.
-            unread = unreadable.get(column)
-            yield f"{column}.{rule}", mask if unread is None else mask & ~unread
-        for rule, condition in self._row_rules.items():
-            yield rule, ~typed.select(condition.cast(pl.Boolean).fill_null(value=True)).to_series()
-
-
-def _reasons(broken: dict[str, pl.Series], rows: int) -> pl.Series:
-    """Return for each row the list of the rules it breaks."""
-    if not rows:
-        return pl.Series(REASONS_COLUMN, [], dtype=pl.List(pl.String))
-    masks = pl.DataFrame([mask.alias(rule) for rule, mask in broken.items()])
-    named = pl.concat_list(pl.when(pl.col(rule)).then(pl.lit(rule)) for rule in broken)
-    return masks.select(named.list.drop_nulls().alias(REASONS_COLUMN)).to_series()
-
-
-def _pandera_schema(columns: dict[str, ColumnRules]) -> pa.DataFrameSchema:
-    import pandera.polars as pa  # noqa: PLC0415 - takes a second to import, and only this stage needs it
-
-    def checks(rules: ColumnRules) -> Iterator[pa.Check]:
-        if rules.ge is not None:
-            yield pa.Check.ge(rules.ge, name="ge")
-        if rules.le is not None:
-            yield pa.Check.le(rules.le, name="le")
-        if rules.isin is not None:
-            yield pa.Check.isin(rules.isin, name="isin")
-        if rules.regex is not None:
-            yield pa.Check.str_matches(rules.regex, name="regex")
-
-    return pa.DataFrameSchema(
-        {
-            column: pa.Column(checks=list(checks(rules)), nullable=rules.nullable)
-            for column, rules in columns.items()
-        }
-    )
-
-
-def _failures(schema: pa.DataFrameSchema, typed: pl.DataFrame) -> Iterator[tuple[str, str, pl.Series]]:
-    """Yield column, rule and mask (true: broken) of each rule that a row of `typed` breaks."""
-    import pandera.errors  # noqa: PLC0415 - as above
-
-    try:
-        schema.validate(typed, lazy=True)
-    except pandera.errors.SchemaErrors as found:
-        failures = list(found.schema_errors)
-    else:
-        return
-    for failure in failures:
-        column = str(failure.column_name)
-        rule = (
-            "nullable"
-            if failure.check == "not_nullable"
-            else str(getattr(failure.check, "name", failure.check))
-        )
-        passed = failure.check_output
-        if not isinstance(passed, pl.DataFrame) or passed.height != typed.height:
-            raise ValidationError(
-                f"validation: the rule {rule!r} cannot be applied to the type of {column!r}; set its dtype",
-                field=f"params.columns.{column}",
-                validation_rule=rule,
-            )
-        yield column, rule, ~passed.to_series().fill_null(value=True)
-
-
-def _repeated(frame: pl.LazyFrame, column: str, typed: pl.Expr) -> pl.Series:
-    """Return the values that occur more than once, null aside."""
-    counted = frame.select(typed.alias(column)).drop_nulls().group_by(column).agg(n=pl.len())
-    return counted.filter(pl.col("n") > 1).select(column).collect(engine="streaming").to_series()
 
 
 def _batches(frame: pl.LazyFrame) -> Iterator[pl.DataFrame]:

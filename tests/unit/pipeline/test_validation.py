@@ -13,7 +13,7 @@ from techdeck_tasks.errors import ValidationError
 from techdeck_tasks.pipeline.artifacts import ArtifactRef, ArtifactStore
 from techdeck_tasks.pipeline.registry import StageResult
 from techdeck_tasks.pipeline.stages import validation
-from techdeck_tasks.pipeline.stages.validation import ValidationParams
+from techdeck_tasks.pipeline.stages.row_check import ValidationParams
 
 if TYPE_CHECKING:
     from tests.unit.pipeline.conftest import RunStage
