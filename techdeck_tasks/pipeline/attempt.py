@@ -41,9 +41,13 @@ class Done:
 
 @dataclass(frozen=True, slots=True)
 class Cut:
-    """The stage is to wait for its parts; those of `pieces` that are not there yet are to be made."""
+    """The stage is to wait for its parts; those of `pieces` that are not there yet are to be made.
+
+    `rows` is how many rows all have together; None: that is not known yet.
+    """
 
     pieces: tuple[Piece, ...] = ()
+    rows: int | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -88,7 +92,8 @@ class Attempt:
             pieces = partitioning.pieces(context, params)
             if not 1 < len(pieces) <= MAX_PARTS:
                 return self._written(context, kind.body(context, params))
-        return Cut(tuple({**piece, COUNT: len(pieces)} for piece in pieces))
+        numbered = tuple({**piece, COUNT: len(pieces)} for piece in pieces)
+        return Cut(numbered, context.input_rows if partitioning.split is None else None)
 
     def part(self, part: Part) -> Done:
         """Do one part of a stage, and of the stages that can go on with its rows."""

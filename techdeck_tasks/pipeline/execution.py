@@ -121,7 +121,7 @@ class PipelineEngine:
         state, rows = StageState.SPLIT, None
         if isinstance(done, Cut):
             settled = self.store.split_stage(
-                run_id, stage_name, done.pieces, attempt=attempt, task_id=task_id
+                run_id, stage_name, done.pieces, attempt=attempt, task_id=task_id, rows=done.rows
             )
         else:
             output = done.output

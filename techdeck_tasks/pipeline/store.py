@@ -252,19 +252,31 @@ class PipelineStore(RunReader):
             )
 
     def split_stage(
-        self, run_id: str, stage: str, pieces: Sequence[Mapping[str, Any]], *, attempt: int, task_id: str
+        self,
+        run_id: str,
+        stage: str,
+        pieces: Sequence[Mapping[str, Any]],
+        *,
+        attempt: int,
+        task_id: str,
+        rows: int | None = None,
     ) -> Settled:
         """Let a stage wait for its parts, one a piece; parts that are there already stay as they are.
+
+        `rows` is how many rows all parts have together, if that is known.
 
         Only the holder of the claim is heard, as in `succeed_stage`.
         """
         key = run_key(run_id)
         held = held_by(attempt, task_id)
+        total = func.coalesce(rows, StageRun.rows_total)
         with transaction(self._engine) as connection:
             if lock_run(connection, key) is RunState.CANCELLING:
                 end_stage(connection, key, stage, StageState.CANCELLED, held, self._terms())
                 return Settled(accepted=False)
-            if not move_stage(connection, key, stage, StageState.SPLIT, held, lease_until=None):
+            if not move_stage(
+                connection, key, stage, StageState.SPLIT, held, lease_until=None, rows_total=total
+            ):
                 return Settled(accepted=False)
             whole = connection.execute(STAGES.where(one_stage(key, stage))).mappings().one()
             add_parts(

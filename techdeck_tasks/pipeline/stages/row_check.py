@@ -115,7 +115,7 @@ class RowCheck:
             for column, rules in params.columns.items()
         }
         self._repeated = {
-            column: _repeated(frame, column, self._typed[column])
+            column: _repeated(frame, self._typed[column])
             for column, rules in params.columns.items()
             if rules.unique
         }
@@ -213,7 +213,7 @@ def _failures(schema: pa.DataFrameSchema, typed: pl.DataFrame) -> Iterator[tuple
         yield column, rule, ~passed.to_series().fill_null(value=True)
 
 
-def _repeated(frame: pl.LazyFrame, column: str, typed: pl.Expr) -> pl.Series:
+def _repeated(frame: pl.LazyFrame, typed: pl.Expr) -> pl.Series:
     """Return the values that occur more than once, null aside."""
-    counted = frame.select(typed.alias(column)).drop_nulls().group_by(column).agg(n=pl.len())
-    return counted.filter(pl.col("n") > 1).select(column).collect(engine="streaming").to_series()
+    counted = frame.select(value=typed).drop_nulls().group_by("value").agg(n=pl.len())
+    return counted.filter(pl.col("n") > 1).select("value").collect(engine="streaming").to_series()

@@ -97,11 +97,6 @@ class World:
             self.step()
         return self.store.get_run(run_id)
 
-    def work_until(self, name: str) -> None:
-        """Work until the message of the stage or part is the next one."""
-        while self.waiting[0][1].name != name:
-            self.step()
-
     def under_way(self, run_id: str) -> int:
         names = [spec.name for spec in self.store.get_run(run_id).stages]
         parts = [part for name in names for part in self.store.get_parts(run_id, name)]
@@ -231,6 +226,9 @@ def test_a_part_that_fails_for_good_fails_its_stage_and_resume_repeats_that_part
     run_id = world.start(csv(rows=4000), tripping(world, 3900), PREPARE)
     view = world.work(run_id)
     assert [one.state for one in view.stages] == ["succeeded", "failed", "skipped"]
+    trip = view.stage("trip")
+    assert (trip.rows_total, trip.parts["failed"]) == (4000, 1)
+    assert 0 < (trip.rows_done or 0) < 4000
     assert (view.state, view.error_message) == ("failed", view.stage("trip").error_message)
     failed = [part.name for part in world.store.get_parts(run_id, "trip") if part.state != "succeeded"]
     assert len(failed) == 1

@@ -75,6 +75,14 @@ def test_the_report_counts_and_shows_no_value(run_stage: RunStage) -> None:
     assert not [value for value in ("old", "-3", "7A") if value in str(report["bad_rows_by_rule"])]
 
 
+def test_a_unique_column_may_have_any_name(run_stage: RunStage) -> None:
+    for name in ("n", "value", "_row_"):
+        result = run_stage(
+            "validation", pl.DataFrame({name: [1, 2, 2]}), columns={name: {"unique": True}}, max_bad_rows=2
+        )
+        assert result.report["bad_rows"] == 2
+
+
 def test_without_a_bad_row_all_go_on_and_the_quarantine_is_empty(
     run_stage: RunStage, rows_of: RowsOf, store: ArtifactStore, tmp_path: Path
 ) -> None:
