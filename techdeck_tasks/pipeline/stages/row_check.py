@@ -119,13 +119,13 @@ class RowCheck:
             for column, rules in params.columns.items()
             if rules.unique
         }
-        self._schema = _pandera_schema(params.columns)
+        self._checks = {column: _checks(rules) for column, rules in params.columns.items()}
 
     def split(self, batch: pl.DataFrame, by_rule: Counter[str]) -> tuple[pl.DataFrame, pl.DataFrame]:
         """Return the good rows, converted, and the bad rows as they came; count the bad ones by rule."""
         typed = batch.with_columns(expr.alias(column) for column, expr in self._typed.items())
-        broken = dict(self._broken(batch, typed))
-        by_rule.update({rule: count for rule, mask in broken.items() if (count := int(mask.sum()))})
+        broken = {rule: mask for rule, mask in self._broken(batch, typed) if mask.any()}
+        by_rule.update({rule: int(mask.sum()) for rule, mask in broken.items()})
         is_bad = pl.repeat(value=False, n=batch.height, eager=True)
         for mask in broken.values():
             is_bad |= mask
@@ -138,20 +138,22 @@ class RowCheck:
 
     def _broken(self, batch: pl.DataFrame, typed: pl.DataFrame) -> Iterator[tuple[str, pl.Series]]:
         """Yield each rule with its mask: true where a row breaks it."""
-        unreadable: dict[str, pl.Series] = {}
         for column, rules in self._rules.items():
+            told: pl.Series | None = None
             if rules.dtype is not None:
-                unreadable[column] = typed[column].is_null() & batch[column].is_not_null()
-                yield f"{column}.dtype", unreadable[column]
+                told = typed[column].is_null() & batch[column].is_not_null()
+                yield f"{column}.dtype", told
             if rules.unique:
                 yield (
                     f"{column}.unique",
                     typed[column].is_in(self._repeated[column].implode()).fill_null(value=False),
                 )
-        for column, rule, mask in _failures(self._schema, typed.select(list(self._rules))):
-            # What could not be read has become null; it is told once, as `dtype`.
-            unread = unreadable.get(column)
-            yield f"{column}.{rule}", mask if unread is None else mask & ~unread
+            if not rules.nullable:
+                # What could not be read has become null; it is told once, as `dtype`.
+                missing = _missing(typed[column])
+                yield f"{column}.nullable", missing if told is None else missing & ~told
+            for check in self._checks[column]:
+                yield f"{column}.{check.name}", _failures(column, check, typed)
         for rule, condition in self._row_rules.items():
             yield rule, ~typed.select(condition.cast(pl.Boolean).fill_null(value=True)).to_series()
 
@@ -165,52 +167,42 @@ def _reasons(broken: dict[str, pl.Series], rows: int) -> pl.Series:
     return masks.select(named.list.drop_nulls().alias(REASONS_COLUMN)).to_series()
 
 
-def _pandera_schema(columns: dict[str, ColumnRules]) -> pa.DataFrameSchema:
+def _checks(rules: ColumnRules) -> list[pa.Check]:
     import pandera.polars as pa  # noqa: PLC0415 - takes a second to import, and only this stage needs it
 
-    def checks(rules: ColumnRules) -> Iterator[pa.Check]:
-        if rules.ge is not None:
-            yield pa.Check.ge(rules.ge, name="ge")
-        if rules.le is not None:
-            yield pa.Check.le(rules.le, name="le")
-        if rules.isin is not None:
-            yield pa.Check.isin(rules.isin, name="isin")
-        if rules.regex is not None:
-            yield pa.Check.str_matches(rules.regex, name="regex")
-
-    return pa.DataFrameSchema(
-        {
-            column: pa.Column(checks=list(checks(rules)), nullable=rules.nullable)
-            for column, rules in columns.items()
-        }
-    )
+    checks = []
+    if rules.ge is not None:
+        checks.append(pa.Check.ge(rules.ge, name="ge"))
+    if rules.le is not None:
+        checks.append(pa.Check.le(rules.le, name="le"))
+    if rules.isin is not None:
+        checks.append(pa.Check.isin(rules.isin, name="isin"))
+    if rules.regex is not None:
+        checks.append(pa.Check.str_matches(rules.regex, name="regex"))
+    return checks
 
 
-def _failures(schema: pa.DataFrameSchema, typed: pl.DataFrame) -> Iterator[tuple[str, str, pl.Series]]:
-    """Yield column, rule and mask (true: broken) of each rule that a row of `typed` breaks."""
-    import pandera.errors  # noqa: PLC0415 - as above
-
+def _failures(column: str, check: pa.Check, typed: pl.DataFrame) -> pl.Series:
+    """Return which rows break a check."""
+    # Each check by itself: validating a whole schema collects every failing value, too.
     try:
-        schema.validate(typed, lazy=True)
-    except pandera.errors.SchemaErrors as found:
-        failures = list(found.schema_errors)
-    else:
-        return
-    for failure in failures:
-        column = str(failure.column_name)
-        rule = (
-            "nullable"
-            if failure.check == "not_nullable"
-            else str(getattr(failure.check, "name", failure.check))
-        )
-        passed = failure.check_output
-        if not isinstance(passed, pl.DataFrame) or passed.height != typed.height:
-            raise ValidationError(
-                f"validation: the rule {rule!r} cannot be applied to the type of {column!r}; set its dtype",
-                field=f"params.columns.{column}",
-                validation_rule=rule,
-            )
-        yield column, rule, ~passed.to_series().fill_null(value=True)
+        passed = check(typed.lazy(), column).check_output.collect()
+    except pl.exceptions.PolarsError:
+        raise ValidationError(
+            f"validation: the rule {check.name!r} cannot be applied to the type of {column!r}; set its dtype",
+            field=f"params.columns.{column}",
+            validation_rule=check.name,
+        ) from None
+    mask: pl.Series = ~passed.to_series().fill_null(value=True)
+    return mask
+
+
+def _missing(values: pl.Series) -> pl.Series:
+    return (
+        values.is_null() | values.is_nan().fill_null(value=False)
+        if values.dtype.is_float()
+        else values.is_null()
+    )
 
 
 def _repeated(frame: pl.LazyFrame, typed: pl.Expr) -> pl.Series:
