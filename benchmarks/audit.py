@@ -23,14 +23,14 @@ import redis
 from celery import Celery
 from sqlalchemy import Connection, Engine, insert, make_url, text
 
-from techdeck_tasks.audit.bulk import bulk_copy
-from techdeck_tasks.audit.drain import Drain
 from techdeck_tasks.audit.event import AuditEvent, EventType
 from techdeck_tasks.audit.models import AuditEventRow
+from techdeck_tasks.audit.proof.verify import verify
 from techdeck_tasks.audit.sealing import Sealer
-from techdeck_tasks.audit.stream import STREAM, AuditStream, pack, send
-from techdeck_tasks.audit.verify import verify
-from techdeck_tasks.audit.writer import AuditWriter
+from techdeck_tasks.audit.writing.bulk import bulk_copy
+from techdeck_tasks.audit.writing.drain import Drain
+from techdeck_tasks.audit.writing.stream import STREAM, AuditStream, pack, send
+from techdeck_tasks.audit.writing.writer import AuditWriter
 from techdeck_tasks.clock import SystemClock
 from techdeck_tasks.devservices import DevServices
 from techdeck_tasks.keyring import AUDIT_PUBLIC_KEYS, BLIND_INDEX_KEYS, KeySet, generate_keys

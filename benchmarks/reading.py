@@ -22,12 +22,12 @@ from sqlalchemy import Engine, make_url, text
 
 from techdeck_tasks.audit.compliance.report import generate
 from techdeck_tasks.audit.event import AuditEvent, EventType
-from techdeck_tasks.audit.export import ExportFormat, write_entries
-from techdeck_tasks.audit.incident_store import IncidentStore
-from techdeck_tasks.audit.reader import AuditReader
+from techdeck_tasks.audit.incidents.store import IncidentStore
+from techdeck_tasks.audit.reading.export import ExportFormat, write_entries
+from techdeck_tasks.audit.reading.reader import AuditReader
+from techdeck_tasks.audit.reading.search import AuditFilter
 from techdeck_tasks.audit.sealing import Opener, Sealer
-from techdeck_tasks.audit.search import AuditFilter
-from techdeck_tasks.audit.writer import AuditWriter
+from techdeck_tasks.audit.writing.writer import AuditWriter
 from techdeck_tasks.clock import SystemClock
 from techdeck_tasks.devservices import DevServices
 from techdeck_tasks.keyring import (

@@ -20,7 +20,7 @@ from techdeck_tasks.audit.event import (
     EventType,
     new_event_id,
 )
-from techdeck_tasks.audit.incident import SECURITY_CODES, incident_document, incident_severity
+from techdeck_tasks.audit.incidents.incident import SECURITY_CODES, incident_document, incident_severity
 from techdeck_tasks.clock import Clock
 from techdeck_tasks.errors import Classification, Severity, TechDeckError, classify, error_id_of
 from techdeck_tasks.errors.record import classification_in_need, clear_value, columns_of, document_of, said

@@ -38,7 +38,7 @@ class Environment(StrEnum):
 
 
 class FailPolicy(StrEnum):
-    """What happens to an audit event that Redis does not take; see `techdeck_tasks.audit.publisher`."""
+    """What happens to an audit event that Redis does not take; see `audit.writing.publisher`."""
 
     SPOOL = "spool"
     CLOSED = "closed"

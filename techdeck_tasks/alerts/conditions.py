@@ -8,7 +8,7 @@ from datetime import timedelta
 
 from techdeck_tasks.alerts.condition import Finding, Severity, condition
 from techdeck_tasks.alerts.situation import Situation
-from techdeck_tasks.audit.incident import Incident
+from techdeck_tasks.audit.incidents.incident import Incident
 from techdeck_tasks.resilience.breaker import State
 
 BACKLOG_S = 120.0

@@ -8,10 +8,10 @@ from dataclasses import dataclass, field, fields
 from datetime import datetime
 from typing import Any
 
-from techdeck_tasks.audit.backlog import AuditBacklog
-from techdeck_tasks.audit.incident import Incident
+from techdeck_tasks.audit.incidents.incident import Incident
+from techdeck_tasks.audit.proof.verify_run import Verification
 from techdeck_tasks.audit.retention.prune import DueMonth
-from techdeck_tasks.audit.verify_run import Verification
+from techdeck_tasks.audit.writing.backlog import AuditBacklog
 
 logger = logging.getLogger(__name__)
 

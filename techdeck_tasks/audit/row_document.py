@@ -13,7 +13,7 @@ from typing import Any
 from sqlalchemy.engine import Row
 
 from techdeck_tasks.audit.canonical import COLUMN_NAMES, AuditRecord, encode, microseconds
-from techdeck_tasks.audit.chain import Head, hash_row
+from techdeck_tasks.audit.proof.chain import Head, hash_row
 
 _UUID_COLUMNS = ("event_id", "producer_id", "key_id")
 _BYTES_COLUMNS = ("sealed_document", "user_index", "subject_index")

@@ -17,11 +17,11 @@ from rich.progress import Progress as Bar
 from rich.table import Table
 from rich.text import Text
 
-from techdeck_tasks.audit.export import ExportFormat, private_file, write_entries
-from techdeck_tasks.audit.finding import VerifyReport
-from techdeck_tasks.audit.reader import AuditReader
-from techdeck_tasks.audit.search import AuditFilter
-from techdeck_tasks.audit.verify import Progress
+from techdeck_tasks.audit.proof.finding import VerifyReport
+from techdeck_tasks.audit.proof.verify import Progress
+from techdeck_tasks.audit.reading.export import ExportFormat, private_file, write_entries
+from techdeck_tasks.audit.reading.reader import AuditReader
+from techdeck_tasks.audit.reading.search import AuditFilter
 from techdeck_tasks.cli import audit_retention
 from techdeck_tasks.cli.audit_filters import filtered
 from techdeck_tasks.cli.console import err, out, print_json

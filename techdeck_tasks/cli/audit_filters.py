@@ -9,7 +9,7 @@ from typing import Annotated, Any
 
 import typer
 
-from techdeck_tasks.audit.search import AuditFilter
+from techdeck_tasks.audit.reading.search import AuditFilter
 
 _MOMENT = "a date (its midnight in UTC), or a time with its zone, such as 2026-01-31T08:00:00Z"
 _OPTIONS: dict[str, tuple[str, str]] = {

@@ -12,7 +12,7 @@ import typer
 from rich.table import Table
 from rich.text import Text
 
-from techdeck_tasks.audit.export import ExportFormat, private_file, write_entries
+from techdeck_tasks.audit.reading.export import ExportFormat, private_file, write_entries
 from techdeck_tasks.audit.retention.erase import Erasure, ErasureScope
 from techdeck_tasks.audit.retention.holds import Hold, HoldScope
 from techdeck_tasks.audit.retention.prune import DueMonth

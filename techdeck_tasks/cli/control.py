@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from techdeck_tasks.audit.search import AuditFilter
+from techdeck_tasks.audit.reading.search import AuditFilter
 from techdeck_tasks.cli.console import out, print_json
 from techdeck_tasks.cli.operators import OwnerOption, ReasonOption
 from techdeck_tasks.cli.options import JsonOption

@@ -13,9 +13,9 @@ import yaml
 from rich.rule import Rule
 from sqlalchemy import text
 
-from techdeck_tasks.audit.entry import AuditEntry
 from techdeck_tasks.audit.event import EventType
-from techdeck_tasks.audit.search import AuditFilter
+from techdeck_tasks.audit.reading.entry import AuditEntry
+from techdeck_tasks.audit.reading.search import AuditFilter
 from techdeck_tasks.cli.console import out
 from techdeck_tasks.cli.demonstration.clinic import Clinic
 from techdeck_tasks.cli.demonstration.dashboard import serve_dashboard
@@ -26,7 +26,7 @@ from techdeck_tasks.cli.pipelines import follow, submit
 from techdeck_tasks.cli.tables import show_audit, show_run
 from techdeck_tasks.devservices.stack import Stack
 from techdeck_tasks.pipeline.definition import load_definition
-from techdeck_tasks.pipeline.view import RunView
+from techdeck_tasks.pipeline.runs.view import RunView
 from techdeck_tasks.runtime import Runtime, create_app, runtime_of
 from techdeck_tasks.storage.database import transaction
 

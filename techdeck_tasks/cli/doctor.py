@@ -29,7 +29,7 @@ from techdeck_tasks.keyring import (
     KeySet,
     public_half,
 )
-from techdeck_tasks.pipeline.data_url import is_remote, local_path
+from techdeck_tasks.pipeline.data.data_url import is_remote, local_path
 from techdeck_tasks.pipeline.upkeep import RECONCILE, RECONCILE_S
 from techdeck_tasks.runtime import Runtime, create_app, runtime_of
 from techdeck_tasks.storage.database import transaction

@@ -8,8 +8,8 @@ import typer
 from rich.table import Table
 from rich.text import Text
 
-from techdeck_tasks.audit.incident import Incident, IncidentState
-from techdeck_tasks.audit.incident_store import IncidentStore
+from techdeck_tasks.audit.incidents.incident import Incident, IncidentState
+from techdeck_tasks.audit.incidents.store import IncidentStore
 from techdeck_tasks.cli.console import out, print_json
 from techdeck_tasks.cli.operators import OwnerOption
 from techdeck_tasks.cli.options import JsonOption

@@ -17,7 +17,7 @@ from techdeck_tasks.cli.options import JsonOption
 from techdeck_tasks.cli.tables import STYLES, parts_done, show_run, show_runs
 from techdeck_tasks.errors import ConnectionFailedError
 from techdeck_tasks.pipeline.definition import PipelineDefinition, load_definition
-from techdeck_tasks.pipeline.view import RunView
+from techdeck_tasks.pipeline.runs.view import RunView
 from techdeck_tasks.runtime import Runtime, create_app, runtime_of
 from techdeck_tasks.storage.database import transaction
 from techdeck_tasks.tasks.broker import outages_told

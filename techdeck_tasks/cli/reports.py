@@ -11,8 +11,8 @@ from rich.table import Table
 
 from techdeck_tasks.audit.compliance.page import render_html
 from techdeck_tasks.audit.compliance.store import ReportKind, ReportStore, StoredReport
-from techdeck_tasks.audit.export import private_file
-from techdeck_tasks.audit.search import read_time
+from techdeck_tasks.audit.reading.export import private_file
+from techdeck_tasks.audit.reading.search import read_time
 from techdeck_tasks.cli.console import err, out, print_json
 from techdeck_tasks.cli.operators import OwnerOption
 from techdeck_tasks.cli.options import JsonOption

@@ -10,8 +10,8 @@ from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
-from techdeck_tasks.audit.entry import AuditEntry
-from techdeck_tasks.pipeline.view import RunView, StageView
+from techdeck_tasks.audit.reading.entry import AuditEntry
+from techdeck_tasks.pipeline.runs.view import RunView, StageView
 
 NOTHING = "-"
 

@@ -25,9 +25,16 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validat
 
 from techdeck_tasks.errors import ValidationError
 from techdeck_tasks.pipeline.cron import read_cron
-from techdeck_tasks.pipeline.data_url import FORMATS, DataUrl, data_format, display, is_remote, local_path
+from techdeck_tasks.pipeline.data.data_url import (
+    FORMATS,
+    DataUrl,
+    data_format,
+    display,
+    is_remote,
+    local_path,
+)
+from techdeck_tasks.pipeline.data.location import matches
 from techdeck_tasks.pipeline.document import read_document
-from techdeck_tasks.pipeline.location import matches
 from techdeck_tasks.pipeline.registry import find_stage
 
 MAX_STAGES = 200

@@ -23,7 +23,7 @@ from sqlalchemy import (
 from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.orm import Mapped, mapped_column
 
-from techdeck_tasks.pipeline.state import RunState, StageState
+from techdeck_tasks.pipeline.runs.state import RunState, StageState
 from techdeck_tasks.storage.database import Base
 
 MAX_NAME_CHARS = 64

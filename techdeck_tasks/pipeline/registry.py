@@ -29,7 +29,7 @@ from techdeck_tasks.errors import PipelineExecutionError, ValidationError
 if TYPE_CHECKING:
     import polars as pl
 
-    from techdeck_tasks.pipeline.artifacts import ArtifactRef, ArtifactStore
+    from techdeck_tasks.pipeline.data.artifacts import ArtifactRef, ArtifactStore
     from techdeck_tasks.pipeline.definition import SourceSpec
 
 Piece = Mapping[str, Any]
@@ -155,7 +155,7 @@ class Partitioning:
 
 def concatenated(_context: StageContext, _params: Any, parts: Sequence[StageResult]) -> StageResult:
     """Join parts: their rows one after the other, and the counts in their reports summed."""
-    from techdeck_tasks.pipeline.artifacts import ArtifactRef  # noqa: PLC0415 - it imports Polars
+    from techdeck_tasks.pipeline.data.artifacts import ArtifactRef  # noqa: PLC0415 - it imports Polars
 
     outputs = [part.output for part in parts if isinstance(part.output, ArtifactRef)]
     return StageResult(

@@ -14,10 +14,10 @@ from sqlalchemy.dialects.postgresql import insert
 from techdeck_tasks.clock import Clock
 from techdeck_tasks.errors import TechDeckError, ValidationError
 from techdeck_tasks.pipeline.cron import latest_slot
+from techdeck_tasks.pipeline.data.sealed_file import Cipher
 from techdeck_tasks.pipeline.definition import PipelineDefinition
-from techdeck_tasks.pipeline.execution import PipelineEngine
 from techdeck_tasks.pipeline.models import PipelineSchedule
-from techdeck_tasks.pipeline.sealed_file import Cipher
+from techdeck_tasks.pipeline.runs.execution import PipelineEngine
 from techdeck_tasks.storage.database import transaction
 
 logger = logging.getLogger(__name__)

@@ -12,9 +12,9 @@ from kombu.exceptions import OperationalError
 
 from techdeck_tasks.errors import ConnectionFailedError, TechDeckError, ValidationError
 from techdeck_tasks.pipeline.definition import Priority, parse_definition
-from techdeck_tasks.pipeline.execution import PipelineEngine
 from techdeck_tasks.pipeline.registry import known_stages
-from techdeck_tasks.pipeline.statements import ReadyStage
+from techdeck_tasks.pipeline.runs.execution import PipelineEngine
+from techdeck_tasks.pipeline.runs.statements import ReadyStage
 from techdeck_tasks.tasks.base import TechDeckTask
 
 logger = logging.getLogger(__name__)

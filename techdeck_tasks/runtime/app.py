@@ -9,7 +9,7 @@ from typing import Any
 from celery import Celery, current_app, signals
 from celery.local import Proxy
 
-from techdeck_tasks.audit.worker import drain_step
+from techdeck_tasks.audit.writing.worker import drain_step
 from techdeck_tasks.celeryconfig import AUDIT_QUEUE, Role, celery_settings
 from techdeck_tasks.keyring import (
     AUDIT_PUBLIC_KEYS,

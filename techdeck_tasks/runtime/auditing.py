@@ -6,33 +6,33 @@ from datetime import datetime, timedelta
 from functools import cached_property
 from typing import Any
 
-from techdeck_tasks.audit import verify_run
-from techdeck_tasks.audit.backlog import AuditBacklog, read_backlog
-from techdeck_tasks.audit.checkpoint import Checkpointer
 from techdeck_tasks.audit.compliance.schedule import make_due
 from techdeck_tasks.audit.compliance.store import ReportKind, ReportStore
-from techdeck_tasks.audit.custody import Custody
-from techdeck_tasks.audit.drain import Drain
 from techdeck_tasks.audit.event import AuditEvent, AuditTrail, EventType
-from techdeck_tasks.audit.finding import VerifyReport
-from techdeck_tasks.audit.incident_store import IncidentStore
-from techdeck_tasks.audit.publisher import StreamPublisher
-from techdeck_tasks.audit.reader import AuditReader
+from techdeck_tasks.audit.incidents.store import IncidentStore
+from techdeck_tasks.audit.proof import verify_run
+from techdeck_tasks.audit.proof.checkpoint import Checkpointer
+from techdeck_tasks.audit.proof.custody import Custody
+from techdeck_tasks.audit.proof.finding import VerifyReport
+from techdeck_tasks.audit.proof.sink import SegmentStore
+from techdeck_tasks.audit.proof.sink_export import SinkExporter
+from techdeck_tasks.audit.proof.statement import Signer
+from techdeck_tasks.audit.proof.verify import Progress, verify
+from techdeck_tasks.audit.proof.verify_run import Verification
+from techdeck_tasks.audit.reading.reader import AuditReader
+from techdeck_tasks.audit.reading.search import BlindIndexes
 from techdeck_tasks.audit.rekeying import Resealed, reseal
 from techdeck_tasks.audit.retention.archive import Archive
 from techdeck_tasks.audit.retention.erase import Eraser
 from techdeck_tasks.audit.retention.holds import HoldStore
 from techdeck_tasks.audit.retention.prune import Pruner
 from techdeck_tasks.audit.sealing import Opener, blind_index
-from techdeck_tasks.audit.search import BlindIndexes
-from techdeck_tasks.audit.sink import SegmentStore
-from techdeck_tasks.audit.sink_export import SinkExporter
-from techdeck_tasks.audit.spool import Spool
-from techdeck_tasks.audit.statement import Signer
-from techdeck_tasks.audit.stream import AuditStream
-from techdeck_tasks.audit.verify import Progress, verify
-from techdeck_tasks.audit.verify_run import Verification
-from techdeck_tasks.audit.writer import AuditWriter
+from techdeck_tasks.audit.writing.backlog import AuditBacklog, read_backlog
+from techdeck_tasks.audit.writing.drain import Drain
+from techdeck_tasks.audit.writing.publisher import StreamPublisher
+from techdeck_tasks.audit.writing.spool import Spool
+from techdeck_tasks.audit.writing.stream import AuditStream
+from techdeck_tasks.audit.writing.writer import AuditWriter
 from techdeck_tasks.errors import Severity
 from techdeck_tasks.keyring import (
     AUDIT_PRIVATE_KEYS,

@@ -13,7 +13,7 @@ from techdeck_tasks.alerts.conditions import DEADLINE_NEAR, SECURITY_INCIDENT
 from techdeck_tasks.alerts.record import AlertRecord
 from techdeck_tasks.alerts.situation import Sources
 from techdeck_tasks.alerts.state import Policy
-from techdeck_tasks.audit.backlog import AuditBacklog
+from techdeck_tasks.audit.writing.backlog import AuditBacklog
 from techdeck_tasks.celeryconfig import QUEUES
 from techdeck_tasks.errors import ServiceUnavailableError
 from techdeck_tasks.metrics import ErrorMetricsCollector, MetricsRecorder, MetricsStore, RedisMetricsStore

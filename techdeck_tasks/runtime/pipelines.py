@@ -9,14 +9,14 @@ from typing import Any
 
 from techdeck_tasks.handler import ErrorHandler
 from techdeck_tasks.pipeline import tasks as pipeline_tasks
-from techdeck_tasks.pipeline.artifacts import ArtifactStore
-from techdeck_tasks.pipeline.control import RunControl
-from techdeck_tasks.pipeline.execution import PipelineEngine
-from techdeck_tasks.pipeline.operations import RunOperations
+from techdeck_tasks.pipeline.data.artifacts import ArtifactStore
+from techdeck_tasks.pipeline.runs.control import RunControl
+from techdeck_tasks.pipeline.runs.execution import PipelineEngine
+from techdeck_tasks.pipeline.runs.operations import RunOperations
+from techdeck_tasks.pipeline.runs.store import PipelineStore
 from techdeck_tasks.pipeline.schedules import Schedules
-from techdeck_tasks.pipeline.store import PipelineStore
-from techdeck_tasks.pipeline.upload import UploadLimits
-from techdeck_tasks.pipeline.uploads import UploadStore
+from techdeck_tasks.pipeline.upload.record import UploadLimits
+from techdeck_tasks.pipeline.upload.store import UploadStore
 from techdeck_tasks.runtime.monitoring import Monitoring
 
 

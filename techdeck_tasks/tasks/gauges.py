@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from redis import Redis, ResponseError
 
-from techdeck_tasks.audit.stream import GROUP, QUARANTINE, STREAM
+from techdeck_tasks.audit.writing.stream import GROUP, QUARANTINE, STREAM
 from techdeck_tasks.errors import ServiceUnavailableError
 from techdeck_tasks.metrics.prometheus import Gauge, Labels
 from techdeck_tasks.resilience.breaker import BreakerRegistry, State

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Final
 from celery import Task
 from redis import Redis
 
-from techdeck_tasks.audit.verify_run import Verification
+from techdeck_tasks.audit.proof.verify_run import Verification
 from techdeck_tasks.clock import Clock
 from techdeck_tasks.tasks.turns import once_a_slot
 

@@ -14,10 +14,10 @@ from typing import Any
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 
 from techdeck_tasks.audit.canonical import AuditRecord
-from techdeck_tasks.audit.entry import AuditEntry
 from techdeck_tasks.audit.event import AuditEvent, AuditUnavailableError
-from techdeck_tasks.audit.publisher import fail_policy_of
+from techdeck_tasks.audit.reading.entry import AuditEntry
 from techdeck_tasks.audit.sealing import Opener, SealedEvent, Sealer
+from techdeck_tasks.audit.writing.publisher import fail_policy_of
 from techdeck_tasks.clock import Clock
 from techdeck_tasks.keyring import KEY_BYTES, KeySet
 from techdeck_tasks.settings import FailPolicy

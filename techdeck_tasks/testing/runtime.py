@@ -17,10 +17,10 @@ from techdeck_tasks.audit.event import AuditTrail
 from techdeck_tasks.events import Event, RetryScheduled
 from techdeck_tasks.keyring import KEY_BYTES, Cipher, KeySet
 from techdeck_tasks.metrics import MetricsStore
-from techdeck_tasks.pipeline.artifacts import ArtifactStore
-from techdeck_tasks.pipeline.attempt import Cut, Done
-from techdeck_tasks.pipeline.execution import PipelineEngine
-from techdeck_tasks.pipeline.statements import ReadyStage
+from techdeck_tasks.pipeline.data.artifacts import ArtifactStore
+from techdeck_tasks.pipeline.runs.attempt import Cut, Done
+from techdeck_tasks.pipeline.runs.execution import PipelineEngine
+from techdeck_tasks.pipeline.runs.statements import ReadyStage
 from techdeck_tasks.pipeline.tasks import CeleryDispatcher, register
 from techdeck_tasks.resilience.breaker import BreakerRegistry
 from techdeck_tasks.resilience.recovery import RecoveryManager

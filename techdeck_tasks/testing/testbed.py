@@ -11,9 +11,9 @@ from typing import Any, Self
 from celery import Celery, Task, signals
 from celery.result import AsyncResult
 
-from techdeck_tasks.audit.entry import AuditEntry
+from techdeck_tasks.audit.reading.entry import AuditEntry
 from techdeck_tasks.metrics import ErrorMetricsCollector
-from techdeck_tasks.pipeline.view import RunView
+from techdeck_tasks.pipeline.runs.view import RunView
 from techdeck_tasks.resilience.breaker import State
 from techdeck_tasks.tasks.letters import Letter, LetterStore
 from techdeck_tasks.tasks.replay import replay

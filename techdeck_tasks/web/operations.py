@@ -8,10 +8,10 @@ from datetime import timedelta
 from enum import StrEnum
 from typing import Any
 
-from techdeck_tasks.audit.verify_run import Verification
+from techdeck_tasks.audit.proof.verify_run import Verification
 from techdeck_tasks.errors import ValidationError
 from techdeck_tasks.pipeline.definition import parse_definition
-from techdeck_tasks.pipeline.operations import Reconciled
+from techdeck_tasks.pipeline.runs.operations import Reconciled
 from techdeck_tasks.pipeline.schedules import Schedule
 from techdeck_tasks.resilience.breaker import CircuitBreaker, State
 from techdeck_tasks.runtime import Runtime

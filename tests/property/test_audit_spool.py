@@ -9,7 +9,7 @@ from tempfile import TemporaryDirectory
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from techdeck_tasks.audit.spool import Spool
+from techdeck_tasks.audit.writing.spool import Spool
 
 payloads = st.lists(st.binary(max_size=60), min_size=1, max_size=6)
 

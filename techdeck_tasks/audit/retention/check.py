@@ -8,11 +8,11 @@ from datetime import timedelta
 from sqlalchemy import Connection, text
 
 from techdeck_tasks.audit.event import EventType
-from techdeck_tasks.audit.finding import Finding, Verdict
 from techdeck_tasks.audit.month import bounds_of
+from techdeck_tasks.audit.proof.finding import Finding, Verdict
+from techdeck_tasks.audit.proof.tombstone import Tombstone
 from techdeck_tasks.audit.retention.archive import Archive
 from techdeck_tasks.audit.retention.holds import HOLD_ADDED, HOLD_RELEASED, all_holds
-from techdeck_tasks.audit.tombstone import Tombstone
 
 _TOLD_OF = text("""
     SELECT DISTINCT outcome FROM audit_event

@@ -13,10 +13,10 @@ from techdeck_tasks.audit.canonical import AuditRecord
 from techdeck_tasks.audit.event import AuditEvent, AuditTrail, EventType
 from techdeck_tasks.audit.models import AuditDataKey, AuditEventRow, AuditTombstone
 from techdeck_tasks.audit.month import bounds_of
+from techdeck_tasks.audit.proof.sink import SegmentStore
+from techdeck_tasks.audit.reading.search import BlindIndexes
 from techdeck_tasks.audit.retention.archive import Archive
 from techdeck_tasks.audit.retention.holds import HeldError, Hold, active_holds, holds_on_keys
-from techdeck_tasks.audit.search import BlindIndexes
-from techdeck_tasks.audit.sink import SegmentStore
 from techdeck_tasks.clock import Clock
 from techdeck_tasks.errors import Severity, ValidationError
 from techdeck_tasks.storage.database import transaction

@@ -16,7 +16,7 @@ from sqlalchemy.engine import Row
 from techdeck_tasks.audit.canonical import AuditRecord
 from techdeck_tasks.audit.event import AuditEvent, AuditTrail, EventType
 from techdeck_tasks.audit.models import AuditEventRow, AuditHold
-from techdeck_tasks.audit.search import BlindIndexes
+from techdeck_tasks.audit.reading.search import BlindIndexes
 from techdeck_tasks.clock import Clock
 from techdeck_tasks.errors import Severity, ValidationError
 from techdeck_tasks.redaction import sanitize_message

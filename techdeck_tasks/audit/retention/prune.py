@@ -10,17 +10,17 @@ from typing import Any
 
 from sqlalchemy import Connection, Engine, insert, text
 
-from techdeck_tasks.audit.checkpoint import PARTITIONS, Checkpoint
 from techdeck_tasks.audit.event import AuditEvent, AuditTrail, EventType
 from techdeck_tasks.audit.models import AuditTombstone
 from techdeck_tasks.audit.month import bounds_of
+from techdeck_tasks.audit.proof.checkpoint import PARTITIONS, Checkpoint
+from techdeck_tasks.audit.proof.sink import SegmentStore
+from techdeck_tasks.audit.proof.statement import Signer
+from techdeck_tasks.audit.proof.tombstone import Tombstone, sign_tombstone
 from techdeck_tasks.audit.retention.archive import Archive, Archived
 from techdeck_tasks.audit.retention.holds import HeldError, Hold, holds_on_month
 from techdeck_tasks.audit.row_document import DiffersError
-from techdeck_tasks.audit.sink import SegmentStore
-from techdeck_tasks.audit.statement import Signer
-from techdeck_tasks.audit.tombstone import Tombstone, sign_tombstone
-from techdeck_tasks.audit.writer import MAX_AGE, MAX_CLOCK_SKEW
+from techdeck_tasks.audit.writing.writer import MAX_AGE, MAX_CLOCK_SKEW
 from techdeck_tasks.clock import Clock
 from techdeck_tasks.errors import ServiceUnavailableError, Severity, TechDeckError, ValidationError
 from techdeck_tasks.storage.database import transaction

@@ -21,7 +21,7 @@ import polars as pl
 from pydantic import Field, model_validator
 
 from techdeck_tasks.errors import BiasDetectionError, ValidationError
-from techdeck_tasks.pipeline.frame_errors import frame_errors
+from techdeck_tasks.pipeline.data.frame_errors import frame_errors
 from techdeck_tasks.pipeline.registry import StageContext, StageParams, StageResult, stage
 from techdeck_tasks.pipeline.stages.bias_chart import bias_chart
 

@@ -10,8 +10,8 @@ import polars as pl
 from pydantic import Field, model_validator
 
 from techdeck_tasks.errors import ValidationError
-from techdeck_tasks.pipeline.artifacts import ArtifactRef
-from techdeck_tasks.pipeline.data_url import DataUrl, local_path
+from techdeck_tasks.pipeline.data.artifacts import ArtifactRef
+from techdeck_tasks.pipeline.data.data_url import DataUrl, local_path
 from techdeck_tasks.pipeline.registry import (
     Partitioning,
     StageContext,

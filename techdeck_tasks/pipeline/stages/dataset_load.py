@@ -18,10 +18,10 @@ import polars as pl
 from pydantic import AfterValidator, Field
 
 from techdeck_tasks.errors import DataProcessingError, ValidationError
-from techdeck_tasks.pipeline import data_url, location
-from techdeck_tasks.pipeline.artifacts import ArtifactRef
-from techdeck_tasks.pipeline.compression import is_packed, unpacked
-from techdeck_tasks.pipeline.frame_errors import frame_errors
+from techdeck_tasks.pipeline.data import data_url, location
+from techdeck_tasks.pipeline.data.artifacts import ArtifactRef
+from techdeck_tasks.pipeline.data.compression import is_packed, unpacked
+from techdeck_tasks.pipeline.data.frame_errors import frame_errors
 from techdeck_tasks.pipeline.registry import (
     Partitioning,
     Piece,

@@ -11,10 +11,10 @@ import polars as pl
 from pydantic import model_validator
 
 from techdeck_tasks.errors import ValidationError
-from techdeck_tasks.pipeline import data_url, location
-from techdeck_tasks.pipeline.artifacts import ArtifactRef, file_digest
-from techdeck_tasks.pipeline.frame_errors import frame_errors
-from techdeck_tasks.pipeline.parquet_files import concatenate
+from techdeck_tasks.pipeline.data import data_url, location
+from techdeck_tasks.pipeline.data.artifacts import ArtifactRef, file_digest
+from techdeck_tasks.pipeline.data.frame_errors import frame_errors
+from techdeck_tasks.pipeline.data.parquet_files import concatenate
 from techdeck_tasks.pipeline.registry import StageContext, StageParams, StageResult, stage
 
 # A spreadsheet runs a cell that begins so as a formula (OWASP, "CSV Injection"); also the full-width forms.

@@ -9,12 +9,12 @@ from pathlib import Path
 from pydantic import Field
 
 from techdeck_tasks.clock import SystemClock
-from techdeck_tasks.pipeline import data_url, location
-from techdeck_tasks.pipeline.artifacts import file_digest
+from techdeck_tasks.pipeline.data import data_url, location
+from techdeck_tasks.pipeline.data.artifacts import file_digest
 from techdeck_tasks.pipeline.registry import StageContext, StageParams, StageResult, stage
 from techdeck_tasks.pipeline.stages.dataset_load import DatasetLoadParams, dataset_load
-from techdeck_tasks.pipeline.upload import SCHEME, AcceptedFile, UploadLimits
-from techdeck_tasks.pipeline.uploads import UploadStore
+from techdeck_tasks.pipeline.upload.record import SCHEME, AcceptedFile, UploadLimits
+from techdeck_tasks.pipeline.upload.store import UploadStore
 
 _CHUNK_BYTES = 4 << 20
 

@@ -14,8 +14,8 @@ from pathlib import Path
 import polars as pl
 
 from techdeck_tasks.errors import ValidationError
-from techdeck_tasks.pipeline.artifacts import ArtifactRef
-from techdeck_tasks.pipeline.frame_errors import frame_errors
+from techdeck_tasks.pipeline.data.artifacts import ArtifactRef
+from techdeck_tasks.pipeline.data.frame_errors import frame_errors
 from techdeck_tasks.pipeline.registry import (
     Partitioning,
     StageContext,

@@ -8,8 +8,8 @@ from fastapi import APIRouter, Query
 from pydantic import AwareDatetime, BaseModel, ConfigDict
 
 from techdeck_tasks.audit.event import EventType
-from techdeck_tasks.audit.reader import AuditReader
-from techdeck_tasks.audit.search import AuditFilter
+from techdeck_tasks.audit.reading.reader import AuditReader
+from techdeck_tasks.audit.reading.search import AuditFilter
 from techdeck_tasks.errors import Severity
 from techdeck_tasks.web.api.fields import Cursor, Limit, Plain, example
 from techdeck_tasks.web.auth import Auditor, Overseer, RuntimeOf

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Query
 from pydantic import BaseModel, ConfigDict
 
-from techdeck_tasks.audit.incident import Incident, IncidentState
+from techdeck_tasks.audit.incidents.incident import Incident, IncidentState
 from techdeck_tasks.runtime import Runtime
 from techdeck_tasks.web import cursors
 from techdeck_tasks.web.api.fields import Cursor, Limit, Plain, Reason, RecordId, example

@@ -11,8 +11,8 @@ from fastapi import APIRouter, Body, Header, HTTPException, Query
 
 from techdeck_tasks.errors import PipelineExecutionError
 from techdeck_tasks.pipeline.models import MAX_IDEMPOTENCY_KEY_CHARS
-from techdeck_tasks.pipeline.state import RunState
-from techdeck_tasks.pipeline.view import RunView
+from techdeck_tasks.pipeline.runs.state import RunState
+from techdeck_tasks.pipeline.runs.view import RunView
 from techdeck_tasks.runtime import Runtime
 from techdeck_tasks.web import cursors
 from techdeck_tasks.web.api.fields import Because, Cursor, Limit, example

@@ -13,8 +13,8 @@ from fastapi import APIRouter, Header, HTTPException, Path, Request, Response
 from pydantic import BaseModel, ConfigDict, StringConstraints
 from starlette.concurrency import run_in_threadpool
 
-from techdeck_tasks.pipeline.upload import AcceptedFile, UnknownUploadError, Upload
-from techdeck_tasks.pipeline.upload_names import shown_name
+from techdeck_tasks.pipeline.upload.names import shown_name
+from techdeck_tasks.pipeline.upload.record import AcceptedFile, UnknownUploadError, Upload
 from techdeck_tasks.runtime import Runtime
 from techdeck_tasks.web.api.fields import example
 from techdeck_tasks.web.auth import Caller, RuntimeOf, Submitter

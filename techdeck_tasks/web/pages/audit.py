@@ -11,7 +11,7 @@ from fastapi import APIRouter, Request
 from starlette.responses import HTMLResponse, Response
 
 from techdeck_tasks.audit.event import EventType
-from techdeck_tasks.audit.reader import Page
+from techdeck_tasks.audit.reading.reader import Page
 from techdeck_tasks.errors import Severity
 from techdeck_tasks.web.api.audit import Wanted
 from techdeck_tasks.web.api.fields import Cursor

@@ -8,7 +8,7 @@ from typing import Annotated
 from fastapi import APIRouter, Form, Request
 from starlette.responses import HTMLResponse, Response
 
-from techdeck_tasks.audit.incident import IncidentState
+from techdeck_tasks.audit.incidents.incident import IncidentState
 from techdeck_tasks.web.api.fields import Cursor, Reason, RecordId
 from techdeck_tasks.web.api.incidents import page_of_incidents
 from techdeck_tasks.web.auth import ActingAuditor, RuntimeOf, ViewingOverseer

@@ -8,7 +8,7 @@ from starlette.responses import HTMLResponse
 from techdeck_tasks.alerts.condition import Severity
 from techdeck_tasks.alerts.state import AlertState
 from techdeck_tasks.metrics.buckets import hours_until
-from techdeck_tasks.pipeline.state import FINAL_RUN_STATES, RunState
+from techdeck_tasks.pipeline.runs.state import FINAL_RUN_STATES, RunState
 from techdeck_tasks.resilience.breaker import State
 from techdeck_tasks.web.auth import RuntimeOf, Viewer
 from techdeck_tasks.web.chart import draw

@@ -8,7 +8,7 @@ from uuid import UUID
 from fastapi import APIRouter, Form, Request
 from starlette.responses import HTMLResponse, Response
 
-from techdeck_tasks.pipeline.state import CANCELLABLE_RUN_STATES, RESUMABLE_RUN_STATES, RunState
+from techdeck_tasks.pipeline.runs.state import CANCELLABLE_RUN_STATES, RESUMABLE_RUN_STATES, RunState
 from techdeck_tasks.web.api.fields import Cursor, Reason
 from techdeck_tasks.web.api.runs import find_run, page_of_runs
 from techdeck_tasks.web.auth import STARTS, ActingSubmitter, RuntimeOf, Viewer

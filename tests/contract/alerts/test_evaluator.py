@@ -14,7 +14,7 @@ from techdeck_tasks.alerts.channels import Channels
 from techdeck_tasks.alerts.outbox import MAX_ATTEMPTS
 from techdeck_tasks.alerts.state import AlertState, Policy
 from techdeck_tasks.audit.event import AuditUnavailableError
-from techdeck_tasks.audit.incident import Incident
+from techdeck_tasks.audit.incidents.incident import Incident
 from techdeck_tasks.errors import ServiceUnavailableError, ValidationError
 from techdeck_tasks.settings import load_settings
 from techdeck_tasks.storage.database import connect_database

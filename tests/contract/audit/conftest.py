@@ -10,9 +10,9 @@ import pytest
 from sqlalchemy import Engine
 
 from techdeck_tasks.audit.event import AuditEvent, AuditUnavailableError
+from techdeck_tasks.audit.reading.search import BlindIndexes
 from techdeck_tasks.audit.sealing import Opener, SealedEvent, Sealer, blind_index
-from techdeck_tasks.audit.search import BlindIndexes
-from techdeck_tasks.audit.writer import AuditWriter
+from techdeck_tasks.audit.writing.writer import AuditWriter
 from techdeck_tasks.clock import SystemClock
 from techdeck_tasks.keyring import AUDIT_PRIVATE_KEYS, AUDIT_PUBLIC_KEYS, BLIND_INDEX_KEYS, KeySet
 

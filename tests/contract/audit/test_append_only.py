@@ -11,9 +11,9 @@ from sqlalchemy import Engine, text
 from sqlalchemy.exc import DBAPIError
 
 from techdeck_tasks.audit.event import AuditEvent
+from techdeck_tasks.audit.proof.verify import verify
 from techdeck_tasks.audit.sealing import Sealer
-from techdeck_tasks.audit.verify import verify
-from techdeck_tasks.audit.writer import AuditWriter
+from techdeck_tasks.audit.writing.writer import AuditWriter
 from techdeck_tasks.clock import SystemClock
 
 

@@ -14,18 +14,18 @@ import pytest
 from sqlalchemy import Engine, insert, text
 
 from techdeck_tasks.audit.canonical import microseconds
-from techdeck_tasks.audit.chain import Head, hash_row
-from techdeck_tasks.audit.checkpoint import Checkpoint, Checkpointer
 from techdeck_tasks.audit.event import AuditEvent, new_event_id
-from techdeck_tasks.audit.finding import Verdict, VerifyReport
 from techdeck_tasks.audit.models import AuditTombstone
+from techdeck_tasks.audit.proof.chain import Head, hash_row
+from techdeck_tasks.audit.proof.checkpoint import Checkpoint, Checkpointer
+from techdeck_tasks.audit.proof.finding import Verdict, VerifyReport
+from techdeck_tasks.audit.proof.sink import SegmentStore
+from techdeck_tasks.audit.proof.sink_export import LOOK_AGAIN_S, SinkExporter
+from techdeck_tasks.audit.proof.statement import Signer
+from techdeck_tasks.audit.proof.tombstone import Tombstone, sign_tombstone
+from techdeck_tasks.audit.proof.verify import verify
 from techdeck_tasks.audit.sealing import SealedEvent, Sealer
-from techdeck_tasks.audit.sink import SegmentStore
-from techdeck_tasks.audit.sink_export import LOOK_AGAIN_S, SinkExporter
-from techdeck_tasks.audit.statement import Signer
-from techdeck_tasks.audit.tombstone import Tombstone, sign_tombstone
-from techdeck_tasks.audit.verify import verify
-from techdeck_tasks.audit.writer import AuditWriter
+from techdeck_tasks.audit.writing.writer import AuditWriter
 from techdeck_tasks.clock import SystemClock
 from techdeck_tasks.keyring import CHECKPOINT_PRIVATE_KEYS, CHECKPOINT_PUBLIC_KEYS, KeySet
 from techdeck_tasks.testing.clock import FakeClock
@@ -572,7 +572,7 @@ def test_a_checkpoint_dated_back_to_hide_what_it_covers_is_named(log: Engine, pu
 def test_several_processes_find_what_one_finds(
     log: Engine, public_keys: KeySet, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("techdeck_tasks.audit.chain_scan.STRETCH_ROWS", 2)
+    monkeypatch.setattr("techdeck_tasks.audit.proof.chain_scan.STRETCH_ROWS", 2)
     _run(
         log,
         f"UPDATE audit_event SET stage = '' WHERE writer_id = '{ONE}' AND writer_seq = 3",

@@ -22,9 +22,9 @@ from techdeck_tasks.audit.compliance.report import generate
 from techdeck_tasks.audit.compliance.schedule import last_period, make_due
 from techdeck_tasks.audit.compliance.store import ReportKind, ReportStore
 from techdeck_tasks.audit.event import AuditEvent, AuditUnavailableError, EventType, new_event_id
-from techdeck_tasks.audit.incident_store import IncidentStore
+from techdeck_tasks.audit.incidents.store import IncidentStore
 from techdeck_tasks.audit.sealing import Sealer
-from techdeck_tasks.audit.writer import AuditWriter
+from techdeck_tasks.audit.writing.writer import AuditWriter
 from techdeck_tasks.errors import ValidationError
 from techdeck_tasks.testing.clock import FakeClock
 

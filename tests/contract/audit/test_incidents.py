@@ -11,10 +11,10 @@ import pytest
 from sqlalchemy import Engine
 
 from techdeck_tasks.audit.event import AuditEvent, AuditUnavailableError, EventType, new_event_id
-from techdeck_tasks.audit.incident import Incident, IncidentState
-from techdeck_tasks.audit.incident_store import IncidentStore
+from techdeck_tasks.audit.incidents.incident import Incident, IncidentState
+from techdeck_tasks.audit.incidents.store import IncidentStore
 from techdeck_tasks.audit.sealing import Sealer
-from techdeck_tasks.audit.writer import AuditWriter
+from techdeck_tasks.audit.writing.writer import AuditWriter
 from techdeck_tasks.errors import ValidationError
 from techdeck_tasks.testing.clock import FakeClock
 

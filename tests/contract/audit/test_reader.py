@@ -12,10 +12,10 @@ import pytest
 from sqlalchemy import Engine, text
 
 from techdeck_tasks.audit.event import AuditEvent, AuditUnavailableError, EventType, new_event_id
-from techdeck_tasks.audit.reader import MAX_LIMIT, AuditReader
+from techdeck_tasks.audit.reading.reader import MAX_LIMIT, AuditReader
+from techdeck_tasks.audit.reading.search import AuditFilter
 from techdeck_tasks.audit.sealing import Opener, SealedEvent, Sealer
-from techdeck_tasks.audit.search import AuditFilter
-from techdeck_tasks.audit.writer import AuditWriter
+from techdeck_tasks.audit.writing.writer import AuditWriter
 from techdeck_tasks.clock import SystemClock
 from techdeck_tasks.errors import EncryptionError, ServiceUnavailableError, ValidationError
 from techdeck_tasks.keyring import KeySet

@@ -9,11 +9,11 @@ import pytest
 from sqlalchemy import Engine
 
 from techdeck_tasks.audit.event import AuditEvent
-from techdeck_tasks.audit.reader import AuditReader
+from techdeck_tasks.audit.proof.verify import verify
+from techdeck_tasks.audit.reading.reader import AuditReader
 from techdeck_tasks.audit.rekeying import count_sealed_to, reseal
 from techdeck_tasks.audit.sealing import Opener, Sealer
-from techdeck_tasks.audit.verify import verify
-from techdeck_tasks.audit.writer import AuditWriter
+from techdeck_tasks.audit.writing.writer import AuditWriter
 from techdeck_tasks.keyring import (
     AUDIT_PRIVATE_KEYS,
     AUDIT_PUBLIC_KEYS,

@@ -15,23 +15,23 @@ import pytest
 from sqlalchemy import Engine, insert, text
 from sqlalchemy.exc import DBAPIError, ProgrammingError
 
-from techdeck_tasks.audit.checkpoint import Checkpointer
 from techdeck_tasks.audit.event import AuditEvent, AuditUnavailableError, EventType, new_event_id
-from techdeck_tasks.audit.finding import Verdict
 from techdeck_tasks.audit.models import AuditTombstone
-from techdeck_tasks.audit.reader import AuditReader
+from techdeck_tasks.audit.proof.checkpoint import Checkpointer
+from techdeck_tasks.audit.proof.finding import Verdict
+from techdeck_tasks.audit.proof.sink import SegmentStore
+from techdeck_tasks.audit.proof.sink_export import SinkExporter
+from techdeck_tasks.audit.proof.statement import Signer
+from techdeck_tasks.audit.proof.tombstone import Tombstone, sign_tombstone
+from techdeck_tasks.audit.proof.verify import verify
+from techdeck_tasks.audit.reading.reader import AuditReader
+from techdeck_tasks.audit.reading.search import BlindIndexes
 from techdeck_tasks.audit.retention.archive import Archive
 from techdeck_tasks.audit.retention.erase import Eraser, ErasureScope
 from techdeck_tasks.audit.retention.holds import HeldError, HoldScope, HoldStore
 from techdeck_tasks.audit.retention.prune import Pruner
 from techdeck_tasks.audit.sealing import Opener, SealedEvent, Sealer
-from techdeck_tasks.audit.search import BlindIndexes
-from techdeck_tasks.audit.sink import SegmentStore
-from techdeck_tasks.audit.sink_export import SinkExporter
-from techdeck_tasks.audit.statement import Signer
-from techdeck_tasks.audit.tombstone import Tombstone, sign_tombstone
-from techdeck_tasks.audit.verify import verify
-from techdeck_tasks.audit.writer import AuditWriter
+from techdeck_tasks.audit.writing.writer import AuditWriter
 from techdeck_tasks.clock import SystemClock
 from techdeck_tasks.errors import ServiceUnavailableError, ValidationError
 from techdeck_tasks.keyring import (

@@ -13,16 +13,16 @@ import pytest
 from sqlalchemy import Engine, make_url, text
 from sqlalchemy.exc import ProgrammingError
 
-from techdeck_tasks.audit.checkpoint import Checkpointer
 from techdeck_tasks.audit.event import new_event_id
+from techdeck_tasks.audit.proof.checkpoint import Checkpointer
+from techdeck_tasks.audit.proof.statement import Signer
+from techdeck_tasks.audit.proof.verify import SETTLING, verify
 from techdeck_tasks.audit.retention.archive import Archive
 from techdeck_tasks.audit.retention.erase import Eraser, ErasureScope
 from techdeck_tasks.audit.retention.holds import HoldScope, HoldStore
 from techdeck_tasks.audit.retention.prune import Pruner
 from techdeck_tasks.audit.sealing import SealedEvent, Sealer
-from techdeck_tasks.audit.statement import Signer
-from techdeck_tasks.audit.verify import SETTLING, verify
-from techdeck_tasks.audit.writer import AuditWriter
+from techdeck_tasks.audit.writing.writer import AuditWriter
 from techdeck_tasks.clock import SystemClock
 from techdeck_tasks.keyring import CHECKPOINT_PRIVATE_KEYS, CHECKPOINT_PUBLIC_KEYS, KeySet
 from techdeck_tasks.settings import load_settings

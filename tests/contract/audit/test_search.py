@@ -16,11 +16,11 @@ import pytest
 from sqlalchemy import Engine
 
 from techdeck_tasks.audit.event import AuditEvent, AuditUnavailableError, EventType, new_event_id
-from techdeck_tasks.audit.export import ExportFormat, private_file, write_entries
-from techdeck_tasks.audit.reader import EXPORT_BATCH, AuditReader
+from techdeck_tasks.audit.reading.export import ExportFormat, private_file, write_entries
+from techdeck_tasks.audit.reading.reader import EXPORT_BATCH, AuditReader
+from techdeck_tasks.audit.reading.search import AuditFilter, BlindIndexes
 from techdeck_tasks.audit.sealing import Opener, Sealer, blind_index
-from techdeck_tasks.audit.search import AuditFilter, BlindIndexes
-from techdeck_tasks.audit.writer import AuditWriter
+from techdeck_tasks.audit.writing.writer import AuditWriter
 from techdeck_tasks.clock import SystemClock
 from techdeck_tasks.errors import ValidationError
 

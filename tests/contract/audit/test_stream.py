@@ -8,11 +8,11 @@ from typing import Any
 import pytest
 import redis
 
-from techdeck_tasks.audit.backlog import read_backlog
 from techdeck_tasks.audit.event import AuditEvent
 from techdeck_tasks.audit.sealing import Sealer
-from techdeck_tasks.audit.spool import Spool
-from techdeck_tasks.audit.stream import (
+from techdeck_tasks.audit.writing.backlog import read_backlog
+from techdeck_tasks.audit.writing.spool import Spool
+from techdeck_tasks.audit.writing.stream import (
     GROUP,
     MAX_QUARANTINED,
     QUARANTINE,

@@ -13,10 +13,10 @@ from redis.retry import Retry
 
 from techdeck_tasks.audit.canonical import AuditRecord
 from techdeck_tasks.audit.event import AuditEvent, AuditTrail, AuditUnavailableError, EventType
-from techdeck_tasks.audit.publisher import StreamPublisher
 from techdeck_tasks.audit.sealing import MAX_DOCUMENT_BYTES, Opener, Sealer
-from techdeck_tasks.audit.spool import Spool
-from techdeck_tasks.audit.stream import STREAM, unpack
+from techdeck_tasks.audit.writing.publisher import StreamPublisher
+from techdeck_tasks.audit.writing.spool import Spool
+from techdeck_tasks.audit.writing.stream import STREAM, unpack
 from techdeck_tasks.clock import SystemClock
 from techdeck_tasks.devservices.ports import free_port
 from techdeck_tasks.errors import EncryptionError

@@ -12,13 +12,13 @@ from functools import reduce
 import pytest
 from sqlalchemy import Engine, text
 
-from techdeck_tasks.audit.chain import Head, hash_row
 from techdeck_tasks.audit.event import AuditEvent
-from techdeck_tasks.audit.finding import Verdict, VerifyReport
-from techdeck_tasks.audit.gap import Gap
+from techdeck_tasks.audit.proof.chain import Head, hash_row
+from techdeck_tasks.audit.proof.finding import Verdict, VerifyReport
+from techdeck_tasks.audit.proof.verify import verify
 from techdeck_tasks.audit.sealing import SealedEvent, Sealer
-from techdeck_tasks.audit.verify import verify
-from techdeck_tasks.audit.writer import AuditWriter
+from techdeck_tasks.audit.writing.gap import Gap
+from techdeck_tasks.audit.writing.writer import AuditWriter
 from techdeck_tasks.clock import SystemClock
 from techdeck_tasks.errors import ServiceUnavailableError
 from techdeck_tasks.settings import load_settings

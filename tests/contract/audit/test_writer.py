@@ -14,10 +14,10 @@ from sqlalchemy.exc import DBAPIError
 
 from techdeck_tasks.audit.event import AuditEvent, new_event_id
 from techdeck_tasks.audit.models import AuditEventRow
-from techdeck_tasks.audit.reader import record_of
+from techdeck_tasks.audit.proof.verify import verify
+from techdeck_tasks.audit.reading.reader import record_of
 from techdeck_tasks.audit.sealing import SealedEvent, Sealer
-from techdeck_tasks.audit.verify import verify
-from techdeck_tasks.audit.writer import AuditWriter
+from techdeck_tasks.audit.writing.writer import AuditWriter
 from techdeck_tasks.clock import SystemClock
 from techdeck_tasks.errors import ServiceUnavailableError
 from techdeck_tasks.settings import load_settings

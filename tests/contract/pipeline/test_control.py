@@ -19,10 +19,10 @@ from techdeck_tasks.errors import (
 )
 from techdeck_tasks.keyring import Cipher, KeySet
 from techdeck_tasks.pipeline import parse_definition
-from techdeck_tasks.pipeline.control import OverdueStage, RunControl
 from techdeck_tasks.pipeline.models import PipelineRun
-from techdeck_tasks.pipeline.state import RunState
-from techdeck_tasks.pipeline.store import Hold, PipelineStore
+from techdeck_tasks.pipeline.runs.control import OverdueStage, RunControl
+from techdeck_tasks.pipeline.runs.state import RunState
+from techdeck_tasks.pipeline.runs.store import Hold, PipelineStore
 
 LEASE = timedelta(seconds=60)
 LOST = WorkerLostError("the worker is gone")

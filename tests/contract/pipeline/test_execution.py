@@ -29,11 +29,11 @@ from techdeck_tasks.pipeline import (
     parse_definition,
     stage,
 )
-from techdeck_tasks.pipeline.artifacts import ArtifactStore
-from techdeck_tasks.pipeline.execution import PipelineEngine
-from techdeck_tasks.pipeline.statements import ReadyStage
-from techdeck_tasks.pipeline.store import PipelineStore
-from techdeck_tasks.pipeline.view import RunView
+from techdeck_tasks.pipeline.data.artifacts import ArtifactStore
+from techdeck_tasks.pipeline.runs.execution import PipelineEngine
+from techdeck_tasks.pipeline.runs.statements import ReadyStage
+from techdeck_tasks.pipeline.runs.store import PipelineStore
+from techdeck_tasks.pipeline.runs.view import RunView
 
 CSV = "name,sex,age\nAda,F,36\nBob,M,51\nCid,M,old\nDee,F,28\n"
 

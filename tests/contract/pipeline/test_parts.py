@@ -15,14 +15,14 @@ from sqlalchemy import Engine
 from techdeck_tasks.errors import DataProcessingError, ServiceUnavailableError, TechDeckError, WorkerLostError
 from techdeck_tasks.keyring import Cipher, KeySet
 from techdeck_tasks.pipeline import StageContext, StageParams, StageResult, parse_definition, stage
-from techdeck_tasks.pipeline.artifacts import ArtifactRef, ArtifactStore
-from techdeck_tasks.pipeline.control import RunControl
-from techdeck_tasks.pipeline.execution import PipelineEngine
+from techdeck_tasks.pipeline.data.artifacts import ArtifactRef, ArtifactStore
 from techdeck_tasks.pipeline.registry import Partitioning, concatenated
-from techdeck_tasks.pipeline.state import LEASED_STAGE_STATES, StageState
-from techdeck_tasks.pipeline.statements import ReadyStage
-from techdeck_tasks.pipeline.store import PipelineStore
-from techdeck_tasks.pipeline.view import RunView
+from techdeck_tasks.pipeline.runs.control import RunControl
+from techdeck_tasks.pipeline.runs.execution import PipelineEngine
+from techdeck_tasks.pipeline.runs.state import LEASED_STAGE_STATES, StageState
+from techdeck_tasks.pipeline.runs.statements import ReadyStage
+from techdeck_tasks.pipeline.runs.store import PipelineStore
+from techdeck_tasks.pipeline.runs.view import RunView
 from techdeck_tasks.testing.clock import FakeClock
 
 ROWS = 400

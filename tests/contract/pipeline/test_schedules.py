@@ -13,9 +13,9 @@ from celery import Celery
 
 from techdeck_tasks.errors import ValidationError
 from techdeck_tasks.pipeline import parse_definition
-from techdeck_tasks.pipeline.execution import PipelineEngine
+from techdeck_tasks.pipeline.runs.execution import PipelineEngine
+from techdeck_tasks.pipeline.runs.statements import ReadyStage
 from techdeck_tasks.pipeline.schedules import Schedules
-from techdeck_tasks.pipeline.statements import ReadyStage
 from techdeck_tasks.pipeline.upkeep import COLLECT, RECONCILE, START_DUE, register
 from techdeck_tasks.runtime import Runtime
 

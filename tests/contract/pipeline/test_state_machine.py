@@ -22,8 +22,8 @@ from sqlalchemy import Engine
 from techdeck_tasks.errors import BiasDetectionError, ServiceUnavailableError, WorkerLostError
 from techdeck_tasks.keyring import Cipher, KeySet
 from techdeck_tasks.pipeline import parse_definition
-from techdeck_tasks.pipeline.control import RunControl
-from techdeck_tasks.pipeline.state import (
+from techdeck_tasks.pipeline.runs.control import RunControl
+from techdeck_tasks.pipeline.runs.state import (
     CANCELLABLE_RUN_STATES,
     FINAL_RUN_STATES,
     FINAL_STAGE_STATES,
@@ -34,8 +34,8 @@ from techdeck_tasks.pipeline.state import (
     RunState,
     StageState,
 )
-from techdeck_tasks.pipeline.store import PipelineStore
-from techdeck_tasks.pipeline.view import RunView, StageView
+from techdeck_tasks.pipeline.runs.store import PipelineStore
+from techdeck_tasks.pipeline.runs.view import RunView, StageView
 
 LEASE = timedelta(seconds=60)
 NAMES = ("load", "left", "right", "join")

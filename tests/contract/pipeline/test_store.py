@@ -24,9 +24,9 @@ from techdeck_tasks.errors import (
 )
 from techdeck_tasks.pipeline import PipelineDefinition, parse_definition
 from techdeck_tasks.pipeline.models import PipelineRun, StageRun
-from techdeck_tasks.pipeline.state import RunState, StageState
-from techdeck_tasks.pipeline.statements import ReadyStage, Settled
-from techdeck_tasks.pipeline.store import PipelineStore
+from techdeck_tasks.pipeline.runs.state import RunState, StageState
+from techdeck_tasks.pipeline.runs.statements import ReadyStage, Settled
+from techdeck_tasks.pipeline.runs.store import PipelineStore
 from techdeck_tasks.runtime import Runtime
 
 T = TypeVar("T")

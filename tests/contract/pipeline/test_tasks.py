@@ -13,7 +13,7 @@ from pydantic import SecretStr
 
 from techdeck_tasks.errors import ConnectionFailedError, ServiceUnavailableError, ValidationError
 from techdeck_tasks.pipeline import StageContext, StageParams, StageResult, stage
-from techdeck_tasks.pipeline.statements import ReadyStage
+from techdeck_tasks.pipeline.runs.statements import ReadyStage
 from techdeck_tasks.pipeline.tasks import EXECUTE, STAGE_PREFIX, CeleryDispatcher
 from techdeck_tasks.runtime import Runtime, create_app
 from techdeck_tasks.settings import Settings

@@ -20,8 +20,8 @@ from pydantic import SecretStr
 from techdeck_tasks.alerts.channels import open_channels
 from techdeck_tasks.alerts.condition import Severity
 from techdeck_tasks.audit.event import AuditEvent, EventType
-from techdeck_tasks.audit.stream import STREAM
-from techdeck_tasks.audit.writer import AuditWriter
+from techdeck_tasks.audit.writing.stream import STREAM
+from techdeck_tasks.audit.writing.writer import AuditWriter
 from techdeck_tasks.celeryconfig import Role
 from techdeck_tasks.clock import SystemClock
 from techdeck_tasks.devservices.ports import free_port

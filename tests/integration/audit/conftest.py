@@ -9,7 +9,7 @@ import redis
 from sqlalchemy import Engine
 
 from techdeck_tasks.audit.sealing import Sealer
-from techdeck_tasks.audit.stream import QUARANTINE, STREAM
+from techdeck_tasks.audit.writing.stream import QUARANTINE, STREAM
 from techdeck_tasks.keyring import AUDIT_PUBLIC_KEYS, BLIND_INDEX_KEYS, KeySet
 
 _DEADLINE_S = 20.0

@@ -13,18 +13,18 @@ import pytest
 import redis
 from sqlalchemy import Engine, text
 
-from techdeck_tasks.audit.checkpoint import Checkpointer
-from techdeck_tasks.audit.custody import Custody
-from techdeck_tasks.audit.drain import Drain
 from techdeck_tasks.audit.event import AuditEvent
+from techdeck_tasks.audit.proof.checkpoint import Checkpointer
+from techdeck_tasks.audit.proof.custody import Custody
+from techdeck_tasks.audit.proof.sink import SegmentStore
+from techdeck_tasks.audit.proof.sink_export import SinkExporter
+from techdeck_tasks.audit.proof.statement import Signer
+from techdeck_tasks.audit.proof.verify import verify
 from techdeck_tasks.audit.sealing import Sealer
-from techdeck_tasks.audit.sink import SegmentStore
-from techdeck_tasks.audit.sink_export import SinkExporter
-from techdeck_tasks.audit.statement import Signer
-from techdeck_tasks.audit.stream import STREAM, AuditStream, pack, send
-from techdeck_tasks.audit.verify import verify
-from techdeck_tasks.audit.worker import drain_step
-from techdeck_tasks.audit.writer import AuditWriter
+from techdeck_tasks.audit.writing.drain import Drain
+from techdeck_tasks.audit.writing.stream import STREAM, AuditStream, pack, send
+from techdeck_tasks.audit.writing.worker import drain_step
+from techdeck_tasks.audit.writing.writer import AuditWriter
 from techdeck_tasks.clock import SystemClock
 from techdeck_tasks.keyring import CHECKPOINT_PRIVATE_KEYS, CHECKPOINT_PUBLIC_KEYS, KeySet
 from techdeck_tasks.settings import load_settings

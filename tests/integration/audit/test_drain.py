@@ -14,14 +14,14 @@ import pytest
 import redis
 from sqlalchemy import Engine, create_engine, text
 
-from techdeck_tasks.audit import stream
 from techdeck_tasks.audit.canonical import encode
-from techdeck_tasks.audit.drain import Drain
 from techdeck_tasks.audit.event import AuditEvent
+from techdeck_tasks.audit.proof.verify import verify
 from techdeck_tasks.audit.sealing import SealedEvent, Sealer
-from techdeck_tasks.audit.stream import GROUP, QUARANTINE, STREAM, AuditStream, pack
-from techdeck_tasks.audit.verify import verify
-from techdeck_tasks.audit.writer import AuditWriter
+from techdeck_tasks.audit.writing import stream
+from techdeck_tasks.audit.writing.drain import Drain
+from techdeck_tasks.audit.writing.stream import GROUP, QUARANTINE, STREAM, AuditStream, pack
+from techdeck_tasks.audit.writing.writer import AuditWriter
 from techdeck_tasks.clock import SystemClock
 
 # Newer Pythons warn of forking beside threads, which is what a Celery worker does.

@@ -10,8 +10,8 @@ from sqlalchemy import Engine, text
 
 from techdeck_tasks.audit.event import EventType
 from techdeck_tasks.audit.sealing import SealedEvent
-from techdeck_tasks.audit.stream import STREAM, AuditStream, unpack
-from techdeck_tasks.audit.writer import AuditWriter
+from techdeck_tasks.audit.writing.stream import STREAM, AuditStream, unpack
+from techdeck_tasks.audit.writing.writer import AuditWriter
 from techdeck_tasks.celeryconfig import Role
 from techdeck_tasks.clock import SystemClock
 from techdeck_tasks.keyring import generate_keys

@@ -14,14 +14,14 @@ import pytest
 import redis
 from sqlalchemy import Engine, text
 
-from techdeck_tasks.audit.drain import Drain
 from techdeck_tasks.audit.event import AuditEvent
-from techdeck_tasks.audit.publisher import StreamPublisher
+from techdeck_tasks.audit.proof.verify import verify
 from techdeck_tasks.audit.sealing import Sealer
-from techdeck_tasks.audit.spool import Spool
-from techdeck_tasks.audit.stream import QUARANTINE, STREAM, AuditStream
-from techdeck_tasks.audit.verify import verify
-from techdeck_tasks.audit.writer import AuditWriter
+from techdeck_tasks.audit.writing.drain import Drain
+from techdeck_tasks.audit.writing.publisher import StreamPublisher
+from techdeck_tasks.audit.writing.spool import Spool
+from techdeck_tasks.audit.writing.stream import QUARANTINE, STREAM, AuditStream
+from techdeck_tasks.audit.writing.writer import AuditWriter
 from techdeck_tasks.clock import SystemClock
 from techdeck_tasks.devservices import EmbeddedPostgres, EmbeddedRedis
 from techdeck_tasks.devservices.ports import free_port

@@ -11,10 +11,10 @@ import pytest
 import redis
 
 from techdeck_tasks.audit.event import AuditEvent
-from techdeck_tasks.audit.publisher import COOLDOWN_S, RESENDING, StreamPublisher
 from techdeck_tasks.audit.sealing import Sealer
-from techdeck_tasks.audit.spool import Spool
-from techdeck_tasks.audit.stream import STREAM, pack, unpack
+from techdeck_tasks.audit.writing.publisher import COOLDOWN_S, RESENDING, StreamPublisher
+from techdeck_tasks.audit.writing.spool import Spool
+from techdeck_tasks.audit.writing.stream import STREAM, pack, unpack
 from techdeck_tasks.devservices import EmbeddedRedis
 from techdeck_tasks.devservices.ports import free_port
 from techdeck_tasks.settings import load_settings

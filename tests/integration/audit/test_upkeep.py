@@ -16,8 +16,8 @@ from celery import Celery
 
 from techdeck_tasks.audit.event import AuditEvent
 from techdeck_tasks.audit.sealing import Sealer
-from techdeck_tasks.audit.spool import Spool
-from techdeck_tasks.audit.stream import STREAM, pack
+from techdeck_tasks.audit.writing.spool import Spool
+from techdeck_tasks.audit.writing.stream import STREAM, pack
 from techdeck_tasks.celeryconfig import Role
 from techdeck_tasks.runtime import create_app, runtime_of
 from techdeck_tasks.settings import Settings

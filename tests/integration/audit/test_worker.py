@@ -6,12 +6,12 @@ from types import SimpleNamespace
 import redis
 from sqlalchemy import Engine, text
 
-from techdeck_tasks.audit.drain import Drain
 from techdeck_tasks.audit.event import AuditEvent
 from techdeck_tasks.audit.sealing import Sealer
-from techdeck_tasks.audit.stream import STREAM, AuditStream, pack, send
-from techdeck_tasks.audit.worker import drain_step
-from techdeck_tasks.audit.writer import AuditWriter
+from techdeck_tasks.audit.writing.drain import Drain
+from techdeck_tasks.audit.writing.stream import STREAM, AuditStream, pack, send
+from techdeck_tasks.audit.writing.worker import drain_step
+from techdeck_tasks.audit.writing.writer import AuditWriter
 from techdeck_tasks.clock import SystemClock
 
 

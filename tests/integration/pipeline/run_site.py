@@ -16,12 +16,12 @@ from typing import Any
 import gated_stages
 import redis
 
-from techdeck_tasks.audit.stream import STREAM, unpack
+from techdeck_tasks.audit.writing.stream import STREAM, unpack
 from techdeck_tasks.devservices import DevServices
 from techdeck_tasks.devservices.ports import free_port
 from techdeck_tasks.keyring import generate_keys
 from techdeck_tasks.pipeline import parse_definition
-from techdeck_tasks.pipeline.view import RunView
+from techdeck_tasks.pipeline.runs.view import RunView
 from techdeck_tasks.runtime import Runtime, create_app, runtime_of
 from techdeck_tasks.settings import load_settings
 from techdeck_tasks.storage.migration import upgrade

@@ -14,9 +14,9 @@ import pytest
 from run_site import Place, Worker, open_place
 from sqlalchemy import text
 
-from techdeck_tasks.audit.stream import STREAM
+from techdeck_tasks.audit.writing.stream import STREAM
 from techdeck_tasks.errors import TechDeckError
-from techdeck_tasks.pipeline.view import RunView
+from techdeck_tasks.pipeline.runs.view import RunView
 
 SHORT = (8, 4)
 LONG = (40, 8)

@@ -13,7 +13,7 @@ import polars as pl
 import pytest
 
 from techdeck_tasks.pipeline import parse_definition
-from techdeck_tasks.pipeline.artifacts import ArtifactRef
+from techdeck_tasks.pipeline.data.artifacts import ArtifactRef
 
 if TYPE_CHECKING:
     from run_site import Place, Worker

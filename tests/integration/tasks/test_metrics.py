@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from worker_site import make_sample, wait_until
 
 from techdeck_tasks.audit.event import EventType
-from techdeck_tasks.audit.stream import STREAM, unpack
+from techdeck_tasks.audit.writing.stream import STREAM, unpack
 from techdeck_tasks.metrics.series import Kind
 from techdeck_tasks.runtime import Runtime, runtime_of
 

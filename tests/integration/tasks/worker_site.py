@@ -19,7 +19,7 @@ import sample_app
 from celery import Celery
 
 from techdeck_tasks.audit.sealing import Opener, SealedEvent
-from techdeck_tasks.audit.stream import STREAM, unpack
+from techdeck_tasks.audit.writing.stream import STREAM, unpack
 from techdeck_tasks.keyring import AUDIT_PRIVATE_KEYS, KeySet, generate_keys
 from techdeck_tasks.runtime import runtime_of
 

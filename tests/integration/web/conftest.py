@@ -15,7 +15,7 @@ import pytest
 from fastapi import FastAPI
 from sqlalchemy import Engine
 
-from techdeck_tasks.audit.incident import Incident
+from techdeck_tasks.audit.incidents.incident import Incident
 from techdeck_tasks.clock import SystemClock
 from techdeck_tasks.errors import ConnectionFailedError, ServiceUnavailableError
 from techdeck_tasks.keyring import generate_keys

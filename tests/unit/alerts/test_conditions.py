@@ -10,10 +10,10 @@ import pytest
 from techdeck_tasks.alerts.condition import Condition, Finding, Severity, condition, judge, load_conditions
 from techdeck_tasks.alerts.conditions import VERIFY_EVERY
 from techdeck_tasks.alerts.situation import ATTRIBUTES, Situation, gather
-from techdeck_tasks.audit.backlog import AuditBacklog
-from techdeck_tasks.audit.incident import Incident, IncidentState
+from techdeck_tasks.audit.incidents.incident import Incident, IncidentState
+from techdeck_tasks.audit.proof.verify_run import Verification
 from techdeck_tasks.audit.retention.prune import DueMonth
-from techdeck_tasks.audit.verify_run import Verification
+from techdeck_tasks.audit.writing.backlog import AuditBacklog
 from techdeck_tasks.errors import ServiceUnavailableError, ValidationError
 
 NOW = datetime(2026, 3, 1, 12, tzinfo=UTC)

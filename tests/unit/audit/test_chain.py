@@ -5,7 +5,7 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from techdeck_tasks.audit.chain import Head, hash_row
+from techdeck_tasks.audit.proof.chain import Head, hash_row
 
 NOW = datetime(2026, 1, 2, 3, 4, 5, 678901, UTC)
 DIGEST = hashlib.sha256(b"content").digest()

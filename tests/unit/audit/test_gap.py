@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 
 from techdeck_tasks.audit.canonical import decode
 from techdeck_tasks.audit.event import AuditEvent
-from techdeck_tasks.audit.gap import MAX_RANGES, Gap, lost_numbers
 from techdeck_tasks.audit.sealing import Sealer
+from techdeck_tasks.audit.writing.gap import MAX_RANGES, Gap, lost_numbers
 
 
 def test_a_gap_counts_by_severity_and_names_time_and_numbers(

@@ -7,7 +7,7 @@ import pytest
 
 from techdeck_tasks.audit.event import AuditEvent
 from techdeck_tasks.audit.sealing import SealedEvent, Sealer
-from techdeck_tasks.audit.stream import MAX_SEALED_KEY_BYTES, pack, unpack
+from techdeck_tasks.audit.writing.stream import MAX_SEALED_KEY_BYTES, pack, unpack
 from techdeck_tasks.errors import ValidationError
 
 

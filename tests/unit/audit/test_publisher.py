@@ -12,10 +12,10 @@ from redis.backoff import NoBackoff
 from redis.retry import Retry
 
 from techdeck_tasks.audit.event import AuditEvent, AuditUnavailableError, EventType
-from techdeck_tasks.audit.publisher import COOLDOWN_S, StreamPublisher
 from techdeck_tasks.audit.sealing import Sealer
-from techdeck_tasks.audit.spool import Spool
-from techdeck_tasks.audit.stream import pack, unpack
+from techdeck_tasks.audit.writing.publisher import COOLDOWN_S, StreamPublisher
+from techdeck_tasks.audit.writing.spool import Spool
+from techdeck_tasks.audit.writing.stream import pack, unpack
 from techdeck_tasks.devservices.ports import free_port
 from techdeck_tasks.settings import FailPolicy
 from techdeck_tasks.testing.clock import FakeClock

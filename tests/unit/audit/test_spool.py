@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from techdeck_tasks.audit.spool import MAX_DAMAGED_FILES, MAX_FILE_BYTES, Spool, SpoolFullError
+from techdeck_tasks.audit.writing.spool import MAX_DAMAGED_FILES, MAX_FILE_BYTES, Spool, SpoolFullError
 
 # Newer Pythons warn of forking beside threads, which is what a Celery worker does.
 pytestmark = pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
@@ -189,7 +189,7 @@ def test_processes_append_and_drain_one_folder_and_each_payload_arrives_once(fol
 _APPENDER = """
 import sys
 from pathlib import Path
-from techdeck_tasks.audit.spool import Spool
+from techdeck_tasks.audit.writing.spool import Spool
 spool = Spool(Path(sys.argv[1]))
 number = 0
 while True:

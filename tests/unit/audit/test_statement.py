@@ -7,10 +7,10 @@ from uuid import UUID
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-from techdeck_tasks.audit.chain import Head
-from techdeck_tasks.audit.checkpoint import Checkpoint, hash_checkpoint
-from techdeck_tasks.audit.statement import SignatureCheck, SignatureState, Signer
-from techdeck_tasks.audit.tombstone import ChainRun, Tombstone
+from techdeck_tasks.audit.proof.chain import Head
+from techdeck_tasks.audit.proof.checkpoint import Checkpoint, hash_checkpoint
+from techdeck_tasks.audit.proof.statement import SignatureCheck, SignatureState, Signer
+from techdeck_tasks.audit.proof.tombstone import ChainRun, Tombstone
 from techdeck_tasks.errors import ValidationError
 from techdeck_tasks.keyring import KeySet
 

@@ -12,7 +12,7 @@ import polars as pl
 import pytest
 
 from techdeck_tasks.keyring import Cipher, KeySet
-from techdeck_tasks.pipeline.artifacts import ArtifactStore
+from techdeck_tasks.pipeline.data.artifacts import ArtifactStore
 from techdeck_tasks.pipeline.definition import SourceSpec
 from techdeck_tasks.pipeline.registry import StageContext, StageResult, find_stage
 

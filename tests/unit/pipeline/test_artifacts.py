@@ -16,7 +16,7 @@ from techdeck_tasks.errors import (
     ValidationError,
 )
 from techdeck_tasks.keyring import Cipher
-from techdeck_tasks.pipeline.artifacts import ArtifactRef, ArtifactStore
+from techdeck_tasks.pipeline.data.artifacts import ArtifactRef, ArtifactStore
 
 FRAME = pl.DataFrame({"age": [36, 51], "sex": ["F", "M"]})
 

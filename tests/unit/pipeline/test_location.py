@@ -17,7 +17,7 @@ from techdeck_tasks.errors import (
     TechDeckError,
     ValidationError,
 )
-from techdeck_tasks.pipeline import data_url, folders, location
+from techdeck_tasks.pipeline.data import data_url, folders, location
 
 if TYPE_CHECKING:
     from tests.unit.pipeline.conftest import Web

@@ -6,7 +6,7 @@ from pathlib import Path
 import polars as pl
 import pytest
 
-from techdeck_tasks.pipeline.parquet_files import concatenate
+from techdeck_tasks.pipeline.data.parquet_files import concatenate
 
 
 def frame(rows: int, start: int = 0) -> pl.DataFrame:

@@ -6,7 +6,7 @@ import pytest
 
 from techdeck_tasks.errors import EncryptionError
 from techdeck_tasks.keyring import Cipher, KeySet
-from techdeck_tasks.pipeline.sealed_file import CHUNK_BYTES, open_stream, seal_stream
+from techdeck_tasks.pipeline.data.sealed_file import CHUNK_BYTES, open_stream, seal_stream
 
 
 def sealed(cipher: Cipher, plain: bytes, place: bytes = b"run/stage") -> bytes:

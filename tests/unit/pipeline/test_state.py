@@ -5,7 +5,7 @@ from itertools import product
 import pytest
 
 from techdeck_tasks.errors import PipelineExecutionError
-from techdeck_tasks.pipeline.state import (
+from techdeck_tasks.pipeline.runs.state import (
     FINAL_RUN_STATES,
     FINAL_STAGE_STATES,
     LEASED_STAGE_STATES,

@@ -18,9 +18,9 @@ import pytest
 from techdeck_tasks.clock import SystemClock
 from techdeck_tasks.errors import FileUploadError
 from techdeck_tasks.pipeline.registry import StageResult
-from techdeck_tasks.pipeline.upload import UnknownUploadError, Upload, UploadLimits
-from techdeck_tasks.pipeline.upload_names import checked_name
-from techdeck_tasks.pipeline.uploads import UploadStore
+from techdeck_tasks.pipeline.upload.names import checked_name
+from techdeck_tasks.pipeline.upload.record import UnknownUploadError, Upload, UploadLimits
+from techdeck_tasks.pipeline.upload.store import UploadStore
 
 if TYPE_CHECKING:
     from tests.unit.pipeline.conftest import RunStage

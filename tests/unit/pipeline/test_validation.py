@@ -10,7 +10,7 @@ import pytest
 from pydantic import ValidationError as ParamsError
 
 from techdeck_tasks.errors import ValidationError
-from techdeck_tasks.pipeline.artifacts import ArtifactRef, ArtifactStore
+from techdeck_tasks.pipeline.data.artifacts import ArtifactRef, ArtifactStore
 from techdeck_tasks.pipeline.registry import StageResult
 from techdeck_tasks.pipeline.stages import validation
 from techdeck_tasks.pipeline.stages.row_check import ValidationParams

@@ -1,0 +1,1 @@
+"""What makes a change of the log show: chains, checkpoints, the backup sink, verification."""

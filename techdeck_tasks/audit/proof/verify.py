@@ -1,0 +1,212 @@
+"""Proving that nobody changed the log. Needs no decryption key: digests and chains cover the ciphertext.
+
+What it cannot see: rows added since the last checkpoint that were removed or rewritten together with their
+ids and their writers' heads, while their producers added none after them. Checkpoints are made every minute.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from contextlib import contextmanager
+from datetime import UTC, datetime, timedelta
+from functools import partial
+
+from sqlalchemy import Connection, Engine, select, text
+
+from techdeck_tasks.audit.models import AuditWriterHead
+from techdeck_tasks.audit.proof.chain import Head
+from techdeck_tasks.audit.proof.chain_judge import ChainJudge
+from techdeck_tasks.audit.proof.chain_scan import (
+    Scan,
+    Stretch,
+    find_stretches,
+    join_snapshot,
+    scan,
+    scan_in_pool,
+)
+from techdeck_tasks.audit.proof.evidence import CHECKPOINTS, Evidence, gather
+from techdeck_tasks.audit.proof.finding import Finding, Verdict, VerifyReport
+from techdeck_tasks.audit.proof.producer_check import check_producers
+from techdeck_tasks.audit.proof.sink import SegmentStore
+from techdeck_tasks.audit.proof.sink_check import check_sink
+from techdeck_tasks.audit.proof.statement import SignatureCheck
+from techdeck_tasks.audit.retention.archive import Archive
+from techdeck_tasks.audit.retention.check import check_archive, check_holds
+from techdeck_tasks.audit.writing.bulk import driver_errors, driver_of
+from techdeck_tasks.audit.writing.writer import MAX_CLOCK_SKEW
+from techdeck_tasks.keyring import KeySet
+from techdeck_tasks.storage.database import transaction
+
+SETTLING = timedelta(minutes=10)
+"""So long an event may be behind a later one of its producer, and a row without a checkpoint over it."""
+
+Progress = Callable[[int, int], None]
+"""Told of the rows done and of those there are in all."""
+
+_WORTH_A_PROCESS = 2
+"""Stretches a process; with fewer, its start costs more than it saves."""
+
+# Both tables are written in one transaction: what is in one of them only was removed from the other.
+_UNMATCHED = text("""
+    SELECT e.event_id IS NULL AS row_missing, i.event_id IS NULL AS id_missing,
+        count(*) AS number, min(CAST(event_id AS text)) AS example
+    FROM (SELECT * FROM audit_event WHERE occurred_at >= :since) e
+    FULL JOIN (SELECT * FROM audit_event_id WHERE occurred_at >= :since) i USING (occurred_at, event_id)
+    WHERE e.content_digest IS DISTINCT FROM i.content_digest
+    GROUP BY row_missing, id_missing ORDER BY row_missing, id_missing
+""")
+
+_UNCOVERED = text("""
+    SELECT writer_seq FROM audit_event
+    WHERE writer_id = :writer_id AND writer_seq > :seq
+    AND recorded_at < now() - CAST(:settling AS interval)
+    ORDER BY writer_seq LIMIT 1
+""")
+
+
+def verify(
+    engine: Engine,
+    settling: timedelta = SETTLING,
+    *,
+    keys: KeySet | None = None,
+    since: datetime | None = None,
+    sink: SegmentStore | None = None,
+    archive: Archive | None = None,
+    processes: int = 1,
+    on_progress: Progress = lambda _done, _total: None,
+) -> VerifyReport:
+    """Recompute every digest and chain from the rows; stored hashes are compared, never trusted.
+
+    Args:
+        engine: the database.
+        settling: gaps in a producer's numbers count only before its events that were recorded longer ago.
+        keys: the public keys whose checkpoints and tombstones are trusted; None looks at chains alone.
+        since: begin at the last checkpoint made at or before; what is older was verified before.
+        sink: the backup to compare with.
+        archive: where dropped months are; each is compared with its tombstone.
+        processes: how many recompute; the database's own work comes on top.
+        on_progress: told of each stretch done.
+
+    Raises:
+        ServiceUnavailableError: PostgreSQL is away.
+        OSError: the sink or the archive cannot be read.
+    """
+    findings: list[Finding] = []
+    with transaction(engine) as connection:
+        # One snapshot: rows that are being written meanwhile are seen with their head, or not at all.
+        connection.execute(text("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ READ ONLY"))
+        evidence = gather(connection, SignatureCheck(keys), since) if keys is not None else Evidence()
+        findings += evidence.findings
+        chains = _check_chains(connection, evidence, processes, on_progress, findings)
+        first_time = datetime.min.replace(tzinfo=UTC)
+        if evidence.base is not None:
+            first_time = evidence.base.made_at - MAX_CLOCK_SKEW
+        findings += _unmatched_ids(connection, first_time)
+        producers = check_producers(connection, evidence.dropped_numbers(), settling, first_time)
+        findings += producers.findings
+        if keys is not None:
+            findings += _uncovered_rows(connection, evidence, chains, settling)
+            findings += check_holds(connection, evidence.tombstones, settling)
+    segments = 0
+    if sink is not None and keys is not None:
+        segments, differences = check_sink(sink, SignatureCheck(keys), evidence)
+        findings += differences
+    if archive is not None:
+        findings += check_archive(archive, evidence.tombstones)
+    rows = sum(chain.rows for chain in chains.values())
+    return VerifyReport(
+        rows,
+        sum(chain.rows > 0 for chain in chains.values()),
+        tuple(findings),
+        evidence.checkpoints,
+        segments,
+        producers.losses,
+    )
+
+
+def _check_chains(
+    connection: Connection,
+    evidence: Evidence,
+    processes: int,
+    on_progress: Progress,
+    findings: list[Finding],
+) -> dict[str, ChainJudge]:
+    heads = {
+        row.writer_id: Head(row.writer_id, row.writer_seq, bytes(row.row_hash))
+        for row in connection.execute(select(AuditWriterHead.__table__))
+    }
+    start = evidence.start()
+    dropped = evidence.dropped_runs()
+    known = {
+        writer: {seq: head.row_hash for seq, head in signed.items()}
+        for writer, signed in evidence.heads.items()
+    }
+    total = sum(max(head.seq, 0) for head in heads.values()) - sum(head.seq for head in start.values())
+    done = 0
+    chains: dict[str, ChainJudge] = {}
+
+    def chain_of(writer_id: str) -> ChainJudge:
+        if writer_id not in chains:
+            begin = start.get(writer_id) or Head.genesis(writer_id)
+            chains[writer_id] = ChainJudge(begin, dropped.get(writer_id, ()))
+        return chains[writer_id]
+
+    stretches = list(find_stretches(connection, start, known))
+    with _scanned(connection, stretches, processes) as scans:
+        for scanned in scans:
+            findings.extend(chain_of(scanned.stretch.writer_id).follow(scanned))
+            done += scanned.rows
+            on_progress(done, max(done, total))
+    for writer_id in sorted(heads.keys() | evidence.heads.keys() | chains.keys()):
+        signed = evidence.heads.get(writer_id, {})
+        findings.extend(chain_of(writer_id).close(heads.get(writer_id), signed))
+    return chains
+
+
+@contextmanager
+def _scanned(
+    connection: Connection, stretches: Sequence[Stretch], processes: int
+) -> Iterator[Iterable[Scan]]:
+    driver = driver_of(connection)
+    with driver_errors("COPY audit_event TO STDOUT"):
+        if processes < 2 or len(stretches) < _WORTH_A_PROCESS * processes:  # noqa: PLR2004 - one is no pool
+            yield map(partial(scan, driver), stretches)
+            return
+        snapshot = connection.execute(text("SELECT pg_export_snapshot()")).scalar_one()
+        # Not forked: a worker's threads and connections must not be copied.
+        with ProcessPoolExecutor(
+            processes,
+            multiprocessing.get_context("spawn"),
+            join_snapshot,
+            (driver.info.dsn, driver.info.password, snapshot),
+        ) as pool:
+            yield pool.map(scan_in_pool, stretches)
+
+
+def _unmatched_ids(connection: Connection, since: datetime) -> Iterator[Finding]:
+    for found in connection.execute(_UNMATCHED, {"since": since}):
+        if found.row_missing:
+            detail = f"{found.number} ids on record have no row, the first is {found.example}"
+            yield Finding(Verdict.ROWS_REMOVED, "audit_event", detail)
+        elif found.id_missing:
+            detail = f"{found.number} rows have no id on record, the first is {found.example}"
+            yield Finding(Verdict.ID_MISSING, "audit_event_id", detail)
+        else:
+            detail = f"{found.number} rows are on record with other content, the first is {found.example}"
+            yield Finding(Verdict.DUPLICATE_ID_OTHER_CONTENT, "audit_event_id", detail)
+
+
+def _uncovered_rows(
+    connection: Connection, evidence: Evidence, writers: Iterable[str], settling: timedelta
+) -> Iterator[Finding]:
+    heads: Mapping[str, int] = {}
+    if evidence.newest is not None:
+        heads = {head.writer_id: head.seq for head in evidence.newest.heads}
+    for writer_id in writers:
+        parameters = {"writer_id": writer_id, "seq": heads.get(writer_id, 0), "settling": settling}
+        seq = connection.execute(_UNCOVERED, parameters).scalar()
+        if seq is not None:
+            detail = f"row {seq} of {writer_id} and those after it are older than {settling}, unsigned"
+            yield Finding(Verdict.CHECKPOINT_OVERDUE, CHECKPOINTS, detail)

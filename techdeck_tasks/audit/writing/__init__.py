@@ -1,0 +1,1 @@
+"""How an event gets into the log: publisher, spool, stream, drain, writer."""

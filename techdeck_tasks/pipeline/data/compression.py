@@ -1,0 +1,82 @@
+"""Compressed sources: recognised by their content, unpacked in bounded memory up to a bounded size."""
+
+from __future__ import annotations
+
+import gzip
+import zlib
+from pathlib import Path
+from typing import IO, Any
+
+from techdeck_tasks.errors import ValidationError
+from techdeck_tasks.pipeline.data import data_url, location
+
+_GZIP = b"\x1f\x8b"
+_ZSTD = b"\x28\xb5\x2f\xfd"
+_BLOCK_BYTES = 1 << 20
+_Opened = tuple[Any, tuple[type[Exception], ...]]
+# Bounds the memory that a zstd frame may ask for: 128 MiB, what `zstd --long` makes at most by default.
+_MAX_ZSTD_WINDOW_BYTES = 1 << 27
+
+
+def is_packed(path: Path) -> bool:
+    """Whether the content is gzip or zstd."""
+    with path.open("rb") as file:
+        return file.read(len(_ZSTD)).startswith((_GZIP, _ZSTD))
+
+
+def unpacked(path: Path, target: Path, url: str, max_bytes: int) -> Path:
+    """Return `path`, or `target` with its content where that is gzip or zstd.
+
+    Args:
+        path: the local file.
+        target: where the unpacked bytes go.
+        url: where the file is from, for messages.
+        max_bytes: the most that it may unpack to; a bomb is refused as soon as it passes this.
+
+    Raises:
+        ValidationError: too large, corrupt or cut off; or it is zstd and `zstandard` is not installed.
+    """
+    with path.open("rb") as packed:
+        magic = packed.read(len(_ZSTD))
+        packed.seek(0)
+        if magic.startswith(_GZIP):
+            name, opened = "gzip", _gzip
+        elif magic == _ZSTD:
+            name, opened = "zstd", _zstd
+        else:
+            return path
+        stream, errors = opened(packed)
+        written = 0
+        try:
+            with stream, target.open("wb") as out:
+                while block := stream.read(_BLOCK_BYTES):
+                    written += len(block)
+                    if written > max_bytes:
+                        raise location.too_large(url, max_bytes)
+                    out.write(block)
+        except errors as error:
+            raise ValidationError(
+                f"{data_url.display(url)} is corrupt or cut off: its {name} data ends or breaks after "
+                f"{written} bytes ({type(error).__name__}); transfer it again",
+                field="source.url",
+                validation_rule=name,
+            ) from None
+    return target
+
+
+def _gzip(packed: IO[bytes]) -> _Opened:
+    return gzip.GzipFile(fileobj=packed), (OSError, EOFError, zlib.error)
+
+
+def _zstd(packed: IO[bytes]) -> _Opened:
+    try:
+        import zstandard  # noqa: PLC0415 - an optional extra
+    except ImportError:
+        raise ValidationError(
+            "the source is compressed with zstd, and zstandard is not installed; "
+            "run: pip install 'techdeck-tasks[zstd]', or unpack it first",
+            field="source.url",
+        ) from None
+    decompressor = zstandard.ZstdDecompressor(max_window_size=_MAX_ZSTD_WINDOW_BYTES)
+    stream = decompressor.stream_reader(packed, read_across_frames=True)
+    return stream, (zstandard.ZstdError, EOFError)

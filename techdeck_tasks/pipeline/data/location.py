@@ -1,0 +1,226 @@
+"""Where data lies: a local path or any URL that fsspec knows; read it to a file, publish a file to it.
+
+Publishing is all or nothing: the data goes to a temporary name beside the target and is renamed, so that a
+reader sees the old file or the whole new one.
+"""
+
+from __future__ import annotations
+
+import glob
+import os
+import secrets
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import fsspec
+from fsspec.callbacks import DEFAULT_CALLBACK, Callback
+from fsspec.core import url_to_fs
+
+from techdeck_tasks.errors import ValidationError
+from techdeck_tasks.pipeline.data.data_url import display, is_remote, local_path
+from techdeck_tasks.pipeline.data.folders import flush, make_folder, publish_local
+from techdeck_tasks.pipeline.data.transfer_errors import READ_TIMEOUT_S, transfer_errors
+
+CONNECT_TIMEOUT_S = 10.0
+
+
+def open_location(url: str) -> tuple[Any, str]:
+    """Return the file system of `url` and the path inside it.
+
+    Raises:
+        ValidationError: the scheme is unknown, or its driver is not installed.
+    """
+    options: dict[str, Any] = {}
+    if url.startswith(("http://", "https://")):
+        options["client_kwargs"] = {"timeout": _http_timeout()}
+    try:
+        found: tuple[Any, str] = url_to_fs(url if is_remote(url) else str(local_path(url)), **options)
+    except ValueError:
+        known = ", ".join(
+            sorted(set(fsspec.available_protocols()) & {"file", "http", "https", "s3", "gcs", "abfs"})
+        )
+        raise ValidationError(
+            f"the scheme of {display(url)} is unknown; use a path, {known}, or another scheme of fsspec",
+            field="url",
+        ) from None
+    except ImportError:
+        raise ValidationError(
+            f"the driver for {display(url)} is not installed; fsspec's documentation names the package",
+            field="url",
+        ) from None
+    return found
+
+
+class _Limit(Callback):  # type: ignore[misc]  # fsspec has no annotations
+    """Breaks a transfer off once it has moved more than `max_bytes`."""
+
+    def __init__(self, url: str, max_bytes: int) -> None:
+        super().__init__()
+        self._url = url
+        self._max_bytes = max_bytes
+
+    def relative_update(self, inc: int = 1) -> None:
+        super().relative_update(inc)
+        if self.value > self._max_bytes:
+            raise too_large(self._url, self._max_bytes)
+
+
+def too_large(url: str, max_bytes: int) -> ValidationError:
+    """Return the error of a source that has more than `max_bytes`."""
+    return ValidationError(
+        f"{display(url)} has more than {max_bytes} bytes; split it, or raise max_bytes",
+        field="max_bytes",
+        validation_rule="max_bytes",
+    )
+
+
+def matches(url: str) -> list[str]:
+    """Return the files that `url` stands for, sorted: itself, or what its pattern (``*``, ``?``) finds.
+
+    A local file whose name has a star is that file.
+
+    Raises:
+        ValidationError: there is none.
+        As `fetch`.
+    """
+    path = urlsplit(url).path if is_remote(url) else str(local_path(url))
+    if not set(path) & set("*["):
+        return [url]
+    if not is_remote(url):
+        if local_path(url).is_file():
+            return [url]
+        found = sorted(glob.glob(path, recursive=True))  # noqa: PTH207 - the pattern may be absolute
+        files = [name for name in found if Path(name).is_file()]
+    else:
+        filesystem, pattern = open_location(url)
+        with transfer_errors(url):
+            files = sorted(filesystem.unstrip_protocol(name) for name in filesystem.glob(pattern))
+    if not files:
+        raise ValidationError(f"no file matches {display(url)}; check the pattern", field="url")
+    return files
+
+
+def require_file(path: Path) -> None:
+    """Check that `path` is a file.
+
+    Raises:
+        ValidationError: it is not.
+    """
+    if not path.is_file():
+        raise ValidationError(f"there is no file {path}; check source.url", field="source.url")
+
+
+def fetch(url: str, target: Path, *, max_bytes: int | None = None) -> None:
+    """Stream the file at `url` to the local file `target`.
+
+    Args:
+        url: a path or URL.
+        target: the file to write.
+        max_bytes: the transfer is broken off beyond so many bytes.
+
+    Raises:
+        ServiceUnavailableError: the server answered 429 or 5xx; `retry_after` is what it asked for.
+        ConnectionFailedError: it could not be reached, or the connection broke.
+        TimeoutError: it did not answer in time.
+        ValidationError: there is no such file, or it is larger than allowed.
+        AuthenticationError, AuthorizationError: it refused access.
+    """
+    filesystem, path = open_location(url)
+    callback = DEFAULT_CALLBACK if max_bytes is None else _Limit(url, max_bytes)
+    with transfer_errors(url):
+        filesystem.get_file(path, str(target), callback=callback)
+
+
+def publish(source: Path, url: str, *, private: bool = False) -> None:
+    """Put the local file `source` at `url`, all or nothing; `source` is used up.
+
+    Args:
+        source: the finished file.
+        url: the target; its folder is made where it is missing.
+        private: make local folders readable for their owner only.
+
+    Raises:
+        As `fetch`.
+    """
+    with transfer_errors(url):
+        if is_remote(url):
+            filesystem, path = open_location(url)
+            temporary = f"{path}.{secrets.token_hex(8)}.tmp"
+            filesystem.makedirs(filesystem._parent(path), exist_ok=True)  # noqa: SLF001 - fsspec's own way up
+            try:
+                filesystem.put_file(str(source), temporary)
+                filesystem.mv(temporary, path)
+            except BaseException:
+                if filesystem.exists(temporary):
+                    filesystem.rm_file(temporary)
+                raise
+            source.unlink()
+        else:
+            target = local_path(url)
+            make_folder(target.parent, private=private)
+            publish_local(source, target)
+
+
+def exists(url: str) -> bool:
+    """Tell whether there is a file or folder at `url`.
+
+    Raises:
+        As `fetch`, but for a missing file.
+    """
+    filesystem, path = open_location(url)
+    with transfer_errors(url):
+        return bool(filesystem.exists(path))
+
+
+def remove_folder(url: str) -> None:
+    """Remove the folder at `url` with everything in it; a missing one is no error.
+
+    Raises:
+        As `fetch`, but for a missing folder.
+    """
+    filesystem, path = open_location(url)
+    with transfer_errors(url):
+        if filesystem.exists(path):
+            filesystem.rm(path, recursive=True)
+
+
+def publish_new(source: Path, url: str) -> bool:
+    """Do `publish` unless a file is at `url`; `source` stays. Return whether it was published.
+
+    On one machine two that do it at once cannot both succeed; a remote file system has no such promise.
+
+    Raises:
+        As `fetch`.
+    """
+    if is_remote(url):
+        if exists(url):
+            return False
+        copy = source.with_name(f"{source.name}.copy")
+        os.link(source, copy)
+        publish(copy, url)
+        return True
+    target = local_path(url)
+    make_folder(target.parent)
+    with transfer_errors(url):
+        try:
+            os.link(source, target)
+        except FileExistsError:
+            return False
+        flush(source, target.parent)
+    return True
+
+
+def staging_folder(url: str, workspace: Path, *, private: bool = False) -> Path:
+    """Return where to write what `publish` will put at `url`: beside it, so that a rename is enough."""
+    if is_remote(url):
+        return workspace
+    folder = local_path(url).parent
+    make_folder(folder, private=private)
+    return folder
+
+
+def _http_timeout() -> Any:
+    import aiohttp  # noqa: PLC0415 - slow to import, and only http(s) needs it
+
+    return aiohttp.ClientTimeout(total=None, sock_connect=CONNECT_TIMEOUT_S, sock_read=READ_TIMEOUT_S)
