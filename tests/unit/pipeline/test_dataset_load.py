@@ -98,8 +98,8 @@ def test_a_file_without_a_header_gets_the_names_given(
         ("binary.csv", b"a\n\xff\x00\x01\xfeJane Doe\n"),
         ("cut-off.parquet", b"PAR1Jane Doe is cut off"),
         ("corrupt.parquet", b"PAR1Jane Doe\xff\xff\xff\x7fPAR1"),
-        ("cut-off.csv.gz", gzip.compress(b"name\n" + b"Jane Doe\n" * 99)[:-9]),
-        ("damaged.csv.gz", gzip.compress(b"name\nJane Doe\n")[:15] + b"Jane Doe Jane Doe Jane Doe"),
+        ("cut-off.csv.gz", gzip.compress(b"name\n" + b"Jane Doe\n" * 99, mtime=0)[:-9]),
+        ("damaged.csv.gz", gzip.compress(b"name\nJane Doe\n", mtime=0)[:15] + b"Jane Doe Jane Doe Jane Doe"),
     ],
 )
 def test_a_malformed_file_is_refused_without_a_word_of_it(

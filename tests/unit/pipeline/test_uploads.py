@@ -154,9 +154,9 @@ def parquet() -> bytes:
         ("paper.csv", b"%PDF-1.7\n"),
         ("text.parquet", b"name,age\n"),
         ("columns.csv", parquet()),
-        ("packed-program.csv.gz", gzip.compress(b"\x7fELF" + b"\x00" * 60)),
-        ("bomb.csv.gz", gzip.compress(b"0" * 1_000_000)),
-        ("cut.csv.gz", gzip.compress(CONTENT)[:40]),
+        ("packed-program.csv.gz", gzip.compress(b"\x7fELF" + b"\x00" * 60, mtime=0)),
+        ("bomb.csv.gz", gzip.compress(b"0" * 1_000_000, mtime=0)),
+        ("cut.csv.gz", gzip.compress(CONTENT, mtime=0)[:40]),
     ],
 )
 def test_content_decides_and_what_is_refused_goes_to_quarantine(
@@ -176,7 +176,7 @@ def test_content_decides_and_what_is_refused_goes_to_quarantine(
 @pytest.mark.parametrize(
     ("name", "content"),
     [
-        ("a.csv.gz", gzip.compress(CONTENT)),
+        ("a.csv.gz", gzip.compress(CONTENT, mtime=0)),
         ("a.parquet", parquet()),
         ("a.jsonl", b'{"a": 1}\n'),
         ("a.json", b"[1]"),
