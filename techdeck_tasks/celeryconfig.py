@@ -148,58 +148,25 @@ def _worker(settings: Settings) -> dict[str, Any]:
 def _schedule() -> dict[str, Any]:
     # Names and periods are those of tasks/upkeep.py and pipeline/upkeep.py: where two beats run, the second
     # message of a period finds its slot taken.
+    second, minute, hour, day = (timedelta(**{unit: 1}) for unit in ("seconds", "minutes", "hours", "days"))
     return {
         "beat_schedule": {
-            "audit-upkeep": {
-                "task": "techdeck.audit.upkeep",
-                "schedule": timedelta(minutes=1),
-                "options": {"queue": AUDIT_QUEUE, "expires": 60},
-            },
-            "audit-breakers": {
-                "task": "techdeck.audit.breakers",
-                "schedule": timedelta(seconds=15),
-                "options": {"queue": AUDIT_QUEUE, "expires": 60},
-            },
-            "audit-incidents": {
-                "task": "techdeck.audit.incidents",
-                "schedule": timedelta(minutes=1),
-                "options": {"queue": AUDIT_QUEUE, "expires": 60},
-            },
-            "alerts": {
-                "task": "techdeck.alerts.evaluate",
-                "schedule": timedelta(minutes=1),
-                "options": {"queue": AUDIT_QUEUE, "expires": 60},
-            },
+            "audit-upkeep": _every(minute, "techdeck.audit.upkeep", AUDIT_QUEUE),
+            "audit-breakers": _every(15 * second, "techdeck.audit.breakers", AUDIT_QUEUE),
+            "audit-incidents": _every(minute, "techdeck.audit.incidents", AUDIT_QUEUE),
+            "alerts": _every(minute, "techdeck.alerts.evaluate", AUDIT_QUEUE),
             # Each hour and not at the end of a period: what a stopped service missed is made when it is back.
-            "audit-reports": {
-                "task": "techdeck.audit.reports",
-                "schedule": timedelta(hours=1),
-                "options": {"queue": AUDIT_QUEUE, "expires": 3600},
-            },
-            "audit-verify": {
-                "task": "techdeck.audit.verify",
-                "schedule": timedelta(days=1),
-                "options": {"queue": AUDIT_QUEUE, "expires": 86400},
-            },
-            "audit-prune": {
-                "task": "techdeck.audit.prune",
-                "schedule": timedelta(days=1),
-                "options": {"queue": AUDIT_QUEUE, "expires": 86400},
-            },
-            "pipeline-reconcile": {
-                "task": "techdeck.pipeline.reconcile",
-                "schedule": timedelta(seconds=15),
-                "options": {"queue": PIPELINE_QUEUE, "expires": 15},
-            },
-            "pipeline-start-due": {
-                "task": "techdeck.pipeline.start_due",
-                "schedule": timedelta(seconds=15),
-                "options": {"queue": PIPELINE_QUEUE, "expires": 15},
-            },
-            "pipeline-collect": {
-                "task": "techdeck.pipeline.collect",
-                "schedule": timedelta(hours=1),
-                "options": {"queue": PIPELINE_QUEUE, "expires": 3600},
-            },
+            "audit-reports": _every(hour, "techdeck.audit.reports", AUDIT_QUEUE),
+            "audit-verify": _every(day, "techdeck.audit.verify", AUDIT_QUEUE),
+            "audit-prune": _every(day, "techdeck.audit.prune", AUDIT_QUEUE),
+            "pipeline-reconcile": _every(15 * second, "techdeck.pipeline.reconcile", PIPELINE_QUEUE),
+            "pipeline-start-due": _every(15 * second, "techdeck.pipeline.start_due", PIPELINE_QUEUE),
+            "pipeline-collect": _every(hour, "techdeck.pipeline.collect", PIPELINE_QUEUE),
         },
     }
+
+
+def _every(period: timedelta, task: str, queue: str) -> dict[str, Any]:
+    # A message that waits for longer is overtaken by the next one.
+    options = {"queue": queue, "expires": period.total_seconds()}
+    return {"task": task, "schedule": period, "options": options}
