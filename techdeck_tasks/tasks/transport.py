@@ -13,6 +13,7 @@ from queue import Empty
 from typing import Any
 
 from kombu.transport import redis
+from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import RedisError
 
 MalformedHandler = Callable[[str, bytes, str], bool]
@@ -49,6 +50,10 @@ def tolerant(transport: type[redis.Transport], on_malformed: MalformedHandler) -
             client.parse_response = parse_response
             return client
 
+        def _connparams(self, asynchronous: bool = False) -> Any:
+            _require_open(self.connection)
+            return super()._connparams(asynchronous)
+
         def _brpop_read(self, **options: Any) -> Any:
             self.popped = None
             try:
@@ -80,3 +85,10 @@ def tolerant(transport: type[redis.Transport], on_malformed: MalformedHandler) -
         Channel = TolerantChannel
 
     return TolerantTransport
+
+
+def _require_open(connection: Any) -> None:
+    # A channel that is closed after its connection was, with messages in hand, still wants to give them back.
+    # kombu fails at what the connection has forgotten by then, with an error that ends the worker.
+    if connection.client is None:
+        raise RedisConnectionError("the connection to Redis is closed already")
