@@ -53,6 +53,9 @@ class Settings(BaseSettings):
     environment: Environment = Environment.PRODUCTION
     tenant: str = Field("default", min_length=1, max_length=64, pattern=r"^[A-Za-z0-9._-]+$")
     log_level: str = "INFO"
+    imports: tuple[str, ...] = Field(
+        (), description='JSON, modules with stages and alert conditions of your own: ["clinic"]'
+    )
 
     # -- servers -----------------------------------------------------------------------------------
     redis_url: SecretStr = SecretStr("redis://127.0.0.1:6379/0")

@@ -16,6 +16,8 @@ from techdeck_tasks.errors import ValidationError
 from techdeck_tasks.pipeline.definition import find_problems
 from techdeck_tasks.pipeline.document import read_document
 from techdeck_tasks.pipeline.registry import StageKind, find_stage, known_stages
+from techdeck_tasks.runtime import import_own_modules
+from techdeck_tasks.settings import load_settings
 
 
 def validate(
@@ -23,6 +25,7 @@ def validate(
     json_output: JsonOption = False,
 ) -> None:
     """Check a definition and tell every problem at once. Exit code 0: valid, 2: not."""
+    import_own_modules(load_settings())
     problems = [problem.message for problem in _problems(file)]
     if json_output:
         print_json({"valid": not problems, "problems": problems})
@@ -48,6 +51,7 @@ def stages(
     json_output: JsonOption = False,
 ) -> None:
     """List the kinds of stages with their parameters."""
+    import_own_modules(load_settings())
     kinds = known_stages() if kind is None else (find_stage(kind),)
     if json_output:
         print_json(

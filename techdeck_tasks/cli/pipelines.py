@@ -36,8 +36,8 @@ def run(
     json_output: JsonOption = False,
 ) -> None:
     """Run a pipeline and follow it. Exit code 0: succeeded, 1: failed, 2: bad input, 3: a server is away."""
-    definition = load_definition(file)
     runtime = runtime_of(create_app())
+    definition = load_definition(file)
     run_id = submit(runtime, definition, idempotency_key)
     if detach:
         if json_output:

@@ -24,8 +24,8 @@ def add(
     owner: OwnerOption,
 ) -> None:
     """Start a pipeline at each slot of its schedule from now on; replaces the schedule of the same name."""
-    definition = load_definition(file)
     runtime = runtime_of(create_app())
+    definition = load_definition(file)
     record_action(runtime, "pipeline", "schedule.add", owner, schedule=definition.name, reason=reason)
     schedule = runtime.schedules.add(definition)
     out.print(f"{schedule.name} is started at {schedule.cron} (UTC)")

@@ -124,7 +124,8 @@ class Stack:
 
     def _write_settings(self, urls: ServiceUrls) -> Path:
         path = self._dir / SETTINGS_FILE
-        lines = [f"{ENV_PREFIX}{name.upper()}='{value}'\n" for name, value in self._values(urls).items()]
+        values = {**_users_settings(), **self._values(urls)}
+        lines = [f"{ENV_PREFIX}{name.upper()}={_quoted(value)}\n" for name, value in values.items()]
         descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
         with os.fdopen(descriptor, "w", encoding="utf-8") as file:
             file.writelines(lines)
@@ -155,6 +156,19 @@ class Stack:
         process = Supervised(Order((step,), _STOP_SIGNALS), log=self._dir / f"{role}.log")
         self._running.callback(process.stop)
         return process
+
+
+def _users_settings() -> dict[str, str]:
+    """Return what the environment sets, for the workers and for the commands that are run beside them."""
+    # All workers would serve the numbers at one address; the stack gives it to beat.
+    names = Settings.model_fields.keys() - {"metrics_address"}
+    variables = {name: f"{ENV_PREFIX}{name.upper()}" for name in sorted(names)}
+    return {name: os.environ[variable] for name, variable in variables.items() if variable in os.environ}
+
+
+def _quoted(value: str) -> str:
+    escaped = value.replace("\\", r"\\").replace("'", r"\'")
+    return f"'{escaped}'"
 
 
 def _answering(app: Celery) -> set[str]:

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import logging
 import weakref
+from pathlib import Path
 from typing import Any
 
 from celery import Celery, current_app, signals
 from celery.local import Proxy
+from celery.utils.imports import import_from_cwd
+from kombu.entity import Queue
 
 from techdeck_tasks.audit.writing.worker import drain_step
 from techdeck_tasks.celeryconfig import AUDIT_QUEUE, Role, celery_settings
@@ -21,7 +24,7 @@ from techdeck_tasks.pipeline.registry import load_stages
 from techdeck_tasks.redaction import RedactingFilter
 from techdeck_tasks.resilience.statistics import RetryListener
 from techdeck_tasks.runtime.runtime import KeylessRuntime, Runtime
-from techdeck_tasks.settings import Settings, load_settings
+from techdeck_tasks.settings import Settings, SettingsError, load_settings
 from techdeck_tasks.tasks import upkeep
 from techdeck_tasks.tasks.base import TechDeckTask
 from techdeck_tasks.tasks.messaging import MaskingAMQP, register_serializer, take_plain_commands
@@ -44,11 +47,17 @@ def runtime_of(app: Celery) -> Runtime:
     return runtime
 
 
-def install(app: Celery, settings: Settings | None = None) -> Runtime:
+def install(app: Celery, settings: Settings | None = None, *, queue: str | None = None) -> Runtime:
     """Make an application's own Celery app a techdeck app: settings, encrypted messages, services.
 
     Call it before the app's first task is sent or worker started. Tasks whose base is `TechDeckTask` (the
     default from now on) find everything they need.
+
+    Args:
+        app: the application.
+        settings: default: those of the environment.
+        queue: where its tasks wait, and what its workers read; default: the queues of the service. The
+            service's own workers quarantine a task that they do not know, so name one where both run.
     """
     settings = settings or load_settings()
     runtime = Runtime(settings)
@@ -56,6 +65,8 @@ def install(app: Celery, settings: Settings | None = None) -> Runtime:
     app.amqp_cls = MaskingAMQP
     register_serializer(lambda: runtime.cipher)
     app.conf.update(celery_settings(settings))
+    if queue is not None:
+        app.conf.update(task_default_queue=queue, task_queues=[Queue(queue)])
     bind_results(app)
     bind(app, runtime)
     this = weakref.ref(runtime)
@@ -81,9 +92,11 @@ def create_app(settings: Settings | None = None, role: Role = Role.CLIENT) -> Ce
         role: a pipeline worker, an audit worker, beat, or a client that enqueues.
 
     Raises:
-        SettingsError: a setting is malformed.
+        SettingsError: a setting is malformed, or a module of `imports` cannot be imported.
         ValidationError: so is a worker's or beat's `metrics_address`, or an audit worker's alert channel.
     """
+    settings = settings or load_settings()
+    import_own_modules(settings)
     app = Celery("techdeck")
     runtime = install(app, settings)
     if role is Role.AUDIT:
@@ -118,6 +131,22 @@ def create_app(settings: Settings | None = None, role: Role = Role.CLIENT) -> Ce
         signals.setup_logging.connect(lambda **_: configure_logging(runtime.settings), weak=False)
         _serve_metrics(runtime)
     return app
+
+
+def import_own_modules(settings: Settings) -> None:
+    """Import the modules that register stages and alert conditions; they may lie in the working directory.
+
+    Raises:
+        SettingsError: one cannot be imported; the text tells which, and why.
+    """
+    for name in settings.imports:
+        try:
+            import_from_cwd(name)
+        except Exception as error:
+            raise SettingsError(
+                f"TECHDECK_IMPORTS: {name!r} cannot be imported from {Path.cwd()} "
+                f"({type(error).__name__}: {error})"
+            ) from error
 
 
 def _serve_metrics(runtime: Runtime) -> None:
