@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import sys
+from pathlib import Path
 
 import typer
 
@@ -32,8 +34,8 @@ from techdeck_tasks.cli import (
 from techdeck_tasks.cli.console import complain
 from techdeck_tasks.cli.exits import Exit, exit_of
 from techdeck_tasks.devservices import DevServiceError
-from techdeck_tasks.errors import TechDeckError
-from techdeck_tasks.settings import SettingsError
+from techdeck_tasks.errors import EncryptionError, TechDeckError
+from techdeck_tasks.settings import DEFAULT_ENV_FILE, ENV_PREFIX, SettingsError
 
 app = typer.Typer(
     name="techdeck",
@@ -75,13 +77,24 @@ app.add_typer(metrics.app, name="metrics")
 app.add_typer(worker.app, name="worker")
 
 
+NO_SERVICE = "; no service runs in this folder: start one with techdeck up, or go to where it was started"
+
+
+def _knows_a_service() -> bool:
+    """Return whether anything but defaults says where the servers are."""
+    told = ("ENV_FILE", "SECRETS_DIR", "DATABASE_URL", "REDIS_URL")
+    return Path(DEFAULT_ENV_FILE).exists() or any(f"{ENV_PREFIX}{name}" in os.environ for name in told)
+
+
 def main() -> None:
     """Run the command line; an expected failure is one line on standard error and a named exit code."""
     try:
         app()
     except (TechDeckError, SettingsError, DevServiceError) as error:
-        complain(str(error))
-        sys.exit(exit_of(error))
+        code = exit_of(error)
+        nothing_there = code is Exit.UNAVAILABLE or isinstance(error, EncryptionError)
+        complain(str(error) + (NO_SERVICE if nothing_there and not _knows_a_service() else ""))
+        sys.exit(code)
     except KeyboardInterrupt:
         complain("interrupted")
         sys.exit(Exit.INTERRUPTED)

@@ -194,10 +194,9 @@ def _workers(runtime: Runtime) -> Checks:
     yield _judge(
         "beat",
         age_s is not None and age_s < 4 * RECONCILE_S,
-        "its tasks were not run yet; right after its start, wait 15 s"
-        if age_s is None
-        else f"its tasks ran {age_s:.0f} s ago",
-        "techdeck worker beat, and a pipeline worker that has a process to spare",
+        "its tasks were never run" if age_s is None else f"its tasks ran {age_s:.0f} s ago",
+        f"just started? look again after {RECONCILE_S:g} s; "
+        "else techdeck worker beat, and a pipeline worker that has a process to spare",
     )
 
 

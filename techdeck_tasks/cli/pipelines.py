@@ -90,8 +90,14 @@ def list_runs(
 def _show(view: RunView, *, json_output: bool) -> None:
     if json_output:
         print_json(view.to_dict())
-    else:
-        show_run(out, view)
+        return
+    show_run(out, view)
+    if view.state == "failed":
+        err.print(
+            f"its story: techdeck logs {view.run_id}\n"
+            f"when it is mended: techdeck resume {view.run_id} --reason WHY",
+            soft_wrap=True,
+        )
 
 
 def submit(runtime: Runtime, definition: PipelineDefinition, idempotency_key: str | None = None) -> str:

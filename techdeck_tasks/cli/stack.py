@@ -22,7 +22,10 @@ def up(
         typer.Option(min=1, max=65535, help="Where beat serves Prometheus on loopback, if it is free."),
     ] = 9464,
 ) -> None:
-    """Start embedded PostgreSQL and Redis, both workers and beat; Ctrl-C stops them."""
+    """Start embedded PostgreSQL and Redis, both workers and beat; Ctrl-C stops them.
+
+    The workers, and the commands that are run in this folder, get the TECHDECK_ settings it is started with.
+    """
     with Stack(
         data_dir,
         concurrency=concurrency,
@@ -31,7 +34,9 @@ def up(
     ) as settings_file:
         out.print(f"running; settings in {settings_file}", soft_wrap=True)
         out.print(
-            "in this folder, 'techdeck run FILE.yaml' and 'techdeck audit list' find them by themselves"
+            "in this folder, 'techdeck run FILE.yaml' and 'techdeck audit list' find them by themselves; "
+            "Ctrl-C stops the service",
+            soft_wrap=True,
         )
         signal.sigwait({signal.SIGINT, signal.SIGTERM})
         err.print("  stopping")

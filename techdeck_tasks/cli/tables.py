@@ -69,9 +69,9 @@ def show_run(console: Console, run: RunView) -> None:
 
 def show_runs(console: Console, runs: Iterable[RunView]) -> None:
     """Print runs, one a row."""
-    table = Table()
+    table = Table(box=None)
     for heading in ("run", "pipeline", "state", "created (UTC)", "error"):
-        table.add_column(heading, no_wrap=heading == "run")
+        table.add_column(heading, no_wrap=heading in ("run", "state"), overflow="fold")
     for run in runs:
         table.add_row(
             run.run_id,

@@ -125,7 +125,7 @@ class Stack:
     def _write_settings(self, urls: ServiceUrls) -> Path:
         path = self._dir / SETTINGS_FILE
         values = {**_users_settings(), **self._values(urls)}
-        lines = [f"{ENV_PREFIX}{name.upper()}={_quoted(value)}\n" for name, value in values.items()]
+        lines = [setting_line(name, value) for name, value in values.items()]
         descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
         with os.fdopen(descriptor, "w", encoding="utf-8") as file:
             file.writelines(lines)
@@ -166,9 +166,10 @@ def _users_settings() -> dict[str, str]:
     return {name: os.environ[variable] for name, variable in variables.items() if variable in os.environ}
 
 
-def _quoted(value: str) -> str:
+def setting_line(name: str, value: str) -> str:
+    """Return the line of the settings file that gives the field `name` this value."""
     escaped = value.replace("\\", r"\\").replace("'", r"\'")
-    return f"'{escaped}'"
+    return f"{ENV_PREFIX}{name.upper()}='{escaped}'\n"
 
 
 def _answering(app: Celery) -> set[str]:

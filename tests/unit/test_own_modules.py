@@ -10,8 +10,9 @@ from pathlib import Path
 import pytest
 from celery import Celery
 
+from techdeck_tasks.devservices.stack import setting_line
 from techdeck_tasks.runtime import import_own_modules, install
-from techdeck_tasks.settings import SettingsError, load_settings
+from techdeck_tasks.settings import Settings, SettingsError, load_settings
 
 
 def test_a_module_in_the_working_directory_brings_its_stages(tmp_path: Path) -> None:
@@ -45,3 +46,10 @@ def test_an_application_may_have_a_queue_of_its_own() -> None:
     install(app, load_settings(), queue="lab")
     assert app.conf.task_default_queue == "lab"
     assert [queue.name for queue in app.conf.task_queues] == ["lab"]
+
+
+@pytest.mark.parametrize("value", ['["clinic"]', r"a'b\c", "with # and = and spaces"])
+def test_the_settings_file_of_techdeck_up_gives_every_value_back(tmp_path: Path, value: str) -> None:
+    file = tmp_path / "techdeck.env"
+    file.write_text(setting_line("artifact_url", value))
+    assert Settings(_env_file=file).artifact_url == value
