@@ -69,6 +69,10 @@ class Settings(BaseSettings):
     )
     upload_dir: Path = Field(Path(".techdeck/uploads"), description="files on their way in, and quarantine")
     upload_max_bytes: PositiveInt = Field(1 << 30, description="the largest file that an upload may have")
+    upload_max_open: PositiveInt = Field(16, description="uploads that one submitter may have under way")
+    upload_max_kept_bytes: PositiveInt = Field(
+        1 << 35, description="of one submitter's files in all: announced, accepted and in quarantine"
+    )
     upload_retention_hours: PositiveInt = Field(
         168, description="an accepted file, and an upload that nothing arrives for, is removed after it"
     )
@@ -212,6 +216,11 @@ class Settings(BaseSettings):
             raise ValueError(
                 f"task_soft_time_limit_seconds ({self.task_soft_time_limit_seconds}) must be below "
                 f"task_time_limit_seconds ({self.task_time_limit_seconds})"
+            )
+        if self.upload_max_bytes > self.upload_max_kept_bytes:
+            raise ValueError(
+                f"upload_max_bytes ({self.upload_max_bytes}) must not exceed "
+                f"upload_max_kept_bytes ({self.upload_max_kept_bytes}): no file of that size could come in"
             )
         longest = max(self.task_time_limit_seconds, self.default_retry_cap_seconds)
         if self.visibility_timeout_seconds <= longest:

@@ -52,7 +52,11 @@ class Pipelines(Monitoring):
     @cached_property
     def uploads(self) -> UploadStore:
         """Files on their way in."""
-        limits = UploadLimits(max_bytes=self.settings.upload_max_bytes)
+        limits = UploadLimits(
+            max_bytes=self.settings.upload_max_bytes,
+            max_open=self.settings.upload_max_open,
+            max_kept_bytes=self.settings.upload_max_kept_bytes,
+        )
         return UploadStore(self.settings.upload_dir, limits, self.clock)
 
     def _note_pipeline_error(self, run_id: str, response: Mapping[str, Any]) -> None:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import quote
 
-from techdeck_tasks.errors import FileUploadError
+from techdeck_tasks.errors import FileUploadError, RateLimitError
 
 SCHEME = "upload"
 """Of the URL by which a definition names an accepted file: ``upload://<id>/<name>``."""
@@ -18,11 +18,45 @@ class UnknownUploadError(FileUploadError):
 
 @dataclass(frozen=True, slots=True)
 class UploadLimits:
-    """Bounds of uploads, in bytes. `max_unpacked_bytes` is what a compressed file may grow to."""
+    """Bounds of uploads.
+
+    Attributes:
+        max_bytes: of one file.
+        max_chunk_bytes: of one chunk.
+        max_unpacked_bytes: what a compressed file may grow to.
+        max_open: how many uploads one owner may have under way.
+        max_kept_bytes: of all files of one owner: announced, accepted and in quarantine.
+    """
 
     max_bytes: int = 1 << 30
     max_chunk_bytes: int = 8 << 20
     max_unpacked_bytes: int = 1 << 33
+    max_open: int = 16
+    max_kept_bytes: int = 1 << 35
+
+    def admit(self, upload: Upload, open_uploads: int, kept_bytes: int) -> None:
+        """Check that there is room for `upload` beside what its owner has already.
+
+        Raises:
+            RateLimitError: there is not.
+        """
+        if open_uploads >= self.max_open:
+            raise RateLimitError(
+                f"{upload.owner} has {open_uploads} open uploads, and may have {self.max_open}; "
+                "complete or cancel one of them",
+                limit_type="open_uploads",
+                current_usage=open_uploads,
+                limit=self.max_open,
+            )
+        if kept_bytes + upload.size_bytes > self.max_kept_bytes:
+            raise RateLimitError(
+                f"the uploads of {upload.owner} have {kept_bytes} bytes, and with these "
+                f"{upload.size_bytes} would have more than {self.max_kept_bytes}; "
+                "cancel some that no run needs",
+                limit_type="upload_bytes",
+                current_usage=kept_bytes,
+                limit=self.max_kept_bytes,
+            )
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,7 +6,8 @@
     failed/<id>.json  the error that ended an upload
 
 The folders are the owner's only. What arrived counts once it is on the disk and the manifest says so; a chunk
-that was being written when the process died is written again.
+that was being written when the process died is written again. What is made for an owner is counted and made
+under the lock of the file ``owners.lock``.
 """
 
 from __future__ import annotations
@@ -36,7 +37,8 @@ from techdeck_tasks.pipeline.upload.record import AcceptedFile, UnknownUploadErr
 
 _ID = re.compile(r"[0-9a-f]{32}")
 _DIGEST = re.compile(r"[0-9a-f]{64}")
-_MANIFEST, _DATA, _CONTENT = "manifest.json", "data", "content"
+_MANIFEST, _DATA, _CONTENT, _FACTS = "manifest.json", "data", "content", "facts.json"
+_OPEN, _READY, _QUARANTINE = "partial", "ready", "quarantine"
 
 
 class UploadStore:
@@ -60,10 +62,11 @@ class UploadStore:
             filename: the client's name of the file.
             size_bytes: the size it will have.
             sha256: its digest, 64 hex digits.
-            owner: who sends it.
+            owner: who sends it, and whose uploads are bounded together; None: the service itself.
 
         Raises:
             FileUploadError: the name, the size or the digest is refused.
+            RateLimitError: the owner has too many open uploads, or too many bytes here.
         """
         shown = shown_name(filename)
         try:
@@ -81,11 +84,23 @@ class UploadStore:
         if not _DIGEST.fullmatch(sha256.lower()):
             raise FileUploadError(f"the SHA-256 of {shown!r} is not 64 hex digits", filename=shown)
         upload = Upload(uuid.uuid4().hex, name, size_bytes, sha256.lower(), owner=owner)
-        folder = self._partial(upload.upload_id)
-        folders.make_folder(folder, private=True)
-        (folder / _DATA).touch(mode=0o600)
-        self._save(upload)
+        with self._admitted(upload):
+            folder = self._partial(upload.upload_id)
+            folders.make_folder(folder, private=True)
+            (folder / _DATA).touch(mode=0o600)
+            self._save(upload)
         return upload
+
+    def of_owner(self, owner: str) -> list[Upload | AcceptedFile]:
+        """Return what `owner` has under way and what was accepted, the oldest first."""
+        found = [(at, Upload(**facts)) for at, facts in self._kept_for(owner, _OPEN, _MANIFEST)]
+        accepted = [(at, Upload(**facts)) for at, facts in self._kept_for(owner, _READY, _MANIFEST)]
+        ready = {upload.upload_id for _, upload in accepted}
+        uploads: list[tuple[float, Upload | AcceptedFile]] = [
+            *(each for each in found if each[1].upload_id not in ready),
+            *((at, _accepted(one, self._ready(one.upload_id) / one.filename)) for at, one in accepted),
+        ]
+        return [upload for _, upload in sorted(uploads, key=lambda each: each[0])]
 
     def status(self, upload_id: str) -> Upload:
         """Return how far an upload is.
@@ -246,15 +261,47 @@ class UploadStore:
                 note.unlink(missing_ok=True)
         return removed
 
+    # -- what an owner may have -------------------------------------------------------------------------
+
+    @contextmanager
+    def _admitted(self, upload: Upload) -> Iterator[None]:
+        """Hold the lock of all owners while `upload` is made: of two at once, one takes the last place."""
+        if upload.owner is None:
+            yield
+            return
+        folders.make_folder(self._root, private=True)
+        with (self._root / "owners.lock").open("w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            kept = self.of_owner(upload.owner)
+            refused = self._kept_for(upload.owner, _QUARANTINE, _FACTS)
+            self.limits.admit(
+                upload,
+                open_uploads=sum(isinstance(each, Upload) for each in kept),
+                kept_bytes=sum(each.size_bytes for each in kept)
+                + sum(facts["size_bytes"] for _, facts in refused),
+            )
+            yield
+
+    def _kept_for(self, owner: str, place: str, name: str) -> Iterator[tuple[float, dict[str, Any]]]:
+        """Give the facts of the owner's files in one of the folders, with the time they were written at."""
+        for path in (self._root / place).glob(f"*/{name}"):
+            try:
+                with path.open() as file:
+                    facts, written_at = json.load(file), os.fstat(file.fileno()).st_mtime
+            except FileNotFoundError:
+                continue
+            if facts["owner"] == owner:
+                yield written_at, facts
+
     # -- the folders ------------------------------------------------------------------------------------
 
     def _partial(self, upload_id: str) -> Path:
         if not _ID.fullmatch(upload_id):
             raise FileUploadError("an upload's id is 32 hex digits; take it from the upload's beginning")
-        return self._root / "partial" / upload_id
+        return self._root / _OPEN / upload_id
 
     def _ready(self, upload_id: str) -> Path:
-        return self._root / "ready" / self._partial(upload_id).name
+        return self._root / _READY / self._partial(upload_id).name
 
     def _failed(self, upload_id: str) -> Path:
         return self._root / "failed" / f"{upload_id}.json"
@@ -281,12 +328,12 @@ class UploadStore:
         _remove_folder(self._partial(upload_id))
 
     def _quarantine(self, upload: Upload, path: Path, problem: str) -> None:
-        folder = self._root / "quarantine" / upload.upload_id
+        folder = self._root / _QUARANTINE / upload.upload_id
         folders.make_folder(folder, private=True)
         path.replace(folder / _CONTENT)
         (folder / _CONTENT).chmod(0o400)
         facts = {**asdict(upload), "problem": problem, "at": self._clock.now().isoformat()}
-        _write_whole(folder / "facts.json", facts)
+        _write_whole(folder / _FACTS, facts)
         self._remove(upload.upload_id)
 
 

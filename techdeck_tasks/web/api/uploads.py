@@ -52,7 +52,12 @@ class Announced(BaseModel):
 @router.post(
     "",
     status_code=HTTPStatus.CREATED,
-    responses=example({**_UPLOAD, "received_bytes": 0}, "It is open", HTTPStatus.CREATED),
+    responses={
+        **example({**_UPLOAD, "received_bytes": 0}, "It is open", HTTPStatus.CREATED),
+        HTTPStatus.TOO_MANY_REQUESTS: {
+            "description": "You have too many open uploads, or too many bytes here"
+        },
+    },
 )
 def begin(runtime: RuntimeOf, caller: Submitter, announced: Announced, response: Response) -> dict[str, Any]:
     """Announce a file. Its name, size and digest must be right before a byte is sent."""
@@ -69,6 +74,12 @@ def begin(runtime: RuntimeOf, caller: Submitter, announced: Announced, response:
     )
     response.headers["Location"] = f"{PATH}{upload.upload_id}"
     return _shown(runtime, upload, response)
+
+
+@router.get("", responses=example({"uploads": [_UPLOAD, _ACCEPTED]}))
+def list_uploads(runtime: RuntimeOf, caller: Submitter) -> dict[str, Any]:
+    """List your own, open and accepted, the oldest first: what may be gone on with, or cancelled."""
+    return {"uploads": [_facts(runtime, each) for each in runtime.uploads.of_owner(caller.name)]}
 
 
 @router.get("/{upload_id}", responses=example(_UPLOAD))
@@ -154,6 +165,10 @@ def _mine(runtime: Runtime, caller: Caller, upload_id: str) -> Upload | Accepted
 def _shown(runtime: Runtime, upload: Upload | AcceptedFile, response: Response) -> dict[str, Any]:
     response.headers["Upload-Offset"] = str(upload.received_bytes)
     response.headers["Upload-Length"] = str(upload.size_bytes)
+    return _facts(runtime, upload)
+
+
+def _facts(runtime: Runtime, upload: Upload | AcceptedFile) -> dict[str, Any]:
     accepted = upload if isinstance(upload, AcceptedFile) else None
     return {
         "upload_id": upload.upload_id,

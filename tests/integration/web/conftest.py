@@ -97,6 +97,7 @@ def site_settings(
             artifact_url=(folder / "artifacts").as_uri(),
             upload_dir=folder / "uploads",
             upload_max_bytes=30_000_000,
+            upload_max_open=40,
             web_requests_per_minute=100_000,
             web_timeout_seconds=2,
         )

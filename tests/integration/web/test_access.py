@@ -31,6 +31,7 @@ API = {
     "POST /api/v1/runs/{run_id}/cancel": STARTS,
     "POST /api/v1/runs/{run_id}/resume": STARTS,
     "POST /api/v1/uploads": STARTS,
+    "GET /api/v1/uploads": STARTS,
     "GET /api/v1/uploads/{upload_id}": STARTS,
     "HEAD /api/v1/uploads/{upload_id}": STARTS,
     "PATCH /api/v1/uploads/{upload_id}": STARTS,

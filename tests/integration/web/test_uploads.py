@@ -256,3 +256,18 @@ def test_two_senders_of_one_upload_do_no_harm(
     for thread in threads:
         thread.join(30)
     assert sender.post(f"{path}/complete").json()["state"] == "accepted"
+
+
+def test_a_submitter_has_so_many_open_uploads_finds_them_and_makes_room(site: Any) -> None:
+    facts = {"filename": "people.csv", "size_bytes": 10, "sha256": "0" * 64}
+    with site.client("operator") as client, site.client("submitter") as other:
+        while (answer := client.post("/api/v1/uploads", json=facts)).status_code == 201:
+            pass
+        assert (answer.status_code, answer.json()["error_code"]) == (429, "RATE_LIMIT_ERROR")
+        assert "operator has 40 open uploads, and may have 40" in answer.json()["message"]
+        mine = [each["upload_id"] for each in client.get("/api/v1/uploads").json()["uploads"]]
+        assert len(mine) == 40
+        assert not {each["upload_id"] for each in other.get("/api/v1/uploads").json()["uploads"]} & set(mine)
+        for upload_id in mine:
+            assert client.delete(f"/api/v1/uploads/{upload_id}").status_code == 204
+        assert client.get("/api/v1/uploads").json() == {"uploads": []}

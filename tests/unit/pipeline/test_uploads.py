@@ -3,10 +3,11 @@ from __future__ import annotations
 import gzip
 import io
 import json
+import multiprocessing
 import os
 import threading
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from datetime import timedelta
 from hashlib import sha256
 from pathlib import Path
@@ -16,7 +17,7 @@ import polars as pl
 import pytest
 
 from techdeck_tasks.clock import SystemClock
-from techdeck_tasks.errors import FileUploadError
+from techdeck_tasks.errors import FileUploadError, RateLimitError
 from techdeck_tasks.pipeline.registry import StageResult
 from techdeck_tasks.pipeline.upload.names import checked_name
 from techdeck_tasks.pipeline.upload.record import UnknownUploadError, Upload, UploadLimits
@@ -356,3 +357,65 @@ def test_the_stage_refuses_what_an_upload_refuses(run_stage: RunStage, tmp_path:
     with pytest.raises(FileUploadError, match="quarantine"):
         run_stage("file_upload", source=str(source), folder=folder)
     assert left(tmp_path) == []
+
+
+# -- what one owner may have ---------------------------------------------------------------------------
+
+
+def bounded(root: Path) -> UploadStore:
+    return UploadStore(root, UploadLimits(max_open=3, max_kept_bytes=2 * len(CONTENT)), SystemClock())
+
+
+def begun(root: Path) -> str | None:
+    """Begin an upload of one byte; return its id, None where it is refused."""
+    try:
+        return bounded(root).begin("people.csv", 1, digest(b"x"), owner="ada").upload_id
+    except RateLimitError:
+        return None
+
+
+def test_an_owner_has_so_many_open_uploads_and_no_more(tmp_path: Path) -> None:
+    uploads = bounded(tmp_path)
+    first, *_ = [uploads.begin("people.csv", 1, digest(b"x"), owner="ada") for _ in range(3)]
+    with pytest.raises(
+        RateLimitError, match="ada has 3 open uploads, and may have 3; complete or cancel"
+    ) as caught:
+        uploads.begin("people.csv", 1, digest(b"x"), owner="ada")
+    assert (caught.value.http_status, caught.value.details["limit"]) == (429, 3)
+    assert len(uploads.of_owner("ada")) == 3
+    uploads.begin("people.csv", 1, digest(b"x"), owner="grace")
+    uploads.cancel(first.upload_id)
+    uploads.begin("people.csv", 1, digest(b"x"), owner="ada")
+
+
+def test_what_was_accepted_or_refused_counts_as_bytes_and_not_as_open(tmp_path: Path) -> None:
+    uploads = bounded(tmp_path)
+    binary = b"\x00" * len(CONTENT)
+    for content in (CONTENT, binary):
+        upload = uploads.begin("people.csv", len(content), digest(content), owner="ada")
+        uploads.put_chunk(upload.upload_id, 0, content, digest(content))
+        if content is CONTENT:
+            accepted = uploads.finish(upload.upload_id)
+        else:
+            with pytest.raises(FileUploadError, match="quarantine"):
+                uploads.finish(upload.upload_id)
+    assert uploads.of_owner("ada") == [accepted]
+    with pytest.raises(RateLimitError, match=f"the uploads of ada have {2 * len(CONTENT)} bytes"):
+        uploads.begin("people.csv", 1, digest(b"x"), owner="ada")
+    uploads.discard(accepted)
+    uploads.begin("people.csv", len(CONTENT), digest(CONTENT), owner="ada")
+
+
+def test_the_service_itself_is_not_bounded(tmp_path: Path) -> None:
+    uploads = bounded(tmp_path)
+    for _ in range(5):
+        uploads.begin("people.csv", len(CONTENT), digest(CONTENT))
+
+
+def test_processes_and_threads_at_once_do_not_pass_the_last_place_together(tmp_path: Path) -> None:
+    spawn = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(2, mp_context=spawn) as processes, ThreadPoolExecutor(4) as threads:
+        attempts = [pool.submit(begun, tmp_path) for _ in range(8) for pool in (processes, threads)]
+        ids = [attempt.result() for attempt in attempts]
+    assert sum(upload_id is not None for upload_id in ids) == 3
+    assert len(bounded(tmp_path).of_owner("ada")) == 3
