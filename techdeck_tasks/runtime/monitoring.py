@@ -46,12 +46,11 @@ class Monitoring(Auditing):
         return PrometheusCollector(
             self.metrics.totals,
             gauges(
-                redis=self.redis,
                 breakers=self.breakers,
                 dead_letters=self.dead_letters,
                 interventions=self.interventions,
                 quarantine=self.quarantine,
-                spool_dir=self.settings.audit_spool_dir,
+                backlog=self.audit_backlog,
                 app=self.app,
                 queues=QUEUES,
             ),

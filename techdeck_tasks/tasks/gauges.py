@@ -2,14 +2,10 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from redis import Redis, ResponseError
-
-from techdeck_tasks.audit.writing.stream import GROUP, QUARANTINE, STREAM
+from techdeck_tasks.audit.writing.backlog import AuditBacklog
 from techdeck_tasks.errors import ServiceUnavailableError
 from techdeck_tasks.metrics.prometheus import Gauge, Labels
 from techdeck_tasks.resilience.breaker import BreakerRegistry, State
@@ -23,30 +19,31 @@ if TYPE_CHECKING:
 
 def gauges(
     *,
-    redis: Redis,
     breakers: BreakerRegistry,
     dead_letters: LetterStore,
     interventions: LetterStore,
     quarantine: Quarantine,
-    spool_dir: Path,
+    backlog: Callable[[], AuditBacklog],
     app: Celery | None,
     queues: Sequence[str],
 ) -> list[Gauge]:
     """Return every gauge.
 
     Args:
-        redis: where stream and quarantines are.
         breakers: those whose state is shown.
         dead_letters: tasks that failed for good.
         interventions: tasks that wait for a person.
         quarantine: messages that no worker could read.
-        spool_dir: where this machine keeps audit events while Redis is away.
+        backlog: measures the audit events on their way to the log.
         app: whose broker is asked; None: no queue is shown.
         queues: whose length is shown.
     """
 
     def single(read: Callable[[], int]) -> Callable[[], Mapping[Labels, float]]:
         return lambda: {(): read()}
+
+    def waiting(name: str, said: str, part: Callable[[AuditBacklog], float | None]) -> Gauge:
+        return Gauge(name, said, lambda: {(): _known(part(backlog()))})
 
     shown = [
         Gauge(
@@ -62,25 +59,30 @@ def gauges(
             "Messages that no worker could read.",
             single(quarantine.count),
         ),
-        Gauge(
+        waiting(
             "techdeck_audit_quarantined_events",
             "Audit events that could not be written.",
-            single(lambda: _whole(redis.xlen(QUARANTINE))),
+            lambda found: found.quarantined_entries,
         ),
-        Gauge(
+        waiting(
             "techdeck_audit_stream_length",
             "Audit events on their way to the log.",
-            single(lambda: _whole(redis.xlen(STREAM))),
+            lambda found: found.stream_entries,
         ),
-        Gauge(
+        waiting(
             "techdeck_audit_stream_pending",
             "Audit events that a writer has read and not yet committed.",
-            single(lambda: _pending(redis)),
+            lambda found: found.pending_entries,
         ),
-        Gauge(
+        waiting(
+            "techdeck_audit_oldest_event_seconds",
+            "How long the oldest audit event has been on its way to the log.",
+            lambda found: found.oldest_age_s,
+        ),
+        waiting(
             "techdeck_audit_spool_bytes",
             "Audit events on this machine's disk.",
-            single(lambda: _folder_bytes(spool_dir)),
+            lambda found: found.spool_bytes,
         ),
     ]
     if app is not None:
@@ -122,22 +124,7 @@ def _breaker_states(breakers: BreakerRegistry) -> dict[Labels, float]:
     }
 
 
-def _pending(redis: Redis) -> int:
-    try:
-        summary: Any = redis.xpending(STREAM, GROUP)
-    except ResponseError:
-        # No writer has ever read: there is no group, and nothing pending.
-        return 0
-    return int(summary["pending"])
-
-
-def _folder_bytes(folder: Path) -> int:
-    try:
-        with os.scandir(folder) as entries:
-            return sum(entry.stat().st_size for entry in entries if entry.is_file())
-    except FileNotFoundError:
-        return 0
-
-
-def _whole(reply: Any) -> int:
-    return int(reply)
+def _known(value: float | None) -> float:
+    if value is None:
+        raise ServiceUnavailableError("Redis does not answer", service_name="redis")
+    return value

@@ -43,7 +43,9 @@ def test_counters_gauges_and_the_histogram_show_what_happened(deployment: Deploy
     assert one(text, "techdeck_task_duration_seconds_bucket", service="web", le="0.25") == 2
     assert one(text, "techdeck_task_duration_seconds_count", service="web") == 3
     assert one(text, "techdeck_task_duration_seconds_sum", service="web") == pytest.approx(4.203)
-    assert one(text, "techdeck_audit_stream_length") == 1
+    backlog = deployment.runtime.audit_backlog()
+    assert one(text, "techdeck_audit_stream_length") == backlog.stream_entries == 1
+    assert 0 <= one(text, "techdeck_audit_oldest_event_seconds") <= (backlog.oldest_age_s or 0)
     assert one(text, "techdeck_queue_length", queue="pipeline") == 0
     assert one(text, "techdeck_redis_up") == 1
     assert one(text, "techdeck_gauges_unreadable") == 0
