@@ -4,17 +4,27 @@ Each field's environment variable is its name in capitals after the prefix:
 ``default_max_retries`` is ``TECHDECK_DEFAULT_MAX_RETRIES``. Values come, first match wins, from the
 constructor, the environment, the file named by ``TECHDECK_ENV_FILE`` (default ``.techdeck/techdeck.env``,
 which ``techdeck up`` writes), and files in the folder named by ``TECHDECK_SECRETS_DIR``, one file a field.
+
+A value means itself: ``$`` and ``${...}`` are replaced nowhere, for a password may hold them. Single quotes
+around a value of the file keep spaces and ``#`` in it.
 """
 
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
+from dotenv import dotenv_values
 from pydantic import Field, PositiveInt, SecretStr, ValidationError, field_validator, model_validator
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic_settings import (
+    BaseSettings,
+    DotEnvSettingsSource,
+    PydanticBaseSettingsSource,
+    SettingsConfigDict,
+)
 
 ENV_PREFIX = "TECHDECK_"
 DEFAULT_ENV_FILE = ".techdeck/techdeck.env"
@@ -43,6 +53,14 @@ class FailPolicy(StrEnum):
     SPOOL = "spool"
     CLOSED = "closed"
     OPEN = "open"
+
+
+class _SettingsFile(DotEnvSettingsSource):
+    """The settings file, each value as it is written: pydantic's own source replaces ``${...}``."""
+
+    def _read_env_file(self, file_path: Path) -> Mapping[str, str | None]:
+        values = dotenv_values(file_path, encoding="utf-8", interpolate=False)
+        return {name.lower(): value for name, value in values.items()}
 
 
 class Settings(BaseSettings):
@@ -196,6 +214,20 @@ class Settings(BaseSettings):
     )
     documentation_base_url: str = "docs/errors.md"
     flower_basic_auth: SecretStr | None = Field(None, description="user:password; Flower needs one")
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """Return where values come from, the first match first."""
+        assert isinstance(dotenv_settings, DotEnvSettingsSource)
+        settings_file = _SettingsFile(settings_cls, env_file=dotenv_settings.env_file)
+        return init_settings, env_settings, settings_file, file_secret_settings
 
     @field_validator("log_level")
     @classmethod

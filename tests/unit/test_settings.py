@@ -58,6 +58,35 @@ def test_an_env_file_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     assert load_settings().tenant == "clinic-7"
 
 
+@pytest.mark.parametrize("source", ["file", "environment", "secrets folder"])
+@pytest.mark.parametrize("secret", ["a${HOME}b", "${NOBODY-default}", "$HOME", "$$", "a$b${", r"\${HOME}"])
+def test_a_secret_with_dollars_comes_through_unchanged(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, source: str, secret: str
+) -> None:
+    url = f"redis://:{secret}@host/0"
+    if source == "file":
+        escaped = url.replace("\\", r"\\")
+        (tmp_path / "some.env").write_text(f"TECHDECK_REDIS_URL='{escaped}'\n")
+        monkeypatch.setenv("TECHDECK_ENV_FILE", str(tmp_path / "some.env"))
+    elif source == "environment":
+        monkeypatch.setenv("TECHDECK_REDIS_URL", url)
+    else:
+        (tmp_path / "techdeck_redis_url").write_text(url)
+        monkeypatch.setenv("TECHDECK_SECRETS_DIR", str(tmp_path))
+
+    assert load_settings().redis_url.get_secret_value() == url
+
+
+@pytest.mark.parametrize("line", ["a${HOME}b", '"a${HOME}b"', "'a${HOME}b'"])
+def test_dollars_are_kept_however_the_value_is_quoted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, line: str
+) -> None:
+    (tmp_path / "some.env").write_text(f"TECHDECK_ARTIFACT_URL={line}\n")
+    monkeypatch.setenv("TECHDECK_ENV_FILE", str(tmp_path / "some.env"))
+
+    assert load_settings().artifact_url == "a${HOME}b"
+
+
 @pytest.mark.parametrize(
     ("field", "value", "complaint"),
     [
