@@ -10,10 +10,11 @@ from rich.text import Text
 
 from techdeck_tasks.cli.console import out, print_json
 from techdeck_tasks.cli.operators import OwnerOption, ReasonOption, record_action
-from techdeck_tasks.cli.options import JsonOption
+from techdeck_tasks.cli.options import CursorOption, JsonOption, LimitOption
 from techdeck_tasks.runtime import Runtime, create_app, runtime_of
 from techdeck_tasks.tasks.letters import Letter, LetterStore
 from techdeck_tasks.tasks.replay import replay
+from techdeck_tasks.web import cursors
 
 LetterArgument = Annotated[str, typer.Argument(help="The letter's id, or its first characters.")]
 
@@ -26,18 +27,26 @@ def _commands(
 ) -> None:
     @group.command("list")
     def list_letters(
-        limit: Annotated[int, typer.Option(min=1, help="At most this many, the newest.")] = 50,
+        limit: LimitOption = 50,
+        cursor: CursorOption = None,
         json_output: JsonOption = False,
     ) -> None:
-        """List the newest; no arguments are shown."""
-        letters = store_of(runtime_of(create_app())).list(limit)
+        """List the newest; no arguments are shown.
+
+        With --cursor, JSON is an object of `letters` and `next`; without, a list.
+        """
+        found = store_of(runtime_of(create_app())).list(limit + 1, before=cursors.position(cursor or None))
+        letters, following = cursors.page(found, limit, lambda one: (one.failed_at, one.letter_id))
         if json_output:
-            print_json([letter.summary() for letter in letters])
+            listed = [letter.summary() for letter in letters]
+            print_json(listed if cursor is None else {"letters": listed, "next": following})
             return
         for letter in letters:
             _print(letter)
         if not letters:
             out.print("there is none")
+        if following:
+            out.print(f"more: --cursor {following}", soft_wrap=True)
 
     @group.command("show")
     def show(letter_id: LetterArgument, owner: OwnerOption) -> None:

@@ -9,9 +9,10 @@ from rich.text import Text
 
 from techdeck_tasks.cli.console import out, print_json
 from techdeck_tasks.cli.operators import OwnerOption, ReasonOption, record_action
-from techdeck_tasks.cli.options import JsonOption
+from techdeck_tasks.cli.options import CursorOption, JsonOption, LimitOption
 from techdeck_tasks.runtime import Runtime, create_app, runtime_of
 from techdeck_tasks.tasks.quarantine import QuarantinedMessage
+from techdeck_tasks.web import cursors
 
 MessageArgument = Annotated[str, typer.Argument(help="The message's id, or its first characters.")]
 
@@ -20,18 +21,24 @@ app = typer.Typer(help="Messages that no worker could read.", no_args_is_help=Tr
 
 @app.command("list")
 def list_messages(
-    limit: Annotated[int, typer.Option(min=1, help="At most this many, the newest.")] = 50,
-    json_output: JsonOption = False,
+    limit: LimitOption = 50, cursor: CursorOption = None, json_output: JsonOption = False
 ) -> None:
-    """List the newest; no contents are shown."""
-    messages = runtime_of(create_app()).quarantine.list(limit)
+    """List the newest; no contents are shown.
+
+    With --cursor, JSON is an object of `messages` and `next`; without, a list.
+    """
+    found = runtime_of(create_app()).quarantine.list(limit + 1, before=cursors.position(cursor or None))
+    messages, following = cursors.page(found, limit, lambda one: (one.received_at, one.message_id))
     if json_output:
-        print_json([message.summary() for message in messages])
+        listed = [message.summary() for message in messages]
+        print_json(listed if cursor is None else {"messages": listed, "next": following})
         return
     for message in messages:
         _print(message)
     if not messages:
         out.print("there is none")
+    if following:
+        out.print(f"more: --cursor {following}", soft_wrap=True)
 
 
 @app.command("show")

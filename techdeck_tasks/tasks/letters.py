@@ -1,7 +1,7 @@
 """Tasks that ended for good, or wait for a person: kept sealed, to be looked at and sent again.
 
 They lie in Redis and expire by themselves. The oldest give way where there are too many: a store that fills
-up with failures must not take the broker down.
+up with failures must not take the broker down. All letters of a kind share a cluster slot.
 """
 
 from __future__ import annotations
@@ -19,11 +19,12 @@ from redis import Redis
 from techdeck_tasks.clock import Clock
 from techdeck_tasks.errors import TechDeckError, ValidationError
 from techdeck_tasks.keyring import Cipher
+from techdeck_tasks.storage import timeline
 from techdeck_tasks.storage.redis_client import Script
+from techdeck_tasks.storage.timeline import Place
 
 MAX_LETTERS = 10_000
 MAX_AGE = timedelta(days=180)
-_PREFIX = "td:letter:"
 _AAD = b"techdeck-letter-1|"
 _PUT = Script.load("techdeck_tasks.tasks", "lua/letter_put.lua")
 
@@ -91,8 +92,11 @@ class Shelf(Protocol):
     def put(self, letter_id: str, sealed: bytes, at: datetime, oldest: datetime) -> None:
         """Keep a letter of the time `at`; drop what is older than `oldest`, and the oldest of too many."""
 
-    def ids(self, limit: int | None = None) -> list[str]:
-        """Return the ids of the newest letters, newest first; None: of all."""
+    def ids(self) -> list[str]:
+        """Return the ids of all letters."""
+
+    def places(self, limit: int, before: Place | None = None) -> list[Place]:
+        """Return the places of the newest letters, newest first; after the place `before` in that order."""
 
     def read(self, letter_ids: Sequence[str]) -> list[bytes | None]:
         """Return those letters; None for one that is gone."""
@@ -105,7 +109,7 @@ class Shelf(Protocol):
 
 
 class RedisShelf:
-    """A Redis string a letter, and a sorted set of their ids.
+    """A Redis string a letter, and a sorted set of their ids by time.
 
     Args:
         client: bounded by its own timeout. Redis errors pass through.
@@ -116,39 +120,44 @@ class RedisShelf:
     def __init__(self, client: Redis, kind: LetterKind, *, max_letters: int = MAX_LETTERS) -> None:
         self.kind = kind
         self._redis = client
-        self._index = f"td:letters:{kind}"
+        self._tag = f"{{td:letters:{kind}}}:"
+        self._times = f"{self._tag}times"
         self._max_letters = max_letters
 
     def put(self, letter_id: str, sealed: bytes, at: datetime, oldest: datetime) -> None:
         """Keep a letter, in one round trip; in two where others give way."""
-        keys = (_PREFIX + letter_id, self._index)
+        keys = (self._tag + letter_id, self._times)
         args = (letter_id, sealed, at.timestamp(), int(MAX_AGE.total_seconds()), oldest.timestamp())
         excess = int(_PUT(self._redis, keys, args)) - self._max_letters
         if excess > 0:
-            popped = cast("list[tuple[bytes, float]]", self._redis.zpopmin(self._index, excess))
-            self._redis.unlink(*[_PREFIX + letter_id.decode() for letter_id, _ in popped])
+            popped = cast("list[tuple[bytes, float]]", self._redis.zpopmin(self._times, excess))
+            self._redis.unlink(*[self._tag + letter_id.decode() for letter_id, _ in popped])
 
-    def ids(self, limit: int | None = None) -> list[str]:
-        """Return the ids of the newest letters, newest first; None: of all."""
-        last = -1 if limit is None else limit - 1
-        return [raw.decode() for raw in cast("list[bytes]", self._redis.zrevrange(self._index, 0, last))]
+    def ids(self) -> list[str]:
+        """Return the ids of all letters."""
+        return [raw.decode() for raw in cast("list[bytes]", self._redis.zrange(self._times, 0, -1))]
+
+    def places(self, limit: int, before: Place | None = None) -> list[Place]:
+        """Return the places of the newest letters, newest first; after the place `before` in that order."""
+        return timeline.places(self._redis, self._times, limit, before)
 
     def read(self, letter_ids: Sequence[str]) -> list[bytes | None]:
         """Return those letters; None for one that is gone."""
         if not letter_ids:
             return []
-        return cast("list[bytes | None]", self._redis.mget([_PREFIX + letter_id for letter_id in letter_ids]))
+        keys = [self._tag + letter_id for letter_id in letter_ids]
+        return cast("list[bytes | None]", self._redis.mget(keys))
 
     def remove(self, letter_id: str) -> bool:
         """Remove a letter; False where it is gone already."""
         with self._redis.pipeline(transaction=True) as pipe:
-            pipe.unlink(_PREFIX + letter_id)
-            pipe.zrem(self._index, letter_id)
+            pipe.unlink(self._tag + letter_id)
+            pipe.zrem(self._times, letter_id)
             return bool(pipe.execute()[0])
 
     def count(self) -> int:
         """Return how many letters there are."""
-        return int(self._redis.zcard(self._index))
+        return int(self._redis.zcard(self._times))
 
 
 class LetterStore:
@@ -173,14 +182,15 @@ class LetterStore:
         sealed = self._cipher.seal(json.dumps(document).encode(), _aad(letter.letter_id))
         self._shelf.put(letter.letter_id, sealed, letter.failed_at, self._clock.now() - MAX_AGE)
 
-    def list(self, limit: int = 100) -> list[Letter]:
-        """Return the newest letters, newest first."""
-        ids = self._shelf.ids(limit)
-        return [
-            self._open(letter_id, raw)
-            for letter_id, raw in zip(ids, self._shelf.read(ids), strict=True)
-            if raw is not None
-        ]
+    def list(self, limit: int = 100, before: Place | None = None) -> list[Letter]:
+        """Return the newest letters, newest first.
+
+        Args:
+            limit: at most so many; fewer mean that there are no more.
+            before: `failed_at` and `letter_id` of the letter that the page before ended with.
+        """
+        found = timeline.kept(self._shelf.places, self._shelf.read, limit, before)
+        return [self._open(letter_id, raw) for letter_id, raw in found]
 
     def get(self, letter_id: str) -> Letter:
         """Return one letter; its id may be shortened to its first characters.

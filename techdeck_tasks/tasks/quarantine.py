@@ -5,9 +5,10 @@ from __future__ import annotations
 import base64
 import json
 import uuid
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
+from functools import partial
 from typing import Any, Final, cast
 
 from celery import Celery
@@ -16,7 +17,9 @@ from redis import Redis
 from techdeck_tasks.clock import Clock
 from techdeck_tasks.errors import ValidationError
 from techdeck_tasks.keyring import Cipher
+from techdeck_tasks.storage import timeline
 from techdeck_tasks.storage.redis_client import Script
+from techdeck_tasks.storage.timeline import Place
 from techdeck_tasks.tasks.broker import outages_told
 from techdeck_tasks.tasks.messaging import bind_body
 
@@ -124,11 +127,15 @@ class Quarantine:
         received = message.received_at.timestamp()
         _ADD(self._redis, KEYS, [message.message_id, sealed, received, *self._bounds])
 
-    def list(self, limit: int = 100) -> list[QuarantinedMessage]:
-        """Return the newest messages, newest first."""
-        ids = cast("list[bytes]", self._redis.zrevrange(_TIMES, 0, limit - 1))
-        kept = cast("list[bytes | None]", self._redis.hmget(_MESSAGES, cast("Any", ids))) if ids else []
-        return [self._open(raw.decode(), sealed) for raw, sealed in zip(ids, kept, strict=True) if sealed]
+    def list(self, limit: int = 100, before: Place | None = None) -> list[QuarantinedMessage]:
+        """Return the newest messages, newest first.
+
+        Args:
+            limit: at most so many; fewer mean that there are no more.
+            before: `received_at` and `message_id` of the message that the page before ended with.
+        """
+        found = timeline.kept(partial(timeline.places, self._redis, _TIMES), self._read, limit, before)
+        return [self._open(message_id, sealed) for message_id, sealed in found]
 
     def count(self) -> int:
         """Return how many there are."""
@@ -199,6 +206,9 @@ class Quarantine:
         except BaseException:
             self.put(message)
             raise
+
+    def _read(self, ids: Sequence[str]) -> Sequence[bytes | None]:
+        return cast("list[bytes | None]", self._redis.hmget(_MESSAGES, [*ids])) if ids else []
 
     def _open(self, message_id: str, sealed: bytes) -> QuarantinedMessage:
         document = json.loads(self._cipher.open(sealed, _AAD + message_id.encode()))

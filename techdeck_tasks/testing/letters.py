@@ -6,6 +6,7 @@ import threading
 from collections.abc import Sequence
 from datetime import datetime
 
+from techdeck_tasks.storage.timeline import Place
 from techdeck_tasks.tasks.letters import MAX_LETTERS, LetterKind
 
 
@@ -32,10 +33,16 @@ class InMemoryShelf:
                 known: self._letters[known] for known in newest if self._letters[known][0] > oldest
             }
 
-    def ids(self, limit: int | None = None) -> list[str]:
-        """Return the ids of the newest letters, newest first; None: of all."""
+    def ids(self) -> list[str]:
+        """Return the ids of all letters."""
         with self._lock:
-            return self._newest_first()[:limit]
+            return list(self._letters)
+
+    def places(self, limit: int, before: Place | None = None) -> list[Place]:
+        """Return the places of the newest letters, newest first; after the place `before` in that order."""
+        with self._lock:
+            newest = [(self._letters[known][0], known) for known in self._newest_first()]
+        return [place for place in newest if before is None or place < before][:limit]
 
     def read(self, letter_ids: Sequence[str]) -> list[bytes | None]:
         """Return those letters; None for one that is gone."""

@@ -1,7 +1,7 @@
 -- letter_put: keep a letter, and drop those that are too old.
 --
--- KEYS[1]  td:letter:<id>     string: the sealed letter. TTL: ARGV[4].
--- KEYS[2]  td:letters:<kind>  zset of letter ids by the time they failed at (s). No TTL: bounded by its reader.
+-- KEYS[1]  {td:letters:<kind>}:<id>   string: the sealed letter. TTL: ARGV[4].
+-- KEYS[2]  {td:letters:<kind>}:times  zset of letter ids by the time they failed at (s). No TTL: its reader bounds it.
 -- ARGV     letter id, sealed letter, its time (s), TTL (s), time before which letters are dropped (s)
 -- Reply: how many letters there are now.
 -- Atomic because a letter that is in no list is never found, and one round trip is what a failing task waits for.

@@ -8,27 +8,31 @@ from fastapi import APIRouter, Form, Request
 from starlette.responses import HTMLResponse, Response
 
 from techdeck_tasks.tasks.letters import LetterKind
-from techdeck_tasks.web.api.fields import Reason, RecordId
+from techdeck_tasks.web.api.fields import Cursor, Reason, RecordId
+from techdeck_tasks.web.api.letters import page_of_letters
 from techdeck_tasks.web.auth import ActingOperator, RuntimeOf, ViewingOperator
 from techdeck_tasks.web.operations import drop_letter, letters_of, send_letter
 from techdeck_tasks.web.pages.render import back_to, page
 
 router = APIRouter()
 
-SHOWN = 200
+PAGE = 50
 
 
 def _serve(kind: LetterKind, path: str, sending: str, sent: str) -> None:
     @router.get(path)
-    def list_letters(request: Request, runtime: RuntimeOf, caller: ViewingOperator) -> HTMLResponse:
-        store = letters_of(runtime, kind)
-        letters = [letter.summary() for letter in store.list(SHOWN)]
+    def list_letters(
+        request: Request, runtime: RuntimeOf, caller: ViewingOperator, cursor: Cursor = None
+    ) -> HTMLResponse:
+        letters, following = page_of_letters(runtime, kind, PAGE, cursor)
         return page(
             request,
             "letters.html",
             caller,
-            letters=letters,
-            count=store.count(),
+            letters=[letter.summary() for letter in letters],
+            count=letters_of(runtime, kind).count(),
+            following=following,
+            later_page=cursor is not None,
             dead=kind is LetterKind.DEAD,
             sending=sending,
         )

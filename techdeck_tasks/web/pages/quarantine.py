@@ -7,21 +7,32 @@ from typing import Annotated
 from fastapi import APIRouter, Form, Request
 from starlette.responses import HTMLResponse, Response
 
-from techdeck_tasks.web.api.fields import Reason, RecordId
+from techdeck_tasks.web.api.fields import Cursor, Reason, RecordId
+from techdeck_tasks.web.api.quarantine import page_of_messages
 from techdeck_tasks.web.auth import ActingOperator, RuntimeOf, ViewingOperator
 from techdeck_tasks.web.operations import drop_message, replay_message
 from techdeck_tasks.web.pages.render import back_to, page
 
 router = APIRouter(prefix="/quarantine")
 
-SHOWN = 200
+PAGE = 50
 
 
 @router.get("")
-def list_messages(request: Request, runtime: RuntimeOf, caller: ViewingOperator) -> HTMLResponse:
+def list_messages(
+    request: Request, runtime: RuntimeOf, caller: ViewingOperator, cursor: Cursor = None
+) -> HTMLResponse:
     """List the newest, without their contents."""
-    messages = [message.summary() for message in runtime.quarantine.list(SHOWN)]
-    return page(request, "quarantine.html", caller, messages=messages, count=runtime.quarantine.count())
+    messages, following = page_of_messages(runtime, PAGE, cursor)
+    return page(
+        request,
+        "quarantine.html",
+        caller,
+        messages=[message.summary() for message in messages],
+        count=runtime.quarantine.count(),
+        following=following,
+        later_page=cursor is not None,
+    )
 
 
 @router.post("/{message_id}/replay")

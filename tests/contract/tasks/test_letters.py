@@ -86,7 +86,8 @@ def test_a_letter_opens_only_under_its_own_id_and_key(
     first, second = letter(), letter()
     redis_store.add(first)
     redis_store.add(second)
-    redis_client.copy(f"td:letter:{first.letter_id}", f"td:letter:{second.letter_id}", replace=True)
+    key = "{td:letters:dead}:"
+    redis_client.copy(key + first.letter_id, key + second.letter_id, replace=True)
 
     with pytest.raises(EncryptionError):
         redis_store.get(second.letter_id)
@@ -107,6 +108,42 @@ def test_the_newest_are_listed_first_and_the_oldest_give_way(new_shelf: NewShelf
     assert small.list(limit=1) == letters[-1:]
     assert shelf.read([kept.letter_id for kept in letters[:2]]) == [None, None]
     assert small.count() == 3
+
+
+def test_letters_are_paged_each_once_also_those_of_the_same_moment(store: LetterStore) -> None:
+    now = CLOCK.now()
+    made = [letter(failed_at=now - timedelta(microseconds=number // 3)) for number in range(10)]
+    for kept in made:
+        store.add(kept)
+
+    seen: list[Letter] = []
+    while page := store.list(2, before=(seen[-1].failed_at, seen[-1].letter_id) if seen else None):
+        seen += page
+
+    assert sorted(seen, key=lambda one: one.letter_id) == sorted(made, key=lambda one: one.letter_id)
+    assert [one.failed_at for one in seen] == sorted((one.failed_at for one in made), reverse=True)
+
+
+def test_a_page_goes_on_where_its_last_letter_was_although_that_is_gone(store: LetterStore) -> None:
+    now = CLOCK.now()
+    letters = [letter(failed_at=now - timedelta(seconds=number)) for number in range(3)]
+    for kept in letters:
+        store.add(kept)
+    store.take(letters[0].letter_id)
+
+    assert store.list(5, before=(letters[0].failed_at, letters[0].letter_id)) == letters[1:]
+
+
+def test_letters_that_expired_alone_do_not_shorten_a_page(
+    redis_store: LetterStore, redis_client: redis.Redis
+) -> None:
+    now = CLOCK.now()
+    letters = [letter(failed_at=now - timedelta(seconds=number)) for number in range(5)]
+    for kept in letters:
+        redis_store.add(kept)
+    redis_client.delete(*["{td:letters:dead}:" + kept.letter_id for kept in letters[1:3]])
+
+    assert redis_store.list(2) == [letters[0], letters[3]]
 
 
 def test_what_is_too_old_is_gone(store: LetterStore) -> None:

@@ -5,7 +5,7 @@ import redis
 
 from techdeck_tasks.errors import ValidationError
 from techdeck_tasks.runtime import Runtime
-from techdeck_tasks.tasks.quarantine import KEYS, Quarantine
+from techdeck_tasks.tasks.quarantine import KEYS, Quarantine, QuarantinedMessage
 
 CANARY = b"canary-quarantined-2291"
 
@@ -38,6 +38,18 @@ def test_the_newest_come_first_and_the_oldest_give_way_to_the_number(
     assert [message.reason for message in store.list()] == ["reason 4", "reason 3", "reason 2"]
     assert [message.reason for message in store.list(2)] == ["reason 4", "reason 3"]
     assert store.count() == redis_client.hlen(KEYS[0]) == 3
+
+
+def test_messages_are_paged_each_once(runtime: Runtime, redis_client: redis.Redis) -> None:
+    store = quarantine(runtime)
+    made = {store.add("undecodable", b"body", queue="lab").message_id for _ in range(5)}
+
+    seen: list[QuarantinedMessage] = []
+    while page := store.list(2, before=(seen[-1].received_at, seen[-1].message_id) if seen else None):
+        seen += page
+
+    assert len(seen) == 5
+    assert {message.message_id for message in seen} == made
 
 
 def test_the_oldest_give_way_to_the_size_and_the_newest_always_stays(

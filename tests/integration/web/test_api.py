@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from techdeck_tasks.errors import HIPAAComplianceError, ServiceUnavailableError
-from techdeck_tasks.tasks.letters import LetterKind
+from techdeck_tasks.tasks.letters import Letter, LetterKind
 
 DEFINITION = {
     "name": "patients",
@@ -75,10 +75,34 @@ def test_incidents_and_reports_are_paged_each_once(site: Any, fail: Callable[...
             assert len(seen) == len(set(seen)) >= least
 
 
+def test_letters_and_quarantine_are_paged_each_once(site: Any, new_letter: Callable[..., Letter]) -> None:
+    for kind in LetterKind:
+        for _ in range(3):
+            new_letter(kind)
+    for _ in range(3):
+        site.runtime.quarantine.add("malformed", b"body", queue="pipeline")
+    with site.client("operator") as client:
+        for path, name, record_id in (
+            ("dead-letters", "letters", "letter_id"),
+            ("interventions", "letters", "letter_id"),
+            ("quarantine", "messages", "message_id"),
+        ):
+            seen: list[str] = []
+            parameters: dict[str, Any] = {"limit": 2}
+            while parameters.get("cursor", "") is not None:
+                page = client.get(f"/api/v1/{path}", params=parameters).json()
+                seen += [one[record_id] for one in page[name]]
+                parameters["cursor"] = page["next"]
+            assert len(seen) == len(set(seen)) == page["count"] >= 3
+    for kept in site.runtime.quarantine.list():
+        site.runtime.quarantine.take(kept.message_id)
+
+
 @pytest.mark.parametrize("cursor", ["x", "bm90IGpzb24", "W10", "WzEsMl0", "WyIyMDI2LTAxLTAxIiwieCJd"])
 def test_a_made_up_cursor_is_refused(site: Any, cursor: str) -> None:
     with site.client("everybody") as client:
-        for path in ("runs", "alerts", "audit", "errors", "incidents", "reports"):
+        pages = ("runs", "alerts", "audit", "errors", "incidents", "reports")
+        for path in (*pages, "dead-letters", "interventions", "quarantine"):
             response = client.get(f"/api/v1/{path}", params={"cursor": cursor})
             assert (response.status_code, response.json()["error_code"]) == (400, "VALIDATION_ERROR")
 
