@@ -10,6 +10,7 @@ from enum import StrEnum
 from typing import cast
 
 import typer
+from redis import Redis
 from redis.exceptions import RedisError
 from rich.table import Table
 from rich.text import Text
@@ -35,7 +36,7 @@ from techdeck_tasks.runtime import Runtime, create_app, runtime_of
 from techdeck_tasks.storage.database import transaction
 from techdeck_tasks.storage.migration import pending
 from techdeck_tasks.tasks.broker import outages_told
-from techdeck_tasks.tasks.turns import LAST_RUN
+from techdeck_tasks.tasks.turns import BEAT_BEGAN, LAST_RUN
 
 MAX_SKEW_S = 2.0
 MIN_FREE_BYTES = 1 << 30
@@ -189,15 +190,24 @@ def _workers(runtime: Runtime) -> Checks:
             f"{', '.join(nodes)} answers" if nodes else f"none answers within {PING_S:g} s",
             f"techdeck worker {queue}",
         )
-    seen = cast("bytes | None", runtime.redis.get(LAST_RUN + RECONCILE))
-    age_s = None if seen is None else time.time() - int(seen)
-    yield _judge(
-        "beat",
-        age_s is not None and age_s < 4 * RECONCILE_S,
-        "its tasks were never run" if age_s is None else f"its tasks ran {age_s:.0f} s ago",
-        f"just started? look again after {RECONCILE_S:g} s; "
-        "else techdeck worker beat, and a pipeline worker that has a process to spare",
-    )
+    yield judge_beat(_age_s(runtime.redis, BEAT_BEGAN), _age_s(runtime.redis, LAST_RUN + RECONCILE))
+
+
+def judge_beat(began_s: float | None, ran_s: float | None) -> Check:
+    """Judge by how many seconds ago a beat was started, and its tasks ran; None: never. Pure."""
+    if ran_s is not None and ran_s < 4 * RECONCILE_S:
+        return Check("beat", Verdict.OK, f"its tasks ran {ran_s:.0f} s ago")
+    if began_s is not None and began_s < 2 * RECONCILE_S:
+        found = f"starting: it began {began_s:.0f} s ago, and no task of it was run yet"
+        return Check("beat", Verdict.WARN, found, f"look again in {RECONCILE_S} s")
+    found = "its tasks were never run" if ran_s is None else f"its tasks ran {ran_s:.0f} s ago"
+    remedy = "techdeck worker beat, and a pipeline worker that has a process to spare"
+    return Check("beat", Verdict.BAD, found, remedy)
+
+
+def _age_s(redis: Redis, key: str) -> float | None:
+    seen = cast("bytes | None", redis.get(key))
+    return None if seen is None else time.time() - int(seen)
 
 
 def _disk(runtime: Runtime) -> Checks:

@@ -30,6 +30,7 @@ from techdeck_tasks.tasks.base import TechDeckTask
 from techdeck_tasks.tasks.messaging import MaskingAMQP, register_serializer, take_plain_commands
 from techdeck_tasks.tasks.results import bind_results
 from techdeck_tasks.tasks.services import bind_services, bound_services
+from techdeck_tasks.tasks.turns import note_beat
 
 LOG_FORMAT = "%(asctime)s %(levelname)s %(name)s: %(message)s"
 
@@ -127,6 +128,8 @@ def create_app(settings: Settings | None = None, role: Role = Role.CLIENT) -> Ce
             start_due=lambda: runtime.schedules.start_due(),  # noqa: PLW0108 - as above
             collect=runtime.collect,
         )
+    if role is Role.BEAT:
+        signals.beat_init.connect(lambda **_: note_beat(lambda: runtime.redis, runtime.clock), weak=False)
     if role in (Role.PIPELINE, Role.AUDIT, Role.BEAT):
         signals.setup_logging.connect(lambda **_: configure_logging(runtime.settings), weak=False)
         _serve_metrics(runtime)

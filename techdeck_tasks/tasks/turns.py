@@ -21,6 +21,9 @@ logger = logging.getLogger(__name__)
 LAST_RUN = "td:upkeep:"
 """Keys ``td:upkeep:<task>``: when it was last begun, in seconds since 1970. For `techdeck doctor`."""
 
+BEAT_BEGAN = "td:upkeep-beat"
+"""When a beat was last started, in seconds since 1970. For `techdeck doctor`."""
+
 _TURN = "td:upkeep-turn:"
 """Keys ``td:upkeep-turn:<task>``: there while the slot is taken."""
 
@@ -55,6 +58,14 @@ def once_a_slot(
             raise
 
     return run
+
+
+def note_beat(redis: Callable[[], Redis], clock: Clock) -> None:
+    """Note that a beat starts now. While Redis is away nothing is noted."""
+    try:
+        redis().set(BEAT_BEGAN, int(clock.now().timestamp()))
+    except REDIS_FAILURES as away:
+        logger.warning("the beat's start is not noted: Redis does not answer (%s)", type(away).__name__)
 
 
 def _take_turn(name: str, period: timedelta, redis: Callable[[], Redis], clock: Clock) -> bool:

@@ -1,8 +1,12 @@
 from __future__ import annotations
 
+import pytest
+from celery import signals
 from pydantic import SecretStr
+from redis import Redis
 
-from techdeck_tasks.cli.doctor import Verdict, examine
+from techdeck_tasks.celeryconfig import Role
+from techdeck_tasks.cli.doctor import Verdict, examine, judge_beat
 from techdeck_tasks.runtime import Runtime, create_app, runtime_of
 from techdeck_tasks.settings import Settings
 
@@ -28,3 +32,37 @@ def test_servers_that_are_away_keep_no_other_check_from_being_made(settings: Set
         assert checks[name].remedy
     assert checks["key message.json"].verdict is Verdict.OK
     assert "disk of artifacts" in checks
+
+
+def test_a_beat_that_was_just_started_is_starting_and_not_bad(
+    runtime: Runtime, redis_client: Redis, settings: Settings
+) -> None:
+    def beat() -> tuple[Verdict, str]:
+        (check,) = [check for check in examine(runtime) if check.name == "beat"]
+        return check.verdict, check.found
+
+    assert redis_client.dbsize() == 0
+    assert beat() == (Verdict.BAD, "its tasks were never run")
+    create_app(settings, role=Role.BEAT)
+    signals.beat_init.send(sender=None)
+    verdict, found = beat()
+    assert verdict is Verdict.WARN
+    assert found.startswith("starting: it began ")
+
+
+@pytest.mark.parametrize(
+    ("began_s", "ran_s", "verdict"),
+    [
+        (5, 3, Verdict.OK),
+        (None, 3, Verdict.OK),
+        (5, None, Verdict.WARN),
+        (5, 86_400, Verdict.WARN),  # restarted after a day
+        (31, None, Verdict.BAD),
+        (86_400, 61, Verdict.BAD),
+        (None, None, Verdict.BAD),
+    ],
+)
+def test_a_beat_is_judged_by_its_start_and_its_last_task(
+    began_s: float | None, ran_s: float | None, verdict: Verdict
+) -> None:
+    assert judge_beat(began_s, ran_s).verdict is verdict
