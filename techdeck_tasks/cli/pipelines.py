@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 import uuid
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated
 
@@ -14,6 +15,7 @@ from sqlalchemy import text
 from techdeck_tasks.cli.console import err, out, print_json
 from techdeck_tasks.cli.exits import Exit
 from techdeck_tasks.cli.options import JsonOption
+from techdeck_tasks.cli.parking import Parked, parked_stages
 from techdeck_tasks.cli.tables import STYLES, parts_done, show_run, show_runs
 from techdeck_tasks.errors import ConnectionFailedError
 from techdeck_tasks.pipeline.definition import PipelineDefinition, load_definition
@@ -129,12 +131,17 @@ def follow(runtime: Runtime, run_id: str, *, quiet: bool = False) -> RunView:
     with _progress(quiet=quiet) as progress:
         bars: dict[str, TaskID] = {}
         waiting = progress.add_task("waiting for a worker", total=None, state="")
-        began, warned = time.monotonic(), False
+        began, warned, told = time.monotonic(), False, set[str]()
         while True:
             view = runtime.pipeline.store.get_run(run_id)
-            if view.state != "queued":
+            parked = parked_stages(runtime, view)
+            if not quiet:
+                for name in parked.keys() - told:
+                    err.print(f"stage {name} is parked: {parked[name]}", markup=False, soft_wrap=True)
+                told |= parked.keys()
+            if view.state != "queued" or parked:
                 progress.update(waiting, visible=False)
-                _draw(progress, bars, view)
+                _draw(progress, bars, view, parked)
             elif not warned and time.monotonic() - began > PATIENCE_S:
                 warned = True
                 err.print("no worker has taken the run yet: is one running? (techdeck doctor)")
@@ -154,13 +161,15 @@ def _progress(*, quiet: bool) -> Progress:
     )
 
 
-def _draw(progress: Progress, bars: dict[str, TaskID], view: RunView) -> None:
+def _draw(progress: Progress, bars: dict[str, TaskID], view: RunView, parked: Mapping[str, Parked]) -> None:
     for stage in view.stages:
         state = (
             f"[{STYLES.get(stage.state, '')}]{stage.state}[/]" if stage.state in STYLES else str(stage.state)
         )
         state += parts_done(stage)
-        if stage.state == "retrying":
+        if stage.name in parked:
+            state = f"[yellow]parked[/]{parts_done(stage)} [dim]{parked[stage.name].end}[/]"
+        elif stage.state == "retrying":
             state += f" [dim]{stage.error_code}, attempt {stage.attempt + 1} follows[/]"
         total = stage.rows_total or sum(stage.parts.values()) or stage.rows_done or 1
         rows_done = stage.rows_done if stage.rows_total or not stage.parts else stage.parts.get("succeeded")
