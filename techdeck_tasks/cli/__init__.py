@@ -28,6 +28,7 @@ from techdeck_tasks.cli import (
     stack,
     tokens,
     top,
+    uploads,
     web,
     worker,
 )
@@ -48,6 +49,7 @@ app.command("demo")(demo.demo)
 app.command("up")(stack.up)
 app.command("web")(web.web)
 app.command("run")(pipelines.run)
+app.command("upload")(uploads.upload)
 app.command("status")(pipelines.status)
 app.command("stats")(metrics.stats)
 app.command("trend")(metrics.trend)

@@ -18,7 +18,9 @@ from techdeck_tasks.cli.options import JsonOption
 from techdeck_tasks.cli.parking import Parked, parked_stages
 from techdeck_tasks.cli.tables import STYLES, parts_done, show_run, show_runs
 from techdeck_tasks.errors import ConnectionFailedError
-from techdeck_tasks.pipeline.definition import PipelineDefinition, load_definition
+from techdeck_tasks.pipeline.data.data_url import is_remote
+from techdeck_tasks.pipeline.definition import PipelineDefinition, load_definition, parse_definition
+from techdeck_tasks.pipeline.document import read_document
 from techdeck_tasks.pipeline.runs.view import RunView
 from techdeck_tasks.runtime import Runtime, create_app, runtime_of
 from techdeck_tasks.storage.database import transaction
@@ -31,6 +33,10 @@ PATIENCE_S = 10.0
 
 def run(
     file: Annotated[Path, typer.Argument(help="The pipeline's definition, YAML or JSON.")],
+    source: Annotated[
+        str | None,
+        typer.Option(help="Read this path or URL instead of the definition's source: see techdeck upload."),
+    ] = None,
     idempotency_key: Annotated[
         str | None, typer.Option(help="A second run with the same key is the first one's.")
     ] = None,
@@ -39,7 +45,7 @@ def run(
 ) -> None:
     """Run a pipeline and follow it. Exit code 0: succeeded, 1: failed, 2: bad input, 3: a server is away."""
     runtime = runtime_of(create_app())
-    definition = load_definition(file)
+    definition = _definition(file, source)
     run_id = submit(runtime, definition, idempotency_key)
     if detach:
         if json_output:
@@ -51,6 +57,16 @@ def run(
     _show(view, json_output=json_output)
     if view.state != "succeeded":
         raise typer.Exit(Exit.FAILED)
+
+
+def _definition(file: Path, source: str | None) -> PipelineDefinition:
+    if source is None:
+        return load_definition(file)
+    document = read_document(file)
+    if isinstance(document, dict):
+        # As the shell's other paths, it begins in the working directory.
+        document["source"] = source if is_remote(source) else str(Path(source).resolve())
+    return parse_definition(document, folder=file.resolve().parent)
 
 
 def status(
