@@ -17,6 +17,7 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
+import pydantic_settings
 from dotenv import dotenv_values
 from pydantic import Field, PositiveInt, SecretStr, ValidationError, field_validator, model_validator
 from pydantic_settings import (
@@ -287,5 +288,9 @@ def load_settings(**overrides: Any) -> Settings:
         lines = []
         for problem in error.errors(include_input=False, include_url=False):
             name = "_".join(str(part) for part in problem["loc"]).upper()
-            lines.append(f"{ENV_PREFIX}{name}: {problem['msg']}" if name else problem["msg"])
+            said = problem["msg"].removeprefix("Value error, ")
+            lines.append(f"{ENV_PREFIX}{name}: {said}" if name else said)
         raise SettingsError("; ".join(lines)) from None
+    except pydantic_settings.SettingsError as error:
+        # Its text names the field and the source; its cause holds the value.
+        raise SettingsError(f"a setting that must be JSON is not: {error}") from None

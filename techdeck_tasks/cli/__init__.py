@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Callable
+from io import TextIOWrapper
 from pathlib import Path
+from typing import NoReturn
 
 import typer
+from redis.exceptions import RedisError
 
 from techdeck_tasks.cli import (
     alerts,
@@ -35,7 +39,7 @@ from techdeck_tasks.cli import (
 from techdeck_tasks.cli.console import complain
 from techdeck_tasks.cli.exits import Exit, exit_of
 from techdeck_tasks.devservices import DevServiceError
-from techdeck_tasks.errors import EncryptionError, TechDeckError
+from techdeck_tasks.errors import EncryptionError, ServiceUnavailableError, TechDeckError
 from techdeck_tasks.settings import DEFAULT_ENV_FILE, ENV_PREFIX, SettingsError
 
 app = typer.Typer(
@@ -45,38 +49,54 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     add_completion=False,
 )
-app.command("demo")(demo.demo)
-app.command("up")(stack.up)
-app.command("web")(web.web)
-app.command("run")(pipelines.run)
-app.command("upload")(uploads.upload)
-app.command("status")(pipelines.status)
-app.command("stats")(metrics.stats)
-app.command("trend")(metrics.trend)
-app.command("top")(top.top)
-app.command("watch")(pipelines.watch)
-app.command("list")(pipelines.list_runs)
-app.command("cancel")(control.cancel)
-app.command("resume")(control.resume)
-app.command("logs")(control.logs)
-app.command("reconcile")(control.reconcile)
-app.command("validate")(definitions.validate)
-app.command("stages")(definitions.stages)
-app.add_typer(schedules.app, name="schedule")
-app.command("doctor")(doctor.doctor)
-app.add_typer(alerts.app, name="alerts")
-app.add_typer(audit.app, name="audit")
-app.add_typer(incidents.app, name="incidents")
-app.add_typer(reports.app, name="report")
-app.add_typer(breakers.app, name="breaker")
-app.add_typer(letters.dead, name="dead")
-app.add_typer(letters.interventions, name="interventions")
-app.add_typer(quarantine.app, name="quarantine")
-app.add_typer(tokens.app, name="token")
-app.add_typer(keys.app, name="keys")
-app.add_typer(database.app, name="db")
-app.add_typer(metrics.app, name="metrics")
-app.add_typer(worker.app, name="worker")
+_PANELS: dict[str, dict[str, Callable[..., None] | typer.Typer]] = {
+    "The service": {
+        "demo": demo.demo,
+        "up": stack.up,
+        "doctor": doctor.doctor,
+        "web": web.web,
+        "worker": worker.app,
+        "token": tokens.app,
+        "keys": keys.app,
+        "db": database.app,
+    },
+    "Pipelines": {
+        "run": pipelines.run,
+        "upload": uploads.upload,
+        "status": pipelines.status,
+        "watch": pipelines.watch,
+        "list": pipelines.list_runs,
+        "logs": control.logs,
+        "cancel": control.cancel,
+        "resume": control.resume,
+        "reconcile": control.reconcile,
+        "validate": definitions.validate,
+        "stages": definitions.stages,
+        "schedule": schedules.app,
+    },
+    "What goes wrong": {
+        "stats": metrics.stats,
+        "trend": metrics.trend,
+        "top": top.top,
+        "metrics": metrics.app,
+        "alerts": alerts.app,
+        "breaker": breakers.app,
+        "dead": letters.dead,
+        "interventions": letters.interventions,
+        "quarantine": quarantine.app,
+    },
+    "What is on record": {
+        "audit": audit.app,
+        "incidents": incidents.app,
+        "report": reports.app,
+    },
+}
+for panel, commands in _PANELS.items():
+    for name, command in commands.items():
+        if isinstance(command, typer.Typer):
+            app.add_typer(command, name=name, rich_help_panel=panel)
+        else:
+            app.command(name, rich_help_panel=panel)(command)
 
 
 NO_SERVICE = "; no service runs in this folder: start one with techdeck up, or go to where it was started"
@@ -90,13 +110,23 @@ def _knows_a_service() -> bool:
 
 def main() -> None:
     """Run the command line; an expected failure is one line on standard error and a named exit code."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, TextIOWrapper):
+            stream.reconfigure(errors="replace")  # a terminal that is not UTF-8
     try:
         app()
     except (TechDeckError, SettingsError, DevServiceError) as error:
-        code = exit_of(error)
-        nothing_there = code is Exit.UNAVAILABLE or isinstance(error, EncryptionError)
-        complain(str(error) + (NO_SERVICE if nothing_there and not _knows_a_service() else ""))
-        sys.exit(code)
+        _fail(error)
+    except RedisError as error:
+        away = f"Redis does not answer ({type(error).__name__}); check TECHDECK_REDIS_URL and the server"
+        _fail(ServiceUnavailableError(away, service_name="redis"))
     except KeyboardInterrupt:
         complain("interrupted")
         sys.exit(Exit.INTERRUPTED)
+
+
+def _fail(error: Exception) -> NoReturn:
+    code = exit_of(error)
+    nothing_there = code is Exit.UNAVAILABLE or isinstance(error, EncryptionError)
+    complain(str(error) + (NO_SERVICE if nothing_there and not _knows_a_service() else ""))
+    sys.exit(code)

@@ -7,7 +7,7 @@ from datetime import timedelta
 from typing import Annotated
 
 import typer
-from rich.table import Table
+from rich.padding import Padding
 from rich.text import Text
 
 from techdeck_tasks.alerts.condition import Severity
@@ -43,28 +43,25 @@ def list_alerts(
             }
         )
     else:
-        table = Table()
-        for heading in ("alert", "severity", "state", "since (UTC)", "told", "in charge", "what"):
-            table.add_column(heading, overflow="fold")
         for alert in alerts:
-            told = "silenced" if silenced(alert, silences) else "yes" if alert.notified_at else NOTHING
-            since = f"{alert.first_seen:%Y-%m-%d %H:%M}"
-            table.add_row(
-                str(alert.alert_id)[:8],
+            told = "silenced" if silenced(alert, silences) else "told" if alert.notified_at else "not told"
+            line = Text.assemble(
+                f"{str(alert.alert_id)[:8]}  ",
                 styled(alert.severity),
+                "  ",
                 styled(alert.state),
-                since,
-                told,
-                Text(alert.acknowledged_by or NOTHING),
-                Text(f"{alert.key}: {alert.message}"),
+                f"  since {alert.first_seen:%Y-%m-%d %H:%M} UTC  {told}",
+                f"  {alert.acknowledged_by} is in charge" if alert.acknowledged_by else "",
             )
-        out.print(table if alerts else "there is no alert")
+            out.print(line, soft_wrap=True)
+            out.print(Padding(Text(f"{alert.key}: {alert.message}"), (0, 0, 0, 4)))
+        if not alerts:
+            out.print("there is no alert")
         for silence in silences:
             what = ", ".join(part for part in (silence.alert_type, silence.subject) if part)
             until = f"{silence.until:%Y-%m-%d %H:%M} UTC"
             name, why = str(silence.silence_id)[:8], f"{silence.owner}: {silence.reason}"
-            line = f"silence {name}: {what} until {until}, {why}"
-            out.print(line, markup=False, soft_wrap=True)
+            out.print(f"silence {name}: {what} until {until}, {why}", markup=False, soft_wrap=True)
     if any(alert.state == "firing" for alert in alerts):
         raise typer.Exit(Exit.FAILED)
 

@@ -13,20 +13,33 @@ from techdeck_tasks.cli.operators import OwnerOption, ReasonOption, record_actio
 from techdeck_tasks.cli.options import JsonOption
 from techdeck_tasks.cli.tables import NOTHING, styled
 from techdeck_tasks.resilience.breaker import CircuitBreaker, State
+from techdeck_tasks.resilience.breaker.core import LONGEST_NAME, is_breaker_name
 from techdeck_tasks.runtime import create_app, runtime_of
 
 app = typer.Typer(help="Look at circuit breakers, and overrule them.", no_args_is_help=True)
 
-NameArgument = Annotated[str, typer.Argument(help="The breaker's name: the service, or the task.")]
+
+def _checked(name: str) -> str:
+    if not is_breaker_name(name):
+        raise typer.BadParameter(f"a breaker's name has 1 to {LONGEST_NAME} characters and no braces")
+    return name
+
+
+NameArgument = Annotated[
+    str, typer.Argument(help="The breaker's name: the service, or the task.", callback=_checked)
+]
 TtlOption = Annotated[
-    float | None, typer.Option("--ttl", min=0.001, help="Minutes; without it, until it is cleared.")
+    float | None, typer.Option("--ttl", min=0.001, max=525_600, help="Minutes; default: until it is cleared.")
 ]
 
 
 @app.command("list")
 def list_breakers(json_output: JsonOption = False) -> None:
     """List every breaker that ever opened, with its state."""
-    statuses = runtime_of(create_app()).breakers.get_status()
+    breakers = runtime_of(create_app()).breakers
+    # Without Redis the registry tells of this process alone, which has none: better to fail.
+    breakers.transitions({}, limit=1)
+    statuses = breakers.get_status()
     if json_output:
         print_json(statuses)
         return

@@ -11,7 +11,7 @@ from rich.text import Text
 from techdeck_tasks.audit.incidents.incident import Incident, IncidentState
 from techdeck_tasks.audit.incidents.store import IncidentStore
 from techdeck_tasks.cli.console import out, print_json
-from techdeck_tasks.cli.operators import OwnerOption
+from techdeck_tasks.cli.operators import OwnerOption, said
 from techdeck_tasks.cli.options import JsonOption
 from techdeck_tasks.cli.tables import NOTHING, styled
 from techdeck_tasks.clock import SystemClock
@@ -23,7 +23,7 @@ IncidentArgument = Annotated[
     str, typer.Argument(metavar="ID", help="The incident's id, or how it alone begins.")
 ]
 NoteOption = Annotated[
-    str, typer.Option("--note", help="Why; redacted in the table, whole in the audit log.")
+    str, typer.Option("--note", help="Why; redacted in the table, whole in the audit log.", callback=said)
 ]
 
 

@@ -50,7 +50,12 @@ def show(as_json: Annotated[bool, typer.Option("--json", help="For machines.")] 
             ]
         )
         return
-    shown = Table("purpose", "key", "active", "bytes", "wrapped by", "file")
+    if not held:
+        out.print("there is none here; make them: techdeck keys generate")
+        return
+    shown = Table(box=None)
+    for heading in ("purpose", "key", "active", "bytes", "wrapped by", "file"):
+        shown.add_column(heading, no_wrap=heading in ("purpose", "key"), overflow="fold")
     for purpose, path, keys in held:
         for key_id, key in keys.keys.items():
             active = "active" if key_id == keys.active else ""

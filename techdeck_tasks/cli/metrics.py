@@ -21,7 +21,7 @@ app = typer.Typer(help="Tell Prometheus.", no_args_is_help=True)
 
 DEFAULT_ADDRESS = "127.0.0.1:9464"
 
-HoursOption = Annotated[int, typer.Option("--hours", min=1, help="How far back.")]
+HoursOption = Annotated[int, typer.Option("--hours", min=1, max=87_600, help="How far back.")]
 CodeOption = Annotated[str | None, typer.Option("--code", help="Only errors of this code.")]
 SeverityOption = Annotated[str | None, typer.Option("--severity", help="low, medium, high or critical.")]
 ServiceOption = Annotated[str | None, typer.Option("--service", help="Only this service.")]

@@ -9,8 +9,21 @@ import typer
 
 from techdeck_tasks.runtime import Runtime
 
-OwnerOption = Annotated[str, typer.Option("--owner", help="Who decides.", default_factory=getpass.getuser)]
-ReasonOption = Annotated[str, typer.Option("--reason", help="Why; kept in the audit log.")]
+
+def said(text: str) -> str:
+    """Return the text of an option that must say something."""
+    if not text.strip():
+        raise typer.BadParameter("it is empty; it is what the audit log has to explain the action by")
+    return text
+
+
+OwnerOption = Annotated[
+    str,
+    typer.Option(
+        "--owner", help="Who decides.", default_factory=getpass.getuser, show_default="you", callback=said
+    ),
+]
+ReasonOption = Annotated[str, typer.Option("--reason", help="Why; kept in the audit log.", callback=said)]
 
 
 def record_action(runtime: Runtime, service: str, operation: str, owner: str, **facts: Any) -> None:

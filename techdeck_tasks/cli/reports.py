@@ -14,7 +14,7 @@ from techdeck_tasks.audit.compliance.store import ReportKind, ReportStore, Store
 from techdeck_tasks.audit.reading.export import private_file
 from techdeck_tasks.audit.reading.search import read_time
 from techdeck_tasks.cli.console import err, out, print_json
-from techdeck_tasks.cli.operators import OwnerOption
+from techdeck_tasks.cli.operators import OwnerOption, said
 from techdeck_tasks.cli.options import JsonOption
 from techdeck_tasks.cli.tables import NOTHING
 from techdeck_tasks.runtime import create_app, runtime_of
@@ -108,7 +108,9 @@ def export(
 @app.command("sign-off")
 def sign_off(
     report_id: ReportArgument,
-    note: Annotated[str, typer.Option("--note", help="What was concluded; kept in the audit log.")],
+    note: Annotated[
+        str, typer.Option("--note", help="What was concluded; kept in the audit log.", callback=said)
+    ],
     owner: OwnerOption,
     sha256: Annotated[
         str | None, typer.Option(help="The digest on the copy that was read; another one is refused.")

@@ -15,6 +15,7 @@ from techdeck_tasks.cli.console import complain, out
 from techdeck_tasks.cli.exits import Exit
 from techdeck_tasks.runtime import create_app, runtime_of
 from techdeck_tasks.settings import SettingsError, load_settings
+from techdeck_tasks.tasks.broker import outages_told
 from techdeck_tasks.tasks.messaging import take_plain_commands
 
 app = typer.Typer(help="Run a worker process in the foreground.", no_args_is_help=True)
@@ -84,7 +85,8 @@ def ping(
     celery = Celery("techdeck-ping", broker=load_settings().effective_broker_url.get_secret_value())
     take_plain_commands(celery)
     host = socket.gethostname()
-    replies = celery.control.ping(pattern=f"*@{host}", matcher="glob", timeout=timeout, limit=1)
+    with outages_told("ping"):
+        replies = celery.control.ping(pattern=f"*@{host}", matcher="glob", timeout=timeout, limit=1)
     if not replies:
         complain(f"no worker of host {host} answers within {timeout:g} s")
         raise typer.Exit(Exit.FAILED)

@@ -36,6 +36,7 @@ from techdeck_tasks.pipeline.data.data_url import (
 from techdeck_tasks.pipeline.data.location import matches
 from techdeck_tasks.pipeline.document import read_document
 from techdeck_tasks.pipeline.registry import find_stage
+from techdeck_tasks.pipeline.upload.record import SCHEME
 
 MAX_STAGES = 200
 _MAX_PROBLEMS_TOLD = 3
@@ -198,13 +199,18 @@ def _check(mapping: Any, folder: Path | None) -> tuple[PipelineDefinition | None
             problems.append(problem)
         except pydantic.ValidationError as error:
             problems += _problems_of(error, f"stages[{index}].params")
-    problems += _source_problems(shape.source, folder)
+    problems += _source_problems(shape, folder)
     if problems:
         return None, problems
     return shape.model_copy(update={"stages": tuple(checked)}), []
 
 
-def _source_problems(source: SourceSpec, folder: Path | None) -> list[ValidationError]:
+def _source_problems(definition: PipelineDefinition, folder: Path | None) -> list[ValidationError]:
+    source = definition.source
+    kinds = {spec.kind for spec in definition.stages}
+    if source.url.startswith(f"{SCHEME}://") and "dataset_load" in kinds and "file_upload" not in kinds:
+        text = "source.url: an upload is read by the stage file_upload; use it in place of dataset_load"
+        return [ValidationError(text, field="source.url")]
     try:
         _ = source.effective_format
     except ValidationError as problem:
@@ -309,13 +315,17 @@ def _in_one_line(problems: Sequence[ValidationError]) -> ValidationError:
 
 
 def _problems_of(error: pydantic.ValidationError, prefix: str = "") -> list[ValidationError]:
+    found = error.errors(include_url=False, include_context=False, include_input=False)
+    # Of a list whose items are wrong pydantic also says that it is too short.
+    lists = {problem["loc"][:-1] for problem in found} | {problem["loc"][:-2] for problem in found}
     return [
         ValidationError(
             f"{_place(prefix, problem['loc'])}: {_lower(problem['msg'])}",
             field=_place(prefix, problem["loc"]),
             validation_rule=problem["type"],
         )
-        for problem in error.errors(include_url=False, include_context=False, include_input=False)
+        for problem in found
+        if problem["type"] != "too_short" or problem["loc"] not in lists
     ]
 
 

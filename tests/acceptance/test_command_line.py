@@ -224,6 +224,55 @@ def test_an_operator_opens_a_breaker_with_owner_and_reason_and_it_is_on_record(s
     assert entries[-1]["document"]["reason"] == "maintenance"
 
 
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (("stats", "--hours", "9" * 30), "less than or equal to 87600"),
+        (("trend", "--hours", "0"), "greater than or equal to 1"),
+        (("breaker", "show", "a{b"), "no braces"),
+        (("breaker", "reset", "", "--reason", "mended"), "1 to 200"),
+        (("breaker", "open", "lab", "--reason", "moving", "--ttl", "1e300"), "less than or equal to"),
+        (("breaker", "open", "lab", "--reason", " "), "it is empty"),
+        (("incidents", "dismiss", "x", "--note", ""), "it is empty"),
+        (("dead", "list", "--limit", "9" * 30), "less than or equal to 10000"),
+        (("quarantine", "list", "--cursor", "zzz"), "begin again without one"),
+    ],
+)
+def test_a_value_that_cannot_be_is_refused(service: Any, arguments: tuple[str, ...], said: str) -> None:
+    refused = service.techdeck(*arguments)
+    assert refused.returncode == EXITS["bad input"]
+    assert said in " ".join(refused.stderr.replace("│", "").split())
+    assert "Traceback" not in refused.stderr
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("dead", "list"),
+        ("interventions", "list"),
+        ("quarantine", "list"),
+        ("breaker", "list"),
+        ("worker", "ping"),
+    ],
+)
+def test_a_redis_that_is_away_is_one_clear_line_and_exit_code_3(
+    service: Any, arguments: tuple[str, ...]
+) -> None:
+    away = "redis://:secret-of-redis@127.0.0.1:1/0"
+    run = service.techdeck(*arguments, TECHDECK_REDIS_URL=away)
+    assert run.returncode == EXITS["unavailable"]
+    assert (len(run.stderr.splitlines()), run.stdout) == (1, "")
+    assert "secret-of-redis" not in run.stderr
+
+
+def test_a_terminal_that_is_not_utf_8_gets_what_it_can_show(service: Any) -> None:
+    service.techdeck("run", write_definition(service.folder, "plain-letters"))
+    ascii_only = {"PYTHONIOENCODING": "ascii", "COLUMNS": "60"}
+    listed = service.techdeck("list", **ascii_only)
+    assert listed.returncode == EXITS["ok"], listed.stderr
+    assert listed.stdout.isascii()
+
+
 def test_an_operator_must_say_why(service: Any) -> None:
     refused = service.techdeck("breaker", "reset", "lab")
 

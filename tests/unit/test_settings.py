@@ -105,6 +105,13 @@ def test_a_bad_value_is_refused_by_name_and_limit(field: str, value: object, com
         load_settings(**{field: value})
 
 
+def test_a_value_that_is_no_json_is_named_and_not_repeated(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TECHDECK_ALERT_CHANNELS", "mailto://user:secret@host")
+    with pytest.raises(SettingsError, match=r"must be JSON is not.*alert_channels") as caught:
+        load_settings()
+    assert "secret" not in str(caught.value)
+
+
 def test_a_malformed_secret_is_not_repeated_in_the_error() -> None:
     with pytest.raises(SettingsError) as caught:
         load_settings(redis_url=["hunter2-secret"])

@@ -32,6 +32,11 @@ LONGEST_NAME = 200
 _INDEX_REFRESH_S = 3600.0
 
 
+def is_breaker_name(name: str) -> bool:
+    """Whether a breaker may be called so: its keys in Redis have the name in braces."""
+    return 0 < len(name) <= LONGEST_NAME and not set(name) & set("{}")
+
+
 class BreakerCore:
     """The store's side of `CircuitBreaker`; its arguments are described there."""
 
@@ -45,7 +50,7 @@ class BreakerCore:
         listener: Listener | None = None,
         gate: StoreGate | None = None,
     ) -> None:
-        if not 0 < len(name) <= LONGEST_NAME or "{" in name or "}" in name:
+        if not is_breaker_name(name):
             raise ValueError(f"breaker name {name[:50]!r}: use 1 to {LONGEST_NAME} characters, no braces")
         self.name = name
         self.config = config or BreakerConfig()

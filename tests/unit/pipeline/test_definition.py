@@ -9,6 +9,7 @@ import yaml
 
 from techdeck_tasks.errors import ValidationError
 from techdeck_tasks.pipeline import PipelineDefinition, load_definition, parse_definition
+from techdeck_tasks.pipeline.definition import find_problems
 from techdeck_tasks.pipeline.document import MAX_SIZE_BYTES
 
 GOOD = """\
@@ -107,6 +108,19 @@ def test_a_doubled_name_is_named_with_both_places() -> None:
     assert "stages[2].name: 'a' is also the name of stages[0]" in text
 
 
+def test_a_list_whose_items_are_wrong_is_not_called_too_short() -> None:
+    stages = [{"name": "load", "stage": "dataset_load", "timeout_seconds": 10**9}]
+    problems = find_problems({"name": "p", "source": "a.csv", "stages": stages})
+    assert [problem.details["field"] for problem in problems] == ["stages[0].timeout_seconds"]
+
+
+def test_an_upload_is_read_by_the_stage_that_takes_files_in() -> None:
+    source = "upload://9f6c1f0e5d1c4a41b1a7f2f3a5f5f1b2/a.csv"
+    [problem] = find_problems({"name": "p", "source": source, "stages": [{"name": "dataset_load"}]})
+    assert "use it in place of dataset_load" in problem.message
+    assert not find_problems({"name": "p", "source": source, "stages": [{"name": "file_upload"}]})
+
+
 def test_an_unknown_need_is_answered_with_the_nearest() -> None:
     assert "'b' needs 'lod', which is no stage; did you mean 'load'?" in refused(
         pipeline(stage("load"), stage("b", "lod"))
@@ -173,7 +187,7 @@ def test_what_has_not_the_shape_is_refused_in_one_line(mapping: Any, says: str) 
 
 
 def test_many_problems_are_told_as_three_and_a_number() -> None:
-    assert refused(pipeline(*[{"nane": "x"} for _ in range(4)])).endswith("; and 6 more")
+    assert refused(pipeline(*[{"nane": "x"} for _ in range(4)])).endswith("; and 5 more")
 
 
 def test_a_number_that_json_does_not_know_is_refused(folder: Path) -> None:
