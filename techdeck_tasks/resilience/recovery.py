@@ -241,7 +241,7 @@ class RecoveryManager:
     ) -> Mapping[str, Any]:
         store = self._resources.interventions
         if store is None:
-            return _failed("No person can be asked: no store of interventions is configured")
+            return _failed("A person has to mend what the message says, and send it again")
         requirements = context.get("intervention_requirements")
         details = dict(requirements) if isinstance(requirements, Mapping) else {}
         intervention_id = store.open(
