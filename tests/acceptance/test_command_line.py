@@ -19,6 +19,7 @@ from sqlalchemy import make_url
 
 from techdeck_tasks.errors import AuthenticationError
 from techdeck_tasks.runtime import create_app, runtime_of
+from techdeck_tasks.tasks.letters import Letter, LetterKind
 
 Techdeck = Callable[..., CompletedProcess[str]]
 
@@ -222,6 +223,37 @@ def test_an_operator_opens_a_breaker_with_owner_and_reason_and_it_is_on_record(s
     entries = json.loads(service.techdeck("audit", "list", "--service", "breaker", "--json").stdout)
     assert {entry["operation"] for entry in entries} == {"breaker.forced-open", "breaker.clear"}
     assert entries[-1]["document"]["reason"] == "maintenance"
+
+
+def test_dead_letters_are_listed_page_by_page(service: Any) -> None:
+    runtime = runtime_of(create_app(service.settings))
+    letters = [
+        Letter.of(
+            AuthenticationError("refused"),
+            kind=LetterKind.DEAD,
+            task_name="lab.fetch",
+            task_id=f"t-{number}",
+            signature={},
+            service="lab",
+            attempts=1,
+            failed_at=runtime.clock.now(),
+        )
+        for number in range(3)
+    ]
+    for letter in letters:
+        runtime.dead_letters.add(letter)
+    try:
+        shown = service.techdeck("dead", "list", "--limit", "2").stdout
+        cursor = shown.rpartition("more: --cursor ")[2].strip()
+        assert letters[0].letter_id[:8] not in shown
+        older = service.techdeck("dead", "list", "--limit", "2", "--cursor", cursor)
+        assert (letters[0].letter_id[:8] in older.stdout, "more:" in older.stdout) == (True, False)
+        first = json.loads(service.techdeck("dead", "list", "--limit", "2", "--cursor", "", "--json").stdout)
+        assert [one["task_id"] for one in first["letters"]] == ["t-2", "t-1"]
+        assert first["next"] == cursor
+    finally:
+        for letter in letters:
+            runtime.dead_letters.take(letter.letter_id)
 
 
 @pytest.mark.parametrize(

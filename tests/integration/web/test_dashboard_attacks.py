@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import html
+import re
 import socket
 import uuid
 from collections.abc import Callable, Iterator
@@ -21,6 +23,7 @@ from techdeck_tasks.settings import Settings
 from techdeck_tasks.tasks.letters import LetterKind
 from techdeck_tasks.web.app import create_web_app
 from techdeck_tasks.web.auth import SESSION_COOKIE
+from techdeck_tasks.web.pages.letters import PAGE
 from techdeck_tasks.web.rate import LOGINS_PER_MINUTE
 from techdeck_tasks.web.sessions import SessionStore
 
@@ -277,3 +280,17 @@ def test_an_error_is_a_page_with_its_id(site: Any, who: str, path: str, status: 
     assert page.status_code == status
     assert page.headers["X-Error-ID"] in page.text
     assert "Back to the overview" in page.text
+
+
+def test_what_failed_for_good_is_shown_page_by_page(
+    browser: httpx.Client, new_letter: Callable[..., Any]
+) -> None:
+    made = {new_letter(task_name="paged.task").letter_id for _ in range(PAGE + 5)}
+    seen: set[str] = set()
+    path: str | None = "/dead-letters"
+    while path is not None:
+        shown = browser.get(path).text
+        seen |= set(re.findall(r'action="/dead-letters/([0-9a-f-]{36})/replay"', shown))
+        older = re.search(r'href="(/dead-letters\?cursor=[^"]+)"', shown)
+        path = html.unescape(older[1]) if older else None
+    assert made <= seen
