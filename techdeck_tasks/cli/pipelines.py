@@ -74,8 +74,11 @@ def status(
     json_output: JsonOption = False,
 ) -> None:
     """Show a run and its stages."""
-    view = runtime_of(create_app()).pipeline.store.get_run(run_id)
+    runtime = runtime_of(create_app())
+    view = runtime.pipeline.store.get_run(run_id)
     _show(view, json_output=json_output)
+    if not json_output:
+        _tell_parked(parked_stages(runtime, view))
 
 
 def watch(
@@ -152,8 +155,7 @@ def follow(runtime: Runtime, run_id: str, *, quiet: bool = False) -> RunView:
             view = runtime.pipeline.store.get_run(run_id)
             parked = parked_stages(runtime, view)
             if not quiet:
-                for name in parked.keys() - told:
-                    err.print(f"stage {name} is parked: {parked[name]}", markup=False, soft_wrap=True)
+                _tell_parked({name: parked[name] for name in parked.keys() - told})
                 told |= parked.keys()
             if view.state != "queued" or parked:
                 progress.update(waiting, visible=False)
@@ -164,6 +166,11 @@ def follow(runtime: Runtime, run_id: str, *, quiet: bool = False) -> RunView:
             if view.finished:
                 return view
             time.sleep(POLL_S)
+
+
+def _tell_parked(parked: Mapping[str, Parked]) -> None:
+    for name, by in parked.items():
+        err.print(f"stage {name} is parked: {by}", markup=False, soft_wrap=True)
 
 
 def _progress(*, quiet: bool) -> Progress:

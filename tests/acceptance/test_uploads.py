@@ -75,8 +75,10 @@ def test_what_is_no_upload_is_refused(service: Any, file: Any, arguments: tuple[
 
 
 def test_a_run_that_waits_for_a_breaker_says_for_which_and_until_when(service: Any, file: Any) -> None:
-    opened = service.techdeck("breaker", "open", "file_upload", "--ttl", "0.1", "--reason", "moving")
+    opened = service.techdeck("breaker", "open", "file_upload", "--ttl", "0.2", "--reason", "moving")
     assert opened.returncode == 0, opened.stderr
+    waiting = service.techdeck("run", "sent.yaml", "--source", file.name, "--detach").stdout.strip()
+    assert "stage take is parked: breaker file_upload" in service.techdeck("status", waiting).stderr
     run = service.techdeck("run", "sent.yaml", "--source", file.name)
     assert run.returncode == 0, run.stderr
     assert "stage take is parked: breaker file_upload is forced-open until " in run.stderr
