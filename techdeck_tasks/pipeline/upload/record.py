@@ -4,12 +4,20 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Self
 from urllib.parse import quote
 
 from techdeck_tasks.errors import FileUploadError, RateLimitError
 
 SCHEME = "upload"
 """Of the URL by which a definition names an accepted file: ``upload://<id>/<name>``."""
+
+
+OPEN, READY, QUARANTINE = "partial", "ready", "quarantine"
+"""Folders of the store."""
+
+MANIFEST, FACTS = "manifest.json", "facts.json"
+"""What says which upload it is: in the first two folders, and in the last."""
 
 
 class UnknownUploadError(FileUploadError):
@@ -80,6 +88,11 @@ class AcceptedFile:
     size_bytes: int
     sha256: str
     owner: str | None = None
+
+    @classmethod
+    def of(cls, upload: Upload, path: Path) -> Self:
+        """Return what became of `upload`: the file at `path`."""
+        return cls(path, upload.filename, upload.size_bytes, upload.sha256, upload.owner)
 
     @property
     def upload_id(self) -> str:

@@ -6,8 +6,7 @@
     failed/<id>.json  the error that ended an upload
 
 The folders are the owner's only. What arrived counts once it is on the disk and the manifest says so; a chunk
-that was being written when the process died is written again. What is made for an owner is counted and made
-under the lock of the file ``owners.lock``.
+that was being written when the process died is written again.
 """
 
 from __future__ import annotations
@@ -33,12 +32,22 @@ from techdeck_tasks.pipeline.data import data_url, folders
 from techdeck_tasks.pipeline.data.artifacts import file_digest
 from techdeck_tasks.pipeline.upload.content import content_problem
 from techdeck_tasks.pipeline.upload.names import checked_name, shown_name
-from techdeck_tasks.pipeline.upload.record import AcceptedFile, UnknownUploadError, Upload, UploadLimits
+from techdeck_tasks.pipeline.upload.owners import admitted, uploads_of
+from techdeck_tasks.pipeline.upload.record import (
+    FACTS,
+    MANIFEST,
+    OPEN,
+    QUARANTINE,
+    READY,
+    AcceptedFile,
+    UnknownUploadError,
+    Upload,
+    UploadLimits,
+)
 
 _ID = re.compile(r"[0-9a-f]{32}")
 _DIGEST = re.compile(r"[0-9a-f]{64}")
-_MANIFEST, _DATA, _CONTENT, _FACTS = "manifest.json", "data", "content", "facts.json"
-_OPEN, _READY, _QUARANTINE = "partial", "ready", "quarantine"
+_DATA, _CONTENT = "data", "content"
 
 
 class UploadStore:
@@ -84,7 +93,7 @@ class UploadStore:
         if not _DIGEST.fullmatch(sha256.lower()):
             raise FileUploadError(f"the SHA-256 of {shown!r} is not 64 hex digits", filename=shown)
         upload = Upload(uuid.uuid4().hex, name, size_bytes, sha256.lower(), owner=owner)
-        with self._admitted(upload):
+        with admitted(self._root, self.limits, upload):
             folder = self._partial(upload.upload_id)
             folders.make_folder(folder, private=True)
             (folder / _DATA).touch(mode=0o600)
@@ -93,14 +102,7 @@ class UploadStore:
 
     def of_owner(self, owner: str) -> list[Upload | AcceptedFile]:
         """Return what `owner` has under way and what was accepted, the oldest first."""
-        found = [(at, Upload(**facts)) for at, facts in self._kept_for(owner, _OPEN, _MANIFEST)]
-        accepted = [(at, Upload(**facts)) for at, facts in self._kept_for(owner, _READY, _MANIFEST)]
-        ready = {upload.upload_id for _, upload in accepted}
-        uploads: list[tuple[float, Upload | AcceptedFile]] = [
-            *(each for each in found if each[1].upload_id not in ready),
-            *((at, _accepted(one, self._ready(one.upload_id) / one.filename)) for at, one in accepted),
-        ]
-        return [upload for _, upload in sorted(uploads, key=lambda each: each[0])]
+        return uploads_of(self._root, owner)
 
     def status(self, upload_id: str) -> Upload:
         """Return how far an upload is.
@@ -111,7 +113,7 @@ class UploadStore:
         """
         folder = self._partial(upload_id)
         try:
-            return Upload(**json.loads((folder / _MANIFEST).read_text()))
+            return Upload(**json.loads((folder / MANIFEST).read_text()))
         except FileNotFoundError:
             pass
         try:
@@ -195,20 +197,20 @@ class UploadStore:
                 raise _refused(upload, f"its content is refused as {form}: {problem}; it is in quarantine")
             target = self._ready(upload_id) / upload.filename
             folders.make_folder(target.parent, private=True)
-            _write_whole(target.parent / _MANIFEST, asdict(upload))
+            _write_whole(target.parent / MANIFEST, asdict(upload))
             path.replace(target)
             self._remove(upload_id)
-        return _accepted(upload, target)
+        return AcceptedFile.of(upload, target)
 
     def accepted(self, upload_id: str) -> AcceptedFile | None:
         """Return the accepted file of an upload; None where it was not accepted, or removed since."""
         folder = self._ready(upload_id)
         try:
-            upload = Upload(**json.loads((folder / _MANIFEST).read_text()))
+            upload = Upload(**json.loads((folder / MANIFEST).read_text()))
         except FileNotFoundError:
             return None
         path = folder / upload.filename
-        return _accepted(upload, path) if path.is_file() else None
+        return AcceptedFile.of(upload, path) if path.is_file() else None
 
     def accepted_at(self, url: str) -> AcceptedFile:
         """Return the accepted file that `AcceptedFile.url` names.
@@ -252,7 +254,7 @@ class UploadStore:
         """
         oldest = (self._clock.now() - max_age).timestamp()
         removed = 0
-        for manifest in self._root.glob(f"*/*/{_MANIFEST}"):
+        for manifest in self._root.glob(f"*/*/{MANIFEST}"):
             if _is_older(manifest, oldest):
                 _remove_folder(manifest.parent)
                 removed += 1
@@ -261,47 +263,15 @@ class UploadStore:
                 note.unlink(missing_ok=True)
         return removed
 
-    # -- what an owner may have -------------------------------------------------------------------------
-
-    @contextmanager
-    def _admitted(self, upload: Upload) -> Iterator[None]:
-        """Hold the lock of all owners while `upload` is made: of two at once, one takes the last place."""
-        if upload.owner is None:
-            yield
-            return
-        folders.make_folder(self._root, private=True)
-        with (self._root / "owners.lock").open("w") as lock:
-            fcntl.flock(lock, fcntl.LOCK_EX)
-            kept = self.of_owner(upload.owner)
-            refused = self._kept_for(upload.owner, _QUARANTINE, _FACTS)
-            self.limits.admit(
-                upload,
-                open_uploads=sum(isinstance(each, Upload) for each in kept),
-                kept_bytes=sum(each.size_bytes for each in kept)
-                + sum(facts["size_bytes"] for _, facts in refused),
-            )
-            yield
-
-    def _kept_for(self, owner: str, place: str, name: str) -> Iterator[tuple[float, dict[str, Any]]]:
-        """Give the facts of the owner's files in one of the folders, with the time they were written at."""
-        for path in (self._root / place).glob(f"*/{name}"):
-            try:
-                with path.open() as file:
-                    facts, written_at = json.load(file), os.fstat(file.fileno()).st_mtime
-            except FileNotFoundError:
-                continue
-            if facts["owner"] == owner:
-                yield written_at, facts
-
     # -- the folders ------------------------------------------------------------------------------------
 
     def _partial(self, upload_id: str) -> Path:
         if not _ID.fullmatch(upload_id):
             raise FileUploadError("an upload's id is 32 hex digits; take it from the upload's beginning")
-        return self._root / _OPEN / upload_id
+        return self._root / OPEN / upload_id
 
     def _ready(self, upload_id: str) -> Path:
-        return self._root / _READY / self._partial(upload_id).name
+        return self._root / READY / self._partial(upload_id).name
 
     def _failed(self, upload_id: str) -> Path:
         return self._root / "failed" / f"{upload_id}.json"
@@ -322,23 +292,19 @@ class UploadStore:
             os.close(data)
 
     def _save(self, upload: Upload) -> None:
-        _write_whole(self._partial(upload.upload_id) / _MANIFEST, asdict(upload))
+        _write_whole(self._partial(upload.upload_id) / MANIFEST, asdict(upload))
 
     def _remove(self, upload_id: str) -> None:
         _remove_folder(self._partial(upload_id))
 
     def _quarantine(self, upload: Upload, path: Path, problem: str) -> None:
-        folder = self._root / _QUARANTINE / upload.upload_id
+        folder = self._root / QUARANTINE / upload.upload_id
         folders.make_folder(folder, private=True)
         path.replace(folder / _CONTENT)
         (folder / _CONTENT).chmod(0o400)
         facts = {**asdict(upload), "problem": problem, "at": self._clock.now().isoformat()}
-        _write_whole(folder / _FACTS, facts)
+        _write_whole(folder / FACTS, facts)
         self._remove(upload.upload_id)
-
-
-def _accepted(upload: Upload, path: Path) -> AcceptedFile:
-    return AcceptedFile(path, upload.filename, upload.size_bytes, upload.sha256, upload.owner)
 
 
 def _unknown(upload_id: str) -> UnknownUploadError:
@@ -354,7 +320,7 @@ def _refused(upload: Upload, why: str) -> FileUploadError:
 
 def _remove_folder(folder: Path) -> None:
     # The manifest first: an upload that is half removed is no upload.
-    (folder / _MANIFEST).unlink(missing_ok=True)
+    (folder / MANIFEST).unlink(missing_ok=True)
     shutil.rmtree(folder, ignore_errors=True)
 
 
