@@ -14,9 +14,7 @@ from kombu.entity import Queue
 
 from techdeck_tasks.audit.writing.worker import drain_step
 from techdeck_tasks.celeryconfig import AUDIT_QUEUE, Role, celery_settings
-from techdeck_tasks.keyring import (
-    AUDIT_PUBLIC_KEYS,
-)
+from techdeck_tasks.keyring import AUDIT_PUBLIC_KEYS
 from techdeck_tasks.metrics.exporter import parse_address, serve_beside
 from techdeck_tasks.pipeline import tasks as pipeline_tasks
 from techdeck_tasks.pipeline import upkeep as pipeline_upkeep

@@ -10,7 +10,6 @@ COMMIT; every method may therefore be called again.
 from __future__ import annotations
 
 import json
-import uuid
 from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta
 from enum import Enum
@@ -21,12 +20,12 @@ from sqlalchemy.dialects.postgresql import insert
 
 from techdeck_tasks.clock import Clock
 from techdeck_tasks.errors import PipelineExecutionError, TechDeckError, ValidationError
-from techdeck_tasks.pipeline.data.reader import RunReader, definition_aad
 from techdeck_tasks.pipeline.data.sealed_file import Cipher
 from techdeck_tasks.pipeline.definition import PipelineDefinition
 from techdeck_tasks.pipeline.models import MAX_IDEMPOTENCY_KEY_CHARS, PipelineRun, StageRun
 from techdeck_tasks.pipeline.runs.new_run import run_row, stage_rows
 from techdeck_tasks.pipeline.runs.parts import AheadResult, add_ahead, add_parts, part_values
+from techdeck_tasks.pipeline.runs.reader import RunReader, definition_aad
 from techdeck_tasks.pipeline.runs.state import FINAL_RUN_STATES, RunState, StageState, run_sources
 from techdeck_tasks.pipeline.runs.statements import (
     PARTS_AT_ONCE,
@@ -378,7 +377,3 @@ class PipelineStore(RunReader):
     def _terms(self) -> Terms:
         now = self._clock.now()
         return Terms(now, now + self.lease, self._parts_at_once)
-
-
-def _definition_aad(key: uuid.UUID) -> bytes:
-    return b"pipeline_run.definition|" + key.bytes
