@@ -7,7 +7,13 @@ from typing import Any
 
 from techdeck_tasks.alerts.condition import Severity
 from techdeck_tasks.alerts.state import Alert
-from techdeck_tasks.audit.event import AuditEvent, AuditTrail, AuditUnavailableError, EventType
+from techdeck_tasks.audit.event import (
+    AuditEvent,
+    AuditTrail,
+    AuditUnavailableError,
+    EventType,
+    operator_action,
+)
 from techdeck_tasks.errors import Severity as ErrorSeverity
 
 logger = logging.getLogger(__name__)
@@ -51,13 +57,12 @@ class AlertRecord:
             AuditUnavailableError: it cannot be recorded; nothing may be changed.
         """
         self._trail.record(
-            AuditEvent(
-                event_type=EventType.OPERATOR_ACTION,
+            operator_action(
+                "alerts",
+                operation,
+                by,
+                {"owner": by, **facts},
                 severity=ErrorSeverity.MEDIUM,
-                service="alerts",
-                operation=operation,
-                user_id=by,
                 retention_days=self._retention_days,
-                document={"message": f"{by}: {operation}", "owner": by, **facts},
             )
         )

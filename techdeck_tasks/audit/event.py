@@ -113,6 +113,39 @@ class AuditEvent:
         return time_of(self.event_id)
 
 
+def operator_action(
+    service: str,
+    operation: str,
+    by: str,
+    document: Mapping[str, Any],
+    *,
+    severity: str,
+    retention_days: int,
+    **columns: Any,
+) -> AuditEvent:
+    """Return the event of what a person decided. Record it before that takes effect.
+
+    Args:
+        service: what was acted on.
+        operation: what was done.
+        by: who decided.
+        document: the facts; they may bring a message of their own.
+        severity: how grave it is.
+        retention_days: how long the row must be kept.
+        columns: other attributes of the event.
+    """
+    return AuditEvent(
+        event_type=EventType.OPERATOR_ACTION,
+        severity=severity,
+        service=service,
+        operation=operation,
+        user_id=by,
+        retention_days=retention_days,
+        document={"message": f"{by}: {operation}", **document},
+        **columns,
+    )
+
+
 class AuditUnavailableError(
     TechDeckError,
     code="AUDIT_UNAVAILABLE",

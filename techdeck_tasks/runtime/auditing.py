@@ -8,7 +8,7 @@ from typing import Any
 
 from techdeck_tasks.audit.compliance.schedule import make_due
 from techdeck_tasks.audit.compliance.store import ReportKind, ReportStore
-from techdeck_tasks.audit.event import AuditEvent, AuditTrail, EventType
+from techdeck_tasks.audit.event import AuditTrail, operator_action
 from techdeck_tasks.audit.incidents.store import IncidentStore
 from techdeck_tasks.audit.proof import verify_run
 from techdeck_tasks.audit.proof.checkpoint import Checkpointer
@@ -77,14 +77,13 @@ class Auditing(Resilience):
             AuditUnavailableError: it cannot be recorded; the action must not be taken.
         """
         self.audit.record(
-            AuditEvent(
-                event_type=EventType.OPERATOR_ACTION,
+            operator_action(
+                service,
+                operation,
+                owner,
+                {"owner": owner, **facts},
                 severity=Severity.MEDIUM,
-                service=service,
-                operation=operation,
-                user_id=owner,
                 retention_days=self.settings.error_log_retention_days,
-                document={"message": f"{owner}: {operation}", "owner": owner, **facts},
             )
         )
 

@@ -15,7 +15,7 @@ from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.engine import Row
 
 from techdeck_tasks.audit.compliance.report import LastVerify, generate
-from techdeck_tasks.audit.event import AuditEvent, AuditTrail, EventType
+from techdeck_tasks.audit.event import AuditTrail, operator_action
 from techdeck_tasks.audit.review_models import ComplianceReportRow
 from techdeck_tasks.clock import Clock
 from techdeck_tasks.errors import Severity, ValidationError
@@ -245,14 +245,13 @@ class ReportStore:
 
     def _record(self, operation: str, by: str, **facts: Any) -> None:
         self._trail.record(
-            AuditEvent(
-                event_type=EventType.OPERATOR_ACTION,
+            operator_action(
+                "compliance",
+                operation,
+                by,
+                facts,
                 severity=Severity.LOW,
-                service="compliance",
-                operation=operation,
-                user_id=by,
                 retention_days=self._retention_days,
-                document={"message": f"{by}: {operation}", **facts},
             )
         )
 

@@ -10,7 +10,7 @@ from typing import Any
 from sqlalchemy import ColumnElement, Connection, Engine, String, cast, select, text, update
 from sqlalchemy.engine import Row
 
-from techdeck_tasks.audit.event import AuditEvent, AuditTrail, EventType
+from techdeck_tasks.audit.event import AuditTrail, operator_action
 from techdeck_tasks.audit.incidents.incident import NOTIFICATION_PERIOD, UNRESOLVED, Incident, IncidentState
 from techdeck_tasks.audit.review_models import SecurityIncident
 from techdeck_tasks.clock import Clock
@@ -224,21 +224,15 @@ class IncidentStore:
 
     def _record(self, operation: str, by: str, incident: Incident, **facts: Any) -> None:
         self._trail.record(
-            AuditEvent(
-                event_type=EventType.OPERATOR_ACTION,
+            operator_action(
+                "incidents",
+                operation,
+                by,
+                {"incident_id": incident.incident_id, "from": incident.state, **facts},
                 severity=Severity.MEDIUM,
-                service="incidents",
-                operation=operation,
+                retention_days=self._retention_days,
                 error_id=incident.error_id,
                 error_code=incident.error_code,
-                user_id=by,
-                retention_days=self._retention_days,
-                document={
-                    "message": f"{by}: {operation}",
-                    "incident_id": incident.incident_id,
-                    "from": incident.state,
-                    **facts,
-                },
             )
         )
 

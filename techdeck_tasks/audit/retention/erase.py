@@ -10,7 +10,7 @@ from typing import Any
 from sqlalchemy import ColumnElement, Connection, Engine, and_, func, not_, select, text, true, update
 
 from techdeck_tasks.audit.canonical import AuditRecord
-from techdeck_tasks.audit.event import AuditEvent, AuditTrail, EventType
+from techdeck_tasks.audit.event import AuditTrail, operator_action
 from techdeck_tasks.audit.models import AuditDataKey, AuditEventRow, AuditTombstone
 from techdeck_tasks.audit.month import bounds_of
 from techdeck_tasks.audit.proof.sink import SegmentStore
@@ -222,15 +222,11 @@ class Eraser:
 
     def _record(self, scope: ErasureScope, planned: Erasure, reason: str, by: str) -> None:
         self._trail.record(
-            AuditEvent(
-                event_type=EventType.OPERATOR_ACTION,
-                severity=Severity.CRITICAL,
-                service="audit",
-                operation="erase",
-                user_id=by,
-                subject_id=scope.subject,
-                retention_days=self._retention_days,
-                document={
+            operator_action(
+                "audit",
+                "erase",
+                by,
+                {
                     "message": f"{by}: erase {len(planned.keys)} data keys",
                     "owner": by,
                     "reason": reason,
@@ -239,6 +235,9 @@ class Eraser:
                     "until": scope.until.isoformat(),
                     **planned.to_dict(),
                 },
+                severity=Severity.CRITICAL,
+                retention_days=self._retention_days,
+                subject_id=scope.subject,
             )
         )
 

@@ -14,7 +14,7 @@ from sqlalchemy import ColumnElement, Connection, Engine, and_, insert, select, 
 from sqlalchemy.engine import Row
 
 from techdeck_tasks.audit.canonical import AuditRecord
-from techdeck_tasks.audit.event import AuditEvent, AuditTrail, EventType
+from techdeck_tasks.audit.event import AuditTrail, operator_action
 from techdeck_tasks.audit.models import AuditEventRow, AuditHold
 from techdeck_tasks.audit.reading.search import BlindIndexes
 from techdeck_tasks.clock import Clock
@@ -267,21 +267,15 @@ class HoldStore:
 
     def _record(self, operation: str, hold: Hold, outcome: str, by: str, reason: str) -> None:
         self._trail.record(
-            AuditEvent(
-                event_type=EventType.OPERATOR_ACTION,
+            operator_action(
+                "audit",
+                operation,
+                by,
+                {"owner": by, "reason": reason, "hold_id": str(hold.hold_id)},
                 severity=Severity.HIGH,
-                service="audit",
-                operation=operation,
-                outcome=outcome,
-                user_id=by,
-                pipeline_id=hold.pipeline_id,
                 retention_days=self._retention_days,
-                document={
-                    "message": f"{by}: {operation}",
-                    "owner": by,
-                    "reason": reason,
-                    "hold_id": str(hold.hold_id),
-                },
+                outcome=outcome,
+                pipeline_id=hold.pipeline_id,
             )
         )
 

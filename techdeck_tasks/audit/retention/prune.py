@@ -10,7 +10,7 @@ from typing import Any
 
 from sqlalchemy import Connection, Engine, insert, text
 
-from techdeck_tasks.audit.event import AuditEvent, AuditTrail, EventType
+from techdeck_tasks.audit.event import AuditTrail, operator_action
 from techdeck_tasks.audit.models import AuditTombstone
 from techdeck_tasks.audit.month import bounds_of
 from techdeck_tasks.audit.proof.checkpoint import PARTITIONS, Checkpoint
@@ -271,20 +271,19 @@ class Pruner:
 
     def _record(self, month: date, archived: Archived, by: str) -> None:
         self._trail.record(
-            AuditEvent(
-                event_type=EventType.OPERATOR_ACTION,
-                severity=Severity.HIGH,
-                service="audit",
-                operation="prune",
-                outcome=f"{month:%Y-%m}",
-                user_id=by,
-                retention_days=self._retention_days,
-                document={
+            operator_action(
+                "audit",
+                "prune",
+                by,
+                {
                     "message": f"{by}: prune {month:%Y-%m}",
                     "owner": by,
                     "rows": archived.rows,
                     "archive_sha256": archived.digest.hex(),
                 },
+                severity=Severity.HIGH,
+                retention_days=self._retention_days,
+                outcome=f"{month:%Y-%m}",
             )
         )
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
 
-from techdeck_tasks.audit.event import AuditEvent, AuditTrail, EventType
+from techdeck_tasks.audit.event import AuditTrail, operator_action
 from techdeck_tasks.clock import Clock
 from techdeck_tasks.errors import (
     PipelineExecutionError,
@@ -195,19 +195,18 @@ class RunOperations:
 
     def _record(self, operation: str, run_id: str, owner: str, reason: str, **facts: Any) -> None:
         self._trail.record(
-            AuditEvent(
-                event_type=EventType.OPERATOR_ACTION,
-                severity=Severity.MEDIUM,
-                service="pipeline",
-                operation=operation,
-                pipeline_id=run_id,
-                user_id=owner,
-                retention_days=self._audit_retention_days,
-                document={
+            operator_action(
+                "pipeline",
+                operation,
+                owner,
+                {
                     "message": f"{owner}: {operation}: {reason}",
                     "owner": owner,
                     "reason": reason,
                     **facts,
                 },
+                severity=Severity.MEDIUM,
+                retention_days=self._audit_retention_days,
+                pipeline_id=run_id,
             )
         )
