@@ -90,7 +90,7 @@ class Eraser:
 
     Args:
         engine: the database, as a user with the role `techdeck_audit_keeper` or as the tables' owner.
-        trail: where the erasure is recorded, before it is done.
+        trail: where the erasure is recorded, before it takes effect.
         clock: the time.
         retention_days: how long that record is kept.
         blind_indexes: finds a person's rows; None refuses a subject.
@@ -144,8 +144,6 @@ class Eraser:
         """
         if not reason.strip():
             raise ValidationError("an erasure needs a reason; give --reason", field="reason")
-        planned = self.plan(scope)
-        self._record(scope, planned, reason, by)
         with transaction(self._engine) as connection:
             connection.execute(_LOCK_HOLDS)
             erasure = self._plan(connection, scope)
@@ -154,6 +152,8 @@ class Eraser:
                 .where(AuditDataKey.key_id.in_(erasure.keys), AuditDataKey.erased_at.is_(None))
                 .values(sealed_key=b"", erased_at=self._clock.now())
             )
+            # Before the commit and not before the statement: what the database refuses is not on record.
+            self._record(scope, erasure, reason, by)
         if self._sink is not None:
             for key_id in erasure.keys:
                 self._sink.forget_key(str(key_id))
@@ -220,20 +220,20 @@ class Eraser:
                     use.others += 1
         return held
 
-    def _record(self, scope: ErasureScope, planned: Erasure, reason: str, by: str) -> None:
+    def _record(self, scope: ErasureScope, erasure: Erasure, reason: str, by: str) -> None:
         self._trail.record(
             operator_action(
                 "audit",
                 "erase",
                 by,
                 {
-                    "message": f"{by}: erase {len(planned.keys)} data keys",
+                    "message": f"{by}: erase {len(erasure.keys)} data keys",
                     "owner": by,
                     "reason": reason,
                     "tenant": scope.tenant,
                     "since": scope.since.isoformat(),
                     "until": scope.until.isoformat(),
-                    **planned.to_dict(),
+                    **erasure.to_dict(),
                 },
                 severity=Severity.CRITICAL,
                 retention_days=self._retention_days,
