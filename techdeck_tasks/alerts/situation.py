@@ -5,12 +5,11 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields
-from datetime import datetime
+from datetime import date, datetime
 from typing import Any
 
 from techdeck_tasks.audit.incidents.incident import Incident
 from techdeck_tasks.audit.proof.verify_run import Verification
-from techdeck_tasks.audit.retention.prune import DueMonth
 from techdeck_tasks.audit.writing.backlog import AuditBacklog
 
 logger = logging.getLogger(__name__)
@@ -42,7 +41,7 @@ class Situation:
     breakers: Mapping[str, str] = field(default_factory=dict)
     backlog: AuditBacklog | None = None
     verification: Verification | None = None
-    overdue_months: tuple[DueMonth, ...] = ()
+    overdue_months: tuple[date, ...] = ()
     watched_since: datetime | None = None
     unnotified_incidents: tuple[Incident, ...] = ()
     due_incidents: tuple[Incident, ...] = ()

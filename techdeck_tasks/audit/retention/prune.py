@@ -12,7 +12,7 @@ from sqlalchemy import Connection, Engine, insert, text
 
 from techdeck_tasks.audit.event import AuditTrail, operator_action
 from techdeck_tasks.audit.models import AuditTombstone
-from techdeck_tasks.audit.month import bounds_of
+from techdeck_tasks.audit.month import bounds_of, first_day_of
 from techdeck_tasks.audit.proof.checkpoint import PARTITIONS, Checkpoint
 from techdeck_tasks.audit.proof.sink import SegmentStore
 from techdeck_tasks.audit.proof.statement import Signer
@@ -35,10 +35,14 @@ _LOCK_TIMEOUT_S = 5
 
 # The first row that must stay ends it, and in a month that is not due that is one of the first. In seconds:
 # the largest retention is beyond PostgreSQL's calendar.
-_KEPT = text("""
-    SELECT 1 FROM audit_event WHERE occurred_at >= :begin AND occurred_at < :end
-    AND extract(epoch FROM occurred_at) + CAST(retention_days AS bigint) * 86400
-        > extract(epoch FROM CAST(:now AS timestamptz)) LIMIT 1
+_EXPIRED = text("""
+    SELECT (:expired_if_empty OR EXISTS (
+        SELECT FROM audit_event WHERE occurred_at >= :begin AND occurred_at < :end
+    )) AND NOT EXISTS (
+        SELECT FROM audit_event WHERE occurred_at >= :begin AND occurred_at < :end
+        AND extract(epoch FROM occurred_at) + CAST(retention_days AS bigint) * 86400
+            > extract(epoch FROM CAST(:now AS timestamptz))
+    )
 """)
 # Until the end of the transaction no other process drops a month: what is found to be there stays there. A
 # month that vanished in between would be archived without its rows, over the archive that has them.
@@ -117,17 +121,15 @@ class Pruner:
         self._clock = clock
         self._retention_days = retention_days
         self._sink = sink
+        self._known_overdue: set[date] = set()
 
-    def due(self, *, for_longer_than: timedelta = timedelta(0)) -> list[DueMonth]:
+    def due(self) -> list[DueMonth]:
         """Return the months whose rows are all past their retention, the oldest first.
-
-        Args:
-            for_longer_than: only months that were due so long ago already.
 
         Raises:
             ServiceUnavailableError: PostgreSQL is away.
         """
-        now = self._clock.now() - for_longer_than
+        now = self._clock.now()
         with transaction(self._engine) as connection:
             return [
                 DueMonth(
@@ -137,9 +139,25 @@ class Pruner:
                 if self._is_due(connection, month, now)
             ]
 
-    def overdue(self) -> list[DueMonth]:
-        """Return the months that should have been dropped days ago and that no hold keeps."""
-        return [due for due in self.due(for_longer_than=OVERDUE_AFTER) if not due.holds]
+    def overdue(self) -> list[date]:
+        """Return the months that should have been dropped days ago and that no hold keeps, the oldest first.
+
+        Cheap enough to be asked every minute: such a month takes no rows any more, and is read through once.
+
+        Raises:
+            ServiceUnavailableError: PostgreSQL is away.
+        """
+        now = self._clock.now() - OVERDUE_AFTER
+        with transaction(self._engine) as connection:
+            overdue = [
+                month
+                for month in _months(connection)
+                if _is_closed(month, now)
+                and not holds_on_month(connection, *bounds_of(month))
+                and (month in self._known_overdue or self._is_due(connection, month, now))
+            ]
+        self._known_overdue.update(overdue)
+        return overdue
 
     def prune_due(self, by: str) -> list[Tombstone]:
         """Drop every month that is due and not held, the oldest first; return their tombstones.
@@ -224,13 +242,12 @@ class Pruner:
             raise HeldError(f"the audit log's month {month:%Y-%m}", holds)
 
     def _is_due(self, connection: Connection, month: date, now: datetime) -> bool:
-        begin, end = bounds_of(month)
-        if end + MAX_AGE + MAX_CLOCK_SKEW > now:
+        if not _is_closed(month, now):
             return False
-        if end + timedelta(days=self._retention_days) <= now and _count(connection, month) == 0:
-            return True
-        kept = connection.execute(_KEPT, {"begin": begin, "end": end, "now": now}).first()
-        return kept is None and _count(connection, month) > 0
+        begin, end = bounds_of(month)
+        expired_if_empty = end + timedelta(days=self._retention_days) <= now
+        parameters = {"begin": begin, "end": end, "now": now, "expired_if_empty": expired_if_empty}
+        return bool(connection.execute(_EXPIRED, parameters).scalar_one())
 
     def _check_copied(self, connection: Connection, month: date) -> None:
         newest = connection.execute(_NEWEST_CHECKPOINT).scalar()
@@ -289,8 +306,13 @@ class Pruner:
 
 
 def _check_there(connection: Connection, month: date) -> None:
-    if not any(bounds_of(there) == bounds_of(month) for there in _months(connection)):
+    if first_day_of(month) not in _months(connection):
         raise ValidationError(f"the audit log has no month {month:%Y-%m}", field="month")
+
+
+def _is_closed(month: date, now: datetime) -> bool:
+    # Until then a spool may still hold events of it.
+    return bounds_of(month)[1] + MAX_AGE + MAX_CLOCK_SKEW <= now
 
 
 def _months(connection: Connection) -> list[date]:

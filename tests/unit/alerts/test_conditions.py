@@ -12,7 +12,6 @@ from techdeck_tasks.alerts.conditions import VERIFY_EVERY
 from techdeck_tasks.alerts.situation import ATTRIBUTES, Situation, gather
 from techdeck_tasks.audit.incidents.incident import Incident, IncidentState
 from techdeck_tasks.audit.proof.verify_run import Verification
-from techdeck_tasks.audit.retention.prune import DueMonth
 from techdeck_tasks.audit.writing.backlog import AuditBacklog
 from techdeck_tasks.errors import ServiceUnavailableError, ValidationError
 
@@ -102,7 +101,7 @@ def test_the_specifications_conditions_keep_their_type_text_value_and_threshold(
         ({"verification": verification(ok=False)}, "audit_verify_failed"),
         ({"verification": verification(ago=VERIFY_EVERY * 2)}, "audit_verify_overdue"),
         ({"watched_since": NOW - VERIFY_EVERY * 2}, "audit_verify_overdue"),
-        ({"overdue_months": (DueMonth(date(2018, 3, 1), 5, ()),)}, "retention_overdue"),
+        ({"overdue_months": (date(2018, 3, 1),)}, "retention_overdue"),
         ({"unnotified_incidents": (incident("a"),)}, "security_incident:AUTH_ERROR"),
         ({"unnotified_incidents": (incident("a", None),)}, "security_incident:audit/verify"),
         ({"due_incidents": (incident("a"),)}, "incident_deadline"),
