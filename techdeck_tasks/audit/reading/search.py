@@ -16,6 +16,7 @@ from sqlalchemy import Select, and_, select, tuple_
 
 from techdeck_tasks.audit.event import EventType, time_of
 from techdeck_tasks.audit.models import AuditDataKey, AuditEventRow
+from techdeck_tasks.audit.period import check_period
 from techdeck_tasks.errors import Severity, ValidationError
 
 BlindIndexes = Callable[[str, str], Sequence[bytes]]
@@ -62,16 +63,7 @@ class AuditFilter:
     subject: str | None = field(default=None, repr=False)
 
     def __post_init__(self) -> None:
-        for name in ("since", "until"):
-            moment = getattr(self, name)
-            if moment is not None and moment.tzinfo is None:
-                raise ValidationError(
-                    f"audit search takes aware times; say which time zone {name!r} is in, "
-                    "such as 2026-01-31T08:00:00Z",
-                    field=name,
-                )
-        if self.since is not None and self.until is not None and self.since >= self.until:
-            raise ValidationError("audit search: 'since' must be before 'until'; swap them", field="since")
+        check_period("audit search", self.since, self.until)
         _check_known("severity", self.severity, Severity)
         _check_known("event_type", self.event_type, EventType)
 

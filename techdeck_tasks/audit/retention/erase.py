@@ -13,6 +13,7 @@ from techdeck_tasks.audit.canonical import AuditRecord
 from techdeck_tasks.audit.event import AuditTrail, operator_action
 from techdeck_tasks.audit.models import AuditDataKey, AuditEventRow, AuditTombstone
 from techdeck_tasks.audit.month import bounds_of
+from techdeck_tasks.audit.period import check_period
 from techdeck_tasks.audit.proof.sink import SegmentStore
 from techdeck_tasks.audit.reading.search import BlindIndexes
 from techdeck_tasks.audit.retention.archive import Archive
@@ -42,13 +43,7 @@ class ErasureScope:
     subject: str | None = None
 
     def __post_init__(self) -> None:
-        for name in ("since", "until"):
-            if getattr(self, name).tzinfo is None:
-                raise ValidationError(
-                    f"an erasure takes aware times; say which zone {name!r} is in", field=name
-                )
-        if self.since >= self.until:
-            raise ValidationError("an erasure's 'since' must be before its 'until'; swap them", field="since")
+        check_period("an erasure", self.since, self.until)
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,6 +16,7 @@ from sqlalchemy.engine import Row
 from techdeck_tasks.audit.canonical import AuditRecord
 from techdeck_tasks.audit.event import AuditTrail, operator_action
 from techdeck_tasks.audit.models import AuditEventRow, AuditHold
+from techdeck_tasks.audit.period import check_period
 from techdeck_tasks.audit.reading.search import BlindIndexes
 from techdeck_tasks.clock import Clock
 from techdeck_tasks.errors import Severity, ValidationError
@@ -47,12 +48,7 @@ class HoldScope:
     subject: str | None = None
 
     def __post_init__(self) -> None:
-        for name in ("since", "until"):
-            moment = getattr(self, name)
-            if moment is not None and moment.tzinfo is None:
-                raise ValidationError(f"a hold takes aware times; say which zone {name!r} is in", field=name)
-        if self.since is not None and self.until is not None and self.since >= self.until:
-            raise ValidationError("a hold's 'since' must be before its 'until'; swap them", field="since")
+        check_period("a legal hold", self.since, self.until)
         if self.user is not None and self.subject is not None:
             raise ValidationError("a hold names a user or a subject; add one for each", field="subject")
 
