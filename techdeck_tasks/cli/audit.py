@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import getpass
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
-from datetime import UTC, datetime
-from pathlib import Path
+from datetime import datetime
 from typing import Annotated
 
 import typer
@@ -19,14 +17,15 @@ from rich.text import Text
 
 from techdeck_tasks.audit.proof.finding import VerifyReport
 from techdeck_tasks.audit.proof.verify import Progress
-from techdeck_tasks.audit.reading.export import ExportFormat, private_file, write_entries
+from techdeck_tasks.audit.reading.export import ExportFormat
 from techdeck_tasks.audit.reading.reader import AuditReader
 from techdeck_tasks.audit.reading.search import AuditFilter
 from techdeck_tasks.cli import audit_retention
 from techdeck_tasks.cli.audit_filters import filtered
+from techdeck_tasks.cli.audit_output import FormatOption, OutputOption, write_out
 from techdeck_tasks.cli.console import err, out, print_json
 from techdeck_tasks.cli.exits import Exit
-from techdeck_tasks.cli.options import JsonOption
+from techdeck_tasks.cli.options import JsonOption, moment_option
 from techdeck_tasks.cli.tables import show_audit
 from techdeck_tasks.errors import ValidationError
 from techdeck_tasks.runtime import create_app, runtime_of
@@ -94,19 +93,12 @@ def show(
 @filtered
 def export(
     wanted: AuditFilter,
-    kind: Annotated[ExportFormat, typer.Option("--format", help="How to write.")] = ExportFormat.JSONL,
-    output: Annotated[
-        Path | None, typer.Option(help="The file; it appears when complete, for its owner alone (0600).")
-    ] = None,
+    kind: FormatOption = ExportFormat.JSONL,
+    output: OutputOption = None,
 ) -> None:
     """Write every matching entry, decrypted where the reader's key is at hand. The reading is recorded."""
     with _reader().export(wanted) as entries:
-        if output is None:
-            write_entries(entries, kind, sys.stdout)
-            return
-        with private_file(output) as file:
-            count = write_entries(entries, kind, file)
-    err.print(f"{count} entries in {output}", markup=False, soft_wrap=True)
+        write_out(entries, kind, output)
 
 
 @app.command("status")
@@ -132,9 +124,8 @@ def status(json_output: JsonOption = False) -> None:
 def verify(
     since: Annotated[
         datetime | None,
-        typer.Option(
-            formats=["%Y-%m-%d", "%Y-%m-%dT%H:%M:%S", "%Y-%m-%dT%H:%M:%S%z"],
-            help="Begin at the last signed checkpoint before this time (UTC); default: at the first row.",
+        moment_option(
+            "Begin at the last signed checkpoint before this time (UTC); default: at the first row."
         ),
     ] = None,
     sink: Annotated[
@@ -154,8 +145,6 @@ def verify(
     Needs no decryption key. Exit code 0: untouched, 1: findings.
     """
     runtime = runtime_of(create_app())
-    if since is not None and since.tzinfo is None:
-        since = since.replace(tzinfo=UTC)
     with _progress(shown=not json_output) as on_progress:
         report = runtime.verify_audit(
             since=since,

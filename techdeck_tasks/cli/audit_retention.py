@@ -3,50 +3,44 @@
 from __future__ import annotations
 
 import getpass
-import sys
-from datetime import UTC, date, datetime
-from pathlib import Path
+from datetime import date, datetime
 from typing import Annotated
 
 import typer
 from rich.table import Table
 from rich.text import Text
 
-from techdeck_tasks.audit.reading.export import ExportFormat, private_file, write_entries
+from techdeck_tasks.audit.reading.export import ExportFormat
 from techdeck_tasks.audit.retention.erase import Erasure, ErasureScope
 from techdeck_tasks.audit.retention.holds import Hold, HoldScope
 from techdeck_tasks.audit.retention.prune import DueMonth
+from techdeck_tasks.cli.audit_output import FormatOption, OutputOption, write_out
 from techdeck_tasks.cli.console import err, out, print_json
 from techdeck_tasks.cli.operators import OwnerOption, ReasonOption
-from techdeck_tasks.cli.options import JsonOption
+from techdeck_tasks.cli.options import JsonOption, moment_option
 from techdeck_tasks.cli.tables import NOTHING
 from techdeck_tasks.errors import ValidationError
 from techdeck_tasks.runtime import Runtime, create_app, runtime_of
 
 holds = typer.Typer(help="Legal holds: what is neither pruned nor erased.", no_args_is_help=True)
 
-_FORMATS = ["%Y-%m-%d", "%Y-%m-%dT%H:%M:%S", "%Y-%m-%dT%H:%M:%S%z"]
-SinceOption = Annotated[
-    datetime | None, typer.Option(formats=_FORMATS, help="Happened at this time or later (UTC).")
-]
-UntilOption = Annotated[
-    datetime | None, typer.Option(formats=_FORMATS, help="Happened before this time (UTC).")
-]
+_SINCE = moment_option("Happened at this time or later (UTC).")
+_UNTIL = moment_option("Happened before this time (UTC).")
 
 
 @holds.command("add")
 def add_hold(
     reason: ReasonOption,
     owner: OwnerOption,
-    since: SinceOption = None,
-    until: UntilOption = None,
+    since: Annotated[datetime | None, _SINCE] = None,
+    until: Annotated[datetime | None, _UNTIL] = None,
     run: Annotated[str | None, typer.Option(help="Only what belongs to this run.")] = None,
     user: Annotated[str | None, typer.Option(help="Only what this person did.")] = None,
     subject: Annotated[str | None, typer.Option(help="Only what is about this person.")] = None,
     json_output: JsonOption = False,
 ) -> None:
     """Hold part of the log, or without options all of it; recorded before it takes effect."""
-    scope = HoldScope(since=_utc(since), until=_utc(until), pipeline_id=run, user=user, subject=subject)
+    scope = HoldScope(since=since, until=until, pipeline_id=run, user=user, subject=subject)
     hold = _runtime().holds.add(scope, reason=reason, by=owner)
     _tell_hold(hold, json_output=json_output)
 
@@ -118,8 +112,8 @@ def prune(
 def erase(
     reason: ReasonOption,
     owner: OwnerOption,
-    since: Annotated[datetime, typer.Option(formats=_FORMATS, help="Happened then or later (UTC).")],
-    until: Annotated[datetime, typer.Option(formats=_FORMATS, help="Happened before this time (UTC).")],
+    since: Annotated[datetime, _SINCE],
+    until: Annotated[datetime, _UNTIL],
     tenant: Annotated[
         str | None, typer.Option(help="Whose documents; default: the settings' tenant.")
     ] = None,
@@ -132,12 +126,7 @@ def erase(
 ) -> None:
     """Destroy the keys of a period's documents. Rows stay and verify; their content is gone for good."""
     runtime = _runtime()
-    scope = ErasureScope(
-        tenant=tenant or runtime.settings.tenant,
-        since=since if since.tzinfo else since.replace(tzinfo=UTC),
-        until=until if until.tzinfo else until.replace(tzinfo=UTC),
-        subject=subject,
-    )
+    scope = ErasureScope(tenant=tenant or runtime.settings.tenant, since=since, until=until, subject=subject)
     eraser = runtime.eraser
     erasure = eraser.plan(scope) if dry_run else eraser.erase(scope, reason=reason, by=owner)
     if json_output:
@@ -148,10 +137,8 @@ def erase(
 
 def archived(
     month: Annotated[datetime, typer.Argument(formats=["%Y-%m"], help="YYYY-MM.")],
-    kind: Annotated[ExportFormat, typer.Option("--format", help="How to write.")] = ExportFormat.JSONL,
-    output: Annotated[
-        Path | None, typer.Option(help="The file; it appears when complete, for its owner alone (0600).")
-    ] = None,
+    kind: FormatOption = ExportFormat.JSONL,
+    output: OutputOption = None,
 ) -> None:
     """Write a month that was archived and dropped, decrypted where the reader's key is at hand; recorded."""
     runtime = _runtime()
@@ -161,20 +148,11 @@ def archived(
             "no archive is configured; set TECHDECK_AUDIT_ARCHIVE_URL", field="audit_archive_url"
         )
     with runtime.audit_reader(getpass.getuser()).archived(archive, month.date()) as entries:
-        if output is None:
-            write_entries(entries, kind, sys.stdout)
-            return
-        with private_file(output) as file:
-            count = write_entries(entries, kind, file)
-    err.print(f"{count} entries in {output}", markup=False, soft_wrap=True)
+        write_out(entries, kind, output)
 
 
 def _runtime() -> Runtime:
     return runtime_of(create_app())
-
-
-def _utc(moment: datetime | None) -> datetime | None:
-    return moment if moment is None or moment.tzinfo else moment.replace(tzinfo=UTC)
 
 
 def _day(moment: date | None) -> str:
