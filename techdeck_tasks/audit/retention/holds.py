@@ -226,21 +226,20 @@ class HoldStore:
             ServiceUnavailableError: PostgreSQL is away.
         """
         _check_reason(reason)
-        hold = self.get(hold_id)
-        if hold.released_at is not None:
-            raise ValidationError(f"hold {hold_id} was released by {hold.released_by} already", field="hold")
-        statement = update(AuditHold).where(
-            AuditHold.hold_id == hold.hold_id, AuditHold.released_at.is_(None)
+        statement = (
+            update(AuditHold)
+            .where(AuditHold.hold_id == self.get(hold_id).hold_id, AuditHold.released_at.is_(None))
+            .values(released_at=self._clock.now(), released_by=by, release_reason=sanitize_message(reason))
+            .returning(*AuditHold.__table__.c)
         )
-        released = {
-            "released_at": self._clock.now(),
-            "released_by": by,
-            "release_reason": sanitize_message(reason),
-        }
         with transaction(self._engine) as connection:
-            connection.execute(statement.values(**released))
-            self._record(HOLD_RELEASED, hold, hold_id, by, reason)
-        return self.get(hold_id)
+            released = connection.execute(statement).one_or_none()
+            if released is not None:
+                hold = Hold.of(released)
+                self._record(HOLD_RELEASED, hold, hold_id, by, reason)
+                return hold
+        by_whom = self.get(hold_id).released_by
+        raise ValidationError(f"hold {hold_id} was released by {by_whom} already", field="hold")
 
     def get(self, hold_id: str) -> Hold:
         """Return a hold.

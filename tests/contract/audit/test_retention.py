@@ -693,3 +693,61 @@ def test_the_database_itself_judges_whoever_has_a_tombstone(
         connection.execute(insert(AuditTombstone).values(**sign_tombstone(signer, tombstone)))
         connection.execute(text("SELECT techdeck_audit_drop_month(:month)"), {"month": month})
     assert (f"{month:%Y%m}" in _months(log)) == (why is not None)
+
+
+def test_of_two_who_release_a_hold_at_once_one_does_and_is_on_record(
+    log: Engine, holds: HoldStore, blind_indexes: BlindIndexes, trail: Trail
+) -> None:
+    hold_id = str(holds.add(HoldScope(), reason="case 17", by="counsel").hold_id)
+    failures: list[Exception] = []
+
+    def release_too() -> None:
+        try:
+            holds.release(hold_id, reason="closed", by="second")
+        except ValidationError as error:
+            failures.append(error)
+
+    class Slow:
+        def record(self, event: AuditEvent) -> None:
+            trail.record(event)
+            second.start()
+            _until_somebody_waits(log)
+
+    second = threading.Thread(target=release_too)
+    first = HoldStore(log, Slow(), SystemClock(), SIX_YEARS, blind_indexes)
+    assert first.release(hold_id, reason="closed", by="first").released_by == "first"
+    second.join()
+    assert "released by first already" in str(failures)
+    assert [event.user_id for event in trail.events if event.operation == "hold_release"] == ["first"]
+
+
+def test_an_erasure_that_cannot_be_recorded_is_not_done(log: Engine, eraser: Eraser, trail: Trail) -> None:
+    scope = _days(OLD, OLD.replace(day=2))
+    trail.away = True
+    with pytest.raises(AuditUnavailableError):
+        eraser.erase(scope, reason="request 4", by="officer")
+    trail.away = False
+    with log.connect() as connection:
+        assert connection.execute(text("SELECT count(erased_at) FROM audit_data_key")).scalar_one() == 0
+
+
+def test_an_erasure_that_the_database_refuses_is_not_on_record(
+    log: Engine, eraser: Eraser, trail: Trail
+) -> None:
+    with log.begin() as connection:
+        connection.execute(text("ALTER TABLE audit_data_key ADD CHECK (erased_at IS NULL)"))
+    with pytest.raises(DBAPIError):
+        eraser.erase(_days(OLD, OLD.replace(day=2)), reason="request 4", by="officer")
+    assert trail.events == []
+
+
+def test_months_that_are_due_for_days_and_not_held_are_overdue(
+    log: Engine, pruner: Pruner, holds: HoldStore
+) -> None:
+    april = OLD.replace(month=4)
+    assert pruner.overdue() == [OLD, april]
+    hold = holds.add(HoldScope(until=_moment(OLD)), reason="case 17", by="counsel")
+    assert pruner.overdue() == [april]
+    holds.release(str(hold.hold_id), reason="closed", by="counsel")
+    pruner.prune(april, "officer")
+    assert pruner.overdue() == [OLD]
