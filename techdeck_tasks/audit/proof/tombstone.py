@@ -33,14 +33,10 @@ _RUNS = text("""
     ) numbered
     GROUP BY writer_id, run ORDER BY writer_id, first
 """)
-# Producers without rows elsewhere are gone as a whole and leave no gap.
+# Those without rows elsewhere, too: a silent producer may go on.
 _PRODUCERS = text("""
     SELECT producer_id, count(DISTINCT producer_seq) AS numbers
-    FROM audit_event dropped WHERE occurred_at >= :first_day AND occurred_at < :next_month
-    AND EXISTS (
-        SELECT 1 FROM audit_event kept WHERE kept.producer_id = dropped.producer_id
-        AND (kept.occurred_at < :first_day OR kept.occurred_at >= :next_month)
-    )
+    FROM audit_event WHERE occurred_at >= :first_day AND occurred_at < :next_month
     GROUP BY producer_id ORDER BY producer_id
 """)
 _GAPS = text("""
@@ -68,8 +64,7 @@ class Tombstone:
         month: its first day.
         rows: how many rows the partition held.
         runs: which rows those were.
-        producers: how many numbers of each producer that has rows in other months too, those among them that
-            it had put on record as lost.
+        producers: how many numbers of each producer, with those that it had put on record as lost.
         archive_digest: SHA-256 of the archive that was written before.
         made_at: aware UTC.
         made_by: who decided.

@@ -298,6 +298,29 @@ def test_losses_that_a_dropped_month_told_of_stay_explained(
     assert Verdict.PRODUCER_GAP not in check()
 
 
+@pytest.mark.parametrize("then", [OLD.replace(month=5), OLD.replace(year=2019)])
+def test_a_producer_that_was_silent_since_a_dropped_month_and_goes_on_has_no_gap(
+    engine: Engine,
+    new_sealer: Callable[[], Sealer],
+    at: At,
+    pruner: Pruner,
+    check: Check,
+    checkpointer: Checkpointer,
+    then: date,
+) -> None:
+    producer = new_sealer()
+    _write(engine, "audit@one", at(OLD, producer), at(OLD, producer), at(OLD.replace(month=4), producer))
+    checkpointer.make()
+    pruner.prune_due("officer")
+    _write(engine, "audit@one", at(then, producer))
+    checkpointer.make()
+    assert check() == set()
+    at(then, producer)
+    _write(engine, "audit@one", at(then, producer))
+    checkpointer.make()
+    assert check() == {Verdict.PRODUCER_GAP}, "what really is missing still shows"
+
+
 # -- holds ------------------------------------------------------------------------------------------------
 
 
