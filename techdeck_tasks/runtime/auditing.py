@@ -152,7 +152,11 @@ class Auditing(Resilience):
         )
 
     def prune_audit(self) -> int:
-        """Drop the months that are due, where there is an archive for them; return how many."""
+        """Drop the months that are due, where there is an archive for them; return how many.
+
+        Before, what the legal holds cover by now is put on record.
+        """
+        self.holds.note_months("schedule")
         return 0 if self.audit_archive is None else len(self.pruner.prune_due("schedule"))
 
     @cached_property

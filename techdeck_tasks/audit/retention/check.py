@@ -12,6 +12,7 @@ from techdeck_tasks.audit.month import bounds_of
 from techdeck_tasks.audit.proof.finding import Finding, Verdict
 from techdeck_tasks.audit.proof.tombstone import Tombstone
 from techdeck_tasks.audit.retention.archive import Archive
+from techdeck_tasks.audit.retention.coverage import noted_months
 from techdeck_tasks.audit.retention.holds import HOLD_ADDED, HOLD_RELEASED, all_holds
 
 _TOLD_OF = text("""
@@ -35,7 +36,7 @@ def check_holds(
 ) -> Iterator[Finding]:
     """Yield what is wrong with legal holds.
 
-    A hold on a run or a person is not held against a dropped month: which rows it had is not known here.
+    A hold on a run or a person counts for the months that the log tells it covers.
 
     Args:
         connection: the snapshot to look at.
@@ -58,13 +59,17 @@ def check_holds(
         if not any(begin <= row.released_at < end for begin, end in dropped):
             detail = f"hold {row.hold_id} is released, and the log does not tell of it"
             yield Finding(Verdict.HOLD_REMOVED, "audit_hold", detail)
-    holds = [hold for hold in there.values() if hold.covers_all_of_a_time]
+    noted = noted_months(connection)
     for tombstone in tombstones:
-        for hold in holds:
+        for hold in there.values():
             in_force = hold.created_at <= tombstone.made_at and (
                 hold.released_at is None or hold.released_at > tombstone.made_at
             )
-            if in_force and hold.overlaps(*bounds_of(tombstone.month)):
+            if hold.covers_all_of_a_time:
+                covers = hold.overlaps(*bounds_of(tombstone.month))
+            else:
+                covers = f"{tombstone.month:%Y-%m}" in noted.get(str(hold.hold_id), ())
+            if in_force and covers:
                 detail = (
                     f"{tombstone.month:%Y-%m} was dropped by {tombstone.made_by} under hold {hold.hold_id}"
                 )

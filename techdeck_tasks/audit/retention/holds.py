@@ -18,6 +18,7 @@ from techdeck_tasks.audit.event import AuditTrail, operator_action
 from techdeck_tasks.audit.models import AuditEventRow, AuditHold
 from techdeck_tasks.audit.period import check_period
 from techdeck_tasks.audit.reading.search import BlindIndexes
+from techdeck_tasks.audit.retention.coverage import HOLD_COVERS, months_with, noted_months
 from techdeck_tasks.clock import Clock
 from techdeck_tasks.errors import Severity, ValidationError
 from techdeck_tasks.redaction import sanitize_message
@@ -215,7 +216,20 @@ class HoldStore:
             hold = Hold.of(connection.execute(stored).one())
             # Before the commit and not before the statement: what the database refuses is not on record.
             self._record(HOLD_ADDED, hold, f"{hold_id} {hold.fingerprint}", by, reason)
+            self._note_months(connection, hold, set(), by)
         return hold
+
+    def note_months(self, by: str) -> None:
+        """Put on record which months the active holds cover by now. Noting some twice is harmless.
+
+        Raises:
+            AuditUnavailableError: it could not be recorded.
+            ServiceUnavailableError: PostgreSQL is away.
+        """
+        with transaction(self._engine) as connection:
+            noted = noted_months(connection)
+            for hold in active_holds(connection):
+                self._note_months(connection, hold, noted.get(str(hold.hold_id), set()), by)
 
     def release(self, hold_id: str, *, reason: str, by: str) -> Hold:
         """End a hold. It stays on record.
@@ -259,6 +273,12 @@ class HoldStore:
         with transaction(self._engine) as connection:
             holds = all_holds(connection)
         return [hold for hold in holds if active is None or (hold.released_at is None) == active]
+
+    def _note_months(self, connection: Connection, hold: Hold, noted: set[str], by: str) -> None:
+        if hold.covers_all_of_a_time:
+            return
+        if new := sorted(months_with(connection, hold.rows()) - noted):
+            self._record(HOLD_COVERS, hold, " ".join([str(hold.hold_id), *new]), by, hold.reason)
 
     def _record(self, operation: str, hold: Hold, outcome: str, by: str, reason: str) -> None:
         self._trail.record(

@@ -440,6 +440,48 @@ def test_a_month_dropped_under_a_hold_with_a_signed_tombstone_is_named(
     assert check(archive) == {Verdict.PRUNED_UNDER_HOLD}
 
 
+@pytest.mark.parametrize("late", [False, True])
+@pytest.mark.parametrize("scope", [HoldScope(subject="patient-0"), HoldScope(pipeline_id="run-1")])
+def test_a_month_of_a_held_person_or_run_that_was_dropped_is_named(
+    log: Engine,
+    at: At,
+    sealer: Sealer,
+    trail: Trail,
+    holds: HoldStore,
+    pruner: Pruner,
+    checkpointer: Checkpointer,
+    check: Check,
+    scope: HoldScope,
+    *,
+    late: bool,
+) -> None:
+    rows = at(OLD, subject_id="patient-0", pipeline_id="run-1")
+    if not late:
+        _write(log, "audit@one", rows)
+    hold = holds.add(scope, reason="case 17", by="counsel")
+    if late:
+        _write(log, "audit@one", rows)
+        holds.note_months("schedule")
+    earlier = FakeClock(datetime.now(UTC) - timedelta(minutes=2))
+    AuditWriter(log, "audit@one", earlier).write([sealer.seal(event) for event in trail.events])
+    checkpointer.make()
+    told = [event.outcome or "" for event in trail.events if event.operation == "hold_covers"]
+    assert {outcome.split()[0] for outcome in told} == {str(hold.hold_id)}
+    assert {month for outcome in told for month in outcome.split()[1:]} == {"2018-03"}
+    seen = len(trail.events)
+    holds.note_months("schedule")
+    again = [event for event in trail.events[seen:] if "2018-03" in (event.outcome or "")]
+    assert not again, "what is on record is not recorded again"
+    with log.begin() as connection:
+        connection.execute(text("ALTER TABLE audit_hold DISABLE TRIGGER USER"))
+        connection.execute(text("CREATE TABLE hidden AS SELECT * FROM audit_hold"))
+        connection.execute(text("DELETE FROM audit_hold"))
+    pruner.prune_due("intruder")
+    with log.begin() as connection:
+        connection.execute(text("INSERT INTO audit_hold SELECT * FROM hidden"))
+    assert check() == {Verdict.PRUNED_UNDER_HOLD}
+
+
 def test_a_hold_that_the_log_tells_of_and_that_is_gone_is_named(
     engine: Engine,
     sealer: Sealer,
