@@ -22,7 +22,7 @@ from techdeck_tasks.clock import Clock
 from techdeck_tasks.errors import Severity, ValidationError
 from techdeck_tasks.storage.database import transaction
 
-_LOCK_HOLDS = text("LOCK TABLE audit_hold IN SHARE MODE")
+_LOCK_HOLDS = text("SELECT techdeck_audit_lock_holds()")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -19,7 +19,7 @@ from techdeck_tasks.audit.proof.statement import Signer
 from techdeck_tasks.audit.proof.verify import SETTLING, verify
 from techdeck_tasks.audit.retention.archive import Archive
 from techdeck_tasks.audit.retention.erase import Eraser, ErasureScope
-from techdeck_tasks.audit.retention.holds import HoldScope, HoldStore
+from techdeck_tasks.audit.retention.holds import HeldError, HoldScope, HoldStore
 from techdeck_tasks.audit.retention.prune import Pruner
 from techdeck_tasks.audit.sealing import SealedEvent, Sealer
 from techdeck_tasks.audit.writing.writer import AuditWriter
@@ -159,7 +159,7 @@ def test_a_migration_by_a_user_who_may_not_make_roles_says_so(
     assert "may not create roles" in caplog.text
 
 
-def test_a_keeper_prunes_holds_and_erases_and_does_nothing_else(
+def test_a_keeper_prunes_and_erases_and_does_nothing_else(
     engine: Engine, signer: Signer, trail: Trail, tmp_path: Path, sealer: Sealer, new_event: NewEvent
 ) -> None:
     moment = datetime(2018, 3, 1, tzinfo=UTC)
@@ -168,10 +168,6 @@ def test_a_keeper_prunes_holds_and_erases_and_does_nothing_else(
     Checkpointer(engine, signer, SystemClock(), timedelta(hours=1), 10).make()
     with _login(engine, "IN ROLE techdeck_audit_keeper") as keeper:
         archive = Archive((tmp_path / "archive").as_uri())
-        holds = HoldStore(keeper, trail, SystemClock(), 1)
-        holds.release(
-            str(holds.add(HoldScope(), reason="case", by="counsel").hold_id), reason="over", by="counsel"
-        )
         scope = ErasureScope(tenant="clinic", since=moment, until=moment + timedelta(days=1))
         assert Eraser(keeper, trail, SystemClock(), 1).erase(scope, reason="request", by="officer").rows == 1
         pruner = Pruner(keeper, archive, lambda: signer, trail, SystemClock(), retention_days=1)
@@ -181,9 +177,54 @@ def test_a_keeper_prunes_holds_and_erases_and_does_nothing_else(
             "INSERT INTO audit_checkpoint DEFAULT VALUES",
             "UPDATE audit_tombstone SET rows = 0",
             "SELECT techdeck_audit_ensure_partition('2018-03-01')",
+            "INSERT INTO audit_hold DEFAULT VALUES",
+            "UPDATE audit_hold SET released_at = now()",
         ):
             with REFUSED, keeper.begin() as connection:
                 connection.execute(text(statement))
+
+
+def test_a_counsel_sets_and_releases_holds_and_does_nothing_else(
+    engine: Engine, trail: Trail, sealer: Sealer, new_event: NewEvent
+) -> None:
+    AuditWriter(engine, "audit@one", SystemClock()).write([sealer.seal(new_event(pipeline_id="run-1"))])
+    with _login(engine, "IN ROLE techdeck_audit_counsel") as counsel:
+        holds = HoldStore(counsel, trail, SystemClock(), 1)
+        hold = holds.add(HoldScope(pipeline_id="run-1"), reason="case", by="counsel")
+        holds.note_months("counsel")
+        holds.release(str(hold.hold_id), reason="over", by="counsel")
+        for statement in (
+            "SELECT techdeck_audit_close_month('2018-03-01')",
+            "SELECT techdeck_audit_drop_month('2018-03-01')",
+            "SELECT techdeck_audit_lock_holds()",
+            "INSERT INTO audit_tombstone DEFAULT VALUES",
+            "UPDATE audit_data_key SET sealed_key = ''",
+            "DELETE FROM audit_hold",
+            "INSERT INTO audit_event DEFAULT VALUES",
+        ):
+            with REFUSED, counsel.begin() as connection:
+                connection.execute(text(statement))
+
+
+def test_a_keeper_does_not_get_past_a_hold(
+    engine: Engine, signer: Signer, trail: Trail, tmp_path: Path, sealer: Sealer, new_event: NewEvent
+) -> None:
+    moment = datetime(2018, 3, 1, tzinfo=UTC)
+    old = new_event(event_id=new_event_id(time_ns=int(moment.timestamp()) * 10**9), retention_days=1)
+    AuditWriter(engine, "audit@one", FakeClock(moment)).write([sealer.seal(old)])
+    Checkpointer(engine, signer, SystemClock(), timedelta(hours=1), 10).make()
+    hold = HoldStore(engine, trail, SystemClock(), 1).add(HoldScope(), reason="case", by="counsel")
+    with _login(engine, "IN ROLE techdeck_audit_keeper") as keeper:
+        archive = Archive((tmp_path / "archive").as_uri())
+        with REFUSED:
+            HoldStore(keeper, trail, SystemClock(), 1).release(str(hold.hold_id), reason="over", by="officer")
+        scope = ErasureScope(tenant="clinic", since=moment, until=moment + timedelta(days=1))
+        with pytest.raises(HeldError):
+            Eraser(keeper, trail, SystemClock(), 1).erase(scope, reason="request", by="officer")
+        with pytest.raises(HeldError):
+            Pruner(keeper, archive, lambda: signer, trail, SystemClock(), retention_days=1).prune(
+                moment.date(), "officer"
+            )
 
 
 def test_a_writer_may_neither_drop_a_month_nor_destroy_a_key(writer_login: Engine) -> None:
