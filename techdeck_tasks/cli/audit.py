@@ -174,6 +174,11 @@ def _show_report(report: VerifyReport) -> None:
         checked += f", {report.segments:,} segments of the backup sink"
     if report.losses:
         checked += f", {report.losses:,} events that never arrived and are on record as lost"
+    if report.old_tombstones:
+        checked += (
+            f", {report.old_tombstones:,} archived months of an older version, whose tombstones are in the "
+            "database alone"
+        )
     if report.ok:
         out.print(f"[green]audit log untouched[/]: {checked} verified")
         return

@@ -6,7 +6,7 @@ import uuid
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import date, datetime
 from typing import Any, NamedTuple, TypeVar
 
 from sqlalchemy import Connection, text
@@ -58,6 +58,7 @@ class Evidence:
         made_at: when each of them was made.
         heads: by writer and number, the rows that checkpoints saw.
         months: the partitions that checkpoints saw, each with the last one that did.
+        months_there: the partitions that there are, by their first days.
         tombstones: the valid ones.
         findings: what does not hold.
     """
@@ -69,6 +70,7 @@ class Evidence:
     made_at: dict[int, datetime] = field(default_factory=dict)
     heads: dict[str, dict[int, SignedHead]] = field(default_factory=dict)
     months: dict[str, int] = field(default_factory=dict)
+    months_there: set[date] = field(default_factory=set)
     tombstones: list[Tombstone] = field(default_factory=list)
     findings: list[Finding] = field(default_factory=list)
 
@@ -187,6 +189,7 @@ def _read(row: Row[Any], check: SignatureCheck, kind: type[_Kind], key: object, 
 
 def _missing_partitions(connection: Connection, evidence: Evidence) -> Iterator[Finding]:
     there = set(connection.execute(PARTITIONS).scalars())
+    evidence.months_there = {date(int(name[:4]), int(name[4:]), 1) for name in there}
     accounted = {f"{tombstone.month:%Y%m}" for tombstone in evidence.tombstones}
     for month, seq in sorted(evidence.months.items()):
         if month not in there and month not in accounted:

@@ -36,6 +36,8 @@ class Verdict(StrEnum):
     """A month is gone, and no valid tombstone accounts for it."""
     TOMBSTONE_FORGED = "tombstone_forged"
     """A tombstone whose signature does not hold."""
+    TOMBSTONE_LOST = "tombstone_lost"
+    """A tombstone that is in the database or beside the archive, and not in the other place."""
     CHECKPOINT_FORGED = "checkpoint_forged"
     """A checkpoint whose signature, number or link does not hold."""
     CHECKPOINT_REMOVED = "checkpoint_removed"
@@ -90,6 +92,7 @@ class VerifyReport:
         checkpoints: how many were checked.
         segments: how many of the backup sink's.
         losses: events that never arrived, which their producers put on record as lost.
+        old_tombstones: of archived months, made when no copy was stored beside the archive.
     """
 
     rows: int
@@ -98,6 +101,7 @@ class VerifyReport:
     checkpoints: int = 0
     segments: int = 0
     losses: int = 0
+    old_tombstones: int = 0
 
     @property
     def ok(self) -> bool:
@@ -113,5 +117,6 @@ class VerifyReport:
             "checkpoints": self.checkpoints,
             "segments": self.segments,
             "losses": self.losses,
+            "old_tombstones": self.old_tombstones,
             "findings": [finding.to_dict() for finding in self.findings],
         }

@@ -58,20 +58,24 @@ class StatementWriter:
 class StatementReader:
     """Takes values from a statement in the order they were written.
 
+    Attributes:
+        version: of its layout.
+
     Args:
         data: the statement.
         magic: what it must begin with.
-        version: what its layout must be.
+        versions: what its layout may be.
 
     Raises:
         ValidationError: the statement is of another kind; each method: it is shorter than it says.
     """
 
-    def __init__(self, data: bytes, magic: bytes, version: int) -> None:
+    def __init__(self, data: bytes, magic: bytes, *versions: int) -> None:
         self._data = data
         self._at = 0
-        if self._take(len(magic)) != magic or self._take(1) != bytes((version,)):
+        if self._take(len(magic)) != magic or (version := self._take(1)[0]) not in versions:
             raise _malformed(data)
+        self.version = version
 
     def number(self) -> int:
         """Return the next integer."""

@@ -17,10 +17,12 @@ from sqlalchemy import Connection, text
 
 from techdeck_tasks.audit.event import EventType
 from techdeck_tasks.audit.month import bounds_of, first_day_of
-from techdeck_tasks.audit.proof.statement import Signer, StatementReader, StatementWriter
+from techdeck_tasks.audit.proof.statement import Signed, StatementReader, StatementWriter
 from techdeck_tasks.audit.writing.gap import lost_numbers
 
-_MAGIC, _VERSION = b"TDTS", 1
+_MAGIC, _VERSION = b"TDTS", 2
+_BEFORE_COPIES = 1
+"""The version of tombstones that were in the database alone."""
 
 _RUNS = text("""
     SELECT writer_id, min(writer_seq) AS first, max(writer_seq) AS last,
@@ -68,6 +70,7 @@ class Tombstone:
         archive_digest: SHA-256 of the archive that was written before.
         made_at: aware UTC.
         made_by: who decided.
+        in_archive: whether a copy was stored beside the archive.
     """
 
     month: date
@@ -77,6 +80,7 @@ class Tombstone:
     archive_digest: bytes
     made_at: datetime
     made_by: str
+    in_archive: bool = True
 
     @property
     def key(self) -> date:
@@ -115,7 +119,7 @@ class Tombstone:
 
     def encode(self) -> bytes:
         """Return the bytes that are signed."""
-        writer = StatementWriter(_MAGIC, _VERSION)
+        writer = StatementWriter(_MAGIC, _VERSION if self.in_archive else _BEFORE_COPIES)
         writer.text(self.month.isoformat())
         writer.number(self.rows)
         writer.number(len(self.runs))
@@ -141,7 +145,7 @@ class Tombstone:
         Raises:
             ValidationError: it is none.
         """
-        reader = StatementReader(statement, _MAGIC, _VERSION)
+        reader = StatementReader(statement, _MAGIC, _BEFORE_COPIES, _VERSION)
         tombstone = cls(
             month=date.fromisoformat(reader.text()),
             rows=reader.number(),
@@ -153,14 +157,14 @@ class Tombstone:
             archive_digest=reader.blob(),
             made_at=reader.moment(),
             made_by=reader.text(),
+            in_archive=reader.version != _BEFORE_COPIES,
         )
         reader.end()
         return tombstone
 
 
-def sign_tombstone(signer: Signer, tombstone: Tombstone) -> dict[str, object]:
-    """Return the row of `audit_tombstone` for `tombstone`, signed."""
-    signed = signer.sign(tombstone.encode())
+def row_of(tombstone: Tombstone, signed: Signed) -> dict[str, object]:
+    """Return the row of `audit_tombstone` for `tombstone`."""
     return {
         "month": tombstone.month,
         "made_at": tombstone.made_at,

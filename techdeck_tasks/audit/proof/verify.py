@@ -113,8 +113,10 @@ def verify(
     if sink is not None and keys is not None:
         segments, differences = check_sink(sink, SignatureCheck(keys), evidence)
         findings += differences
-    if archive is not None:
-        findings += check_archive(archive, evidence.tombstones)
+    old_tombstones = 0
+    if archive is not None and keys is not None:
+        findings += check_archive(archive, SignatureCheck(keys), evidence)
+        old_tombstones = sum(not tombstone.in_archive for tombstone in evidence.tombstones)
     rows = sum(chain.rows for chain in chains.values())
     return VerifyReport(
         rows,
@@ -123,6 +125,7 @@ def verify(
         evidence.checkpoints,
         segments,
         producers.losses,
+        old_tombstones,
     )
 
 

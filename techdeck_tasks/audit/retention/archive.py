@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import gzip
 import hashlib
+import io
 import json
+import re
 import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -16,9 +18,19 @@ from sqlalchemy import Connection, select
 from techdeck_tasks.audit.folder import Folder
 from techdeck_tasks.audit.models import AuditEventRow
 from techdeck_tasks.audit.month import bounds_of
-from techdeck_tasks.audit.row_document import StoredRow, document_of, read_row, to_line
+from techdeck_tasks.audit.proof.statement import Signed
+from techdeck_tasks.audit.row_document import (
+    DiffersError,
+    StoredRow,
+    document_of,
+    from_base64,
+    read_row,
+    to_base64,
+    to_line,
+)
 from techdeck_tasks.errors import ValidationError
 
+_TOMBSTONE = re.compile(r"/audit-(\d{4})-(0[1-9]|1[0-2])\.tombstone\.json$")
 _IN_MEMORY_BYTES = 16 << 20
 _CHUNK_BYTES = 1 << 20
 _COMPRESSION = 1
@@ -35,6 +47,8 @@ class Archived:
 
 class Archive:
     """Months in a folder that fsspec reaches, ``audit-2026-01.jsonl.gz`` each. Its errors pass through.
+
+    Beside each is its signed tombstone, ``audit-2026-01.tombstone.json``.
 
     A file holds no data key: what erasure destroys in the database cannot be read here either.
 
@@ -72,6 +86,36 @@ class Archive:
             self._folder.write(_name(month), file)
         return Archived(digest, rows)
 
+    def write_tombstone(self, month: date, signed: Signed) -> None:
+        """Write the signed tombstone of a month beside it."""
+        document = {
+            "key_id": signed.key_id,
+            "statement": to_base64(signed.statement),
+            "signature": to_base64(signed.signature),
+        }
+        self._folder.write(_tombstone_name(month), io.BytesIO(to_line(document)))
+
+    def tombstone(self, month: date) -> Signed | None:
+        """Return the tombstone beside a month, as it can be read now; None where there is none.
+
+        Raises:
+            DiffersError: the file is no tombstone.
+        """
+        if not self._folder.has(_tombstone_name(month)):
+            return None
+        with self._folder.open(_tombstone_name(month)) as file:
+            try:
+                document = json.loads(file.read())
+                statement, signature = (from_base64(document[name]) for name in ("statement", "signature"))
+                return Signed(statement, str(document["key_id"]), signature)
+            except (ValueError, KeyError, TypeError):
+                raise DiffersError("is no tombstone") from None
+
+    def tombstone_months(self) -> set[date]:
+        """Return the months that have a tombstone beside them."""
+        found = map(_TOMBSTONE.search, self._folder.paths(""))
+        return {date(int(name[1]), int(name[2]), 1) for name in found if name}
+
     def has(self, month: date) -> bool:
         """Tell whether a month is there."""
         return self._folder.has(_name(month))
@@ -104,6 +148,10 @@ class Archive:
 
 def _name(month: date) -> str:
     return f"audit-{month:%Y-%m}.jsonl.gz"
+
+
+def _tombstone_name(month: date) -> str:
+    return f"audit-{month:%Y-%m}.tombstone.json"
 
 
 def _digest_of(file: IO[bytes] | Any) -> bytes:

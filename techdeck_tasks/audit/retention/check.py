@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from datetime import timedelta
 
 from sqlalchemy import Connection, text
 
 from techdeck_tasks.audit.event import EventType
 from techdeck_tasks.audit.month import bounds_of
+from techdeck_tasks.audit.proof.evidence import Evidence
 from techdeck_tasks.audit.proof.finding import Finding, Verdict
+from techdeck_tasks.audit.proof.statement import SignatureCheck, SignatureState
 from techdeck_tasks.audit.proof.tombstone import Tombstone
 from techdeck_tasks.audit.retention.archive import Archive
 from techdeck_tasks.audit.retention.coverage import noted_months
 from techdeck_tasks.audit.retention.holds import HOLD_ADDED, HOLD_RELEASED, all_holds
+from techdeck_tasks.audit.row_document import DiffersError
 
 _TOLD_OF = text("""
     SELECT DISTINCT outcome FROM audit_event
@@ -76,16 +79,42 @@ def check_holds(
                 yield Finding(Verdict.PRUNED_UNDER_HOLD, "audit_tombstone", detail)
 
 
-def check_archive(archive: Archive, tombstones: Iterable[Tombstone]) -> Iterator[Finding]:
-    """Yield the months whose archive is missing or not the one that was signed.
+def check_archive(archive: Archive, check: SignatureCheck, evidence: Evidence) -> Iterator[Finding]:
+    """Yield the months whose archive is missing or not the one that was signed, and tombstones that differ.
+
+    Args:
+        archive: where dropped months are.
+        check: knows the keys to trust.
+        evidence: what the database has signed.
 
     Raises:
         OSError: the archive cannot be read.
     """
-    for tombstone in tombstones:
+    for tombstone in evidence.tombstones:
+        yield from _check_copy(archive, check, tombstone)
         if not archive.has(tombstone.month):
             detail = f"the archive has no month {tombstone.month:%Y-%m}"
             yield Finding(Verdict.ARCHIVE_DIFFERS, "archive", detail)
         elif archive.digest(tombstone.month) != tombstone.archive_digest:
             detail = f"the archive of {tombstone.month:%Y-%m} is not the one that was signed"
             yield Finding(Verdict.ARCHIVE_DIFFERS, "archive", detail)
+    accounted = {tombstone.month for tombstone in evidence.tombstones} | evidence.months_there
+    for month in sorted(archive.tombstone_months() - accounted):
+        detail = f"the archive has a tombstone of {month:%Y-%m}, the database neither that nor the month"
+        yield Finding(Verdict.TOMBSTONE_LOST, "archive", detail)
+
+
+def _check_copy(archive: Archive, check: SignatureCheck, tombstone: Tombstone) -> Iterator[Finding]:
+    what = f"the tombstone beside the archive of {tombstone.month:%Y-%m}"
+    try:
+        copy = archive.tombstone(tombstone.month)
+    except DiffersError as error:
+        yield Finding(Verdict.TOMBSTONE_FORGED, "archive", f"{what} {error}")
+        return
+    if copy is None:
+        if tombstone.in_archive:
+            yield Finding(Verdict.TOMBSTONE_LOST, "archive", f"{what} is missing")
+    elif check.state(copy) is not SignatureState.VALID:
+        yield Finding(Verdict.TOMBSTONE_FORGED, "archive", f"the signature of {what} does not hold")
+    elif copy.statement != tombstone.encode():
+        yield Finding(Verdict.TOMBSTONE_FORGED, "archive", f"{what} is not the one in the database")

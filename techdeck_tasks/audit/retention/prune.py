@@ -16,7 +16,7 @@ from techdeck_tasks.audit.month import bounds_of, first_day_of
 from techdeck_tasks.audit.proof.checkpoint import PARTITIONS, Checkpoint
 from techdeck_tasks.audit.proof.sink import SegmentStore
 from techdeck_tasks.audit.proof.statement import Signer
-from techdeck_tasks.audit.proof.tombstone import Tombstone, sign_tombstone
+from techdeck_tasks.audit.proof.tombstone import Tombstone, row_of
 from techdeck_tasks.audit.retention.archive import Archive, Archived
 from techdeck_tasks.audit.retention.holds import HeldError, Hold, holds_on_month
 from techdeck_tasks.audit.row_document import DiffersError
@@ -224,7 +224,10 @@ class Pruner:
                     f"the audit log's month {month:%Y-%m} got rows while it was archived; try again",
                     service_name="postgresql",
                 )
-            connection.execute(insert(AuditTombstone).values(**sign_tombstone(self._signer(), tombstone)))
+            signed = self._signer().sign(tombstone.encode())
+            connection.execute(insert(AuditTombstone).values(**row_of(tombstone, signed)))
+            # Before the month is gone; one of a month that stays is written anew by the next attempt.
+            archive.write_tombstone(month, signed)
             connection.execute(_DROP, {"month": tombstone.month})
         logger.info("audit month %s archived and dropped, %d rows", f"{month:%Y-%m}", tombstone.rows)
         return tombstone

@@ -22,7 +22,7 @@ from techdeck_tasks.audit.proof.finding import Verdict, VerifyReport
 from techdeck_tasks.audit.proof.sink import SegmentStore
 from techdeck_tasks.audit.proof.sink_export import LOOK_AGAIN_S, SinkExporter
 from techdeck_tasks.audit.proof.statement import Signer
-from techdeck_tasks.audit.proof.tombstone import Tombstone, sign_tombstone
+from techdeck_tasks.audit.proof.tombstone import Tombstone, row_of
 from techdeck_tasks.audit.proof.verify import verify
 from techdeck_tasks.audit.sealing import SealedEvent, Sealer
 from techdeck_tasks.audit.writing.writer import AuditWriter
@@ -364,6 +364,10 @@ def test_a_truncated_partition_is_named(two_months: Engine, check: Check) -> Non
     assert (Verdict.ROWS_REMOVED, ONE) in check()
 
 
+def _signed(signer: Signer, tombstone: Tombstone) -> dict[str, object]:
+    return row_of(tombstone, signer.sign(tombstone.encode()))
+
+
 def _bury(engine: Engine, signer: Signer, change: Callable[[Tombstone], Tombstone] = lambda it: it) -> None:
     with engine.begin() as connection:
         tombstone = Tombstone.survey(
@@ -374,7 +378,7 @@ def _bury(engine: Engine, signer: Signer, change: Callable[[Tombstone], Tombston
             made_by="anna",
         )
         assert Tombstone.decode(tombstone.encode()) == tombstone
-        connection.execute(insert(AuditTombstone).values(sign_tombstone(signer, change(tombstone))))
+        connection.execute(insert(AuditTombstone).values(_signed(signer, change(tombstone))))
 
 
 def test_a_partition_under_a_valid_tombstone_is_no_finding(

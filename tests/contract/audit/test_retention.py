@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import gzip
+import json
 import threading
 import time
 from collections.abc import Callable
 from contextlib import nullcontext
+from dataclasses import replace
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
-from sqlalchemy import Engine, insert, text
+from sqlalchemy import Engine, insert, text, update
 from sqlalchemy.exc import DBAPIError, ProgrammingError
 
 from techdeck_tasks.audit.event import AuditEvent, AuditUnavailableError, EventType, new_event_id
@@ -22,7 +24,7 @@ from techdeck_tasks.audit.proof.finding import Verdict
 from techdeck_tasks.audit.proof.sink import SegmentStore
 from techdeck_tasks.audit.proof.sink_export import SinkExporter
 from techdeck_tasks.audit.proof.statement import Signer
-from techdeck_tasks.audit.proof.tombstone import Tombstone, sign_tombstone
+from techdeck_tasks.audit.proof.tombstone import Tombstone, row_of
 from techdeck_tasks.audit.proof.verify import verify
 from techdeck_tasks.audit.reading.reader import AuditReader
 from techdeck_tasks.audit.reading.search import BlindIndexes
@@ -267,7 +269,7 @@ def test_a_changed_or_missing_archive_is_named(
     log: Engine, pruner: Pruner, archive: Archive, folder: Path, check: Check
 ) -> None:
     pruner.prune(OLD, "officer")
-    (file,) = folder.iterdir()
+    (file,) = folder.glob("*.gz")
     whole = file.read_bytes()
     lines = gzip.decompress(whole).splitlines(keepends=True)
     file.write_bytes(gzip.compress(b"".join(lines[:-1])))
@@ -276,6 +278,69 @@ def test_a_changed_or_missing_archive_is_named(
     assert check(archive) == {Verdict.ARCHIVE_DIFFERS}
     file.write_bytes(whole)
     assert check(archive) == set()
+
+
+@pytest.mark.parametrize(
+    ("content", "verdict"),
+    [
+        (None, Verdict.TOMBSTONE_LOST),
+        (b"{}", Verdict.TOMBSTONE_FORGED),
+        (b"\xff", Verdict.TOMBSTONE_FORGED),
+        ("other month", Verdict.TOMBSTONE_FORGED),
+        ("other key", Verdict.TOMBSTONE_FORGED),
+        ("other signature", Verdict.TOMBSTONE_FORGED),
+    ],
+)
+def test_a_lost_or_forged_tombstone_beside_an_archive_is_named(
+    log: Engine,
+    pruner: Pruner,
+    archive: Archive,
+    folder: Path,
+    check: Check,
+    content: bytes | str | None,
+    verdict: Verdict,
+) -> None:
+    pruner.prune_due("officer")
+    assert check(archive) == set()
+    own, other = (folder / f"audit-{month}.tombstone.json" for month in ("2018-03", "2018-04"))
+    document = json.loads(own.read_text())
+    if content is None:
+        own.unlink()
+    elif isinstance(content, bytes):
+        own.write_bytes(content)
+    elif content == "other month":
+        own.write_bytes(other.read_bytes())
+    elif content == "other key":
+        own.write_text(json.dumps(document | {"key_id": "unknown"}))
+    else:
+        signature = json.loads(other.read_text())["signature"]
+        own.write_text(json.dumps(document | {"signature": signature}))
+    assert check(archive) == {verdict}
+
+
+def test_a_tombstone_that_is_beside_the_archive_alone_is_named(
+    log: Engine, pruner: Pruner, archive: Archive, check: Check
+) -> None:
+    pruner.prune(OLD, "officer")
+    with log.begin() as connection:
+        connection.execute(text("ALTER TABLE audit_tombstone DISABLE TRIGGER USER"))
+        connection.execute(text("DELETE FROM audit_tombstone"))
+    assert Verdict.TOMBSTONE_LOST in check(archive)
+    assert Verdict.TOMBSTONE_LOST not in check()
+
+
+def test_months_of_before_tombstones_had_copies_are_counted_and_no_finding(
+    log: Engine, pruner: Pruner, archive: Archive, folder: Path, signer: Signer, public_keys: KeySet
+) -> None:
+    stone = replace(pruner.prune(OLD, "officer"), in_archive=False)
+    signed = signer.sign(stone.encode())
+    with log.begin() as connection:
+        connection.execute(text("ALTER TABLE audit_tombstone DISABLE TRIGGER USER"))
+        connection.execute(update(AuditTombstone).values(**row_of(stone, signed)))
+    (folder / "audit-2018-03.tombstone.json").unlink()
+    report = verify(log, timedelta(0), keys=public_keys, archive=archive)
+    assert (report.findings, report.old_tombstones) == ((), 1)
+    assert len(list(archive.rows(OLD))) == stone.rows
 
 
 def test_losses_that_a_dropped_month_told_of_stay_explained(
@@ -660,7 +725,7 @@ def test_a_second_pruner_does_not_write_an_empty_archive_over_the_first_ones(
         tombstone = Tombstone.survey(
             first, OLD, archive_digest=written.digest, made_at=datetime.now(UTC), made_by="first"
         )
-        first.execute(insert(AuditTombstone).values(**sign_tombstone(signer, tombstone)))
+        first.execute(insert(AuditTombstone).values(**row_of(tombstone, signer.sign(tombstone.encode()))))
         first.execute(text("SELECT techdeck_audit_drop_month(:month)"), {"month": OLD})
         second.start()
         _until_somebody_waits(log)
@@ -755,7 +820,9 @@ def test_the_database_itself_judges_whoever_has_a_tombstone(
         tombstone = Tombstone.survey(
             connection, month, archive_digest=b"", made_at=datetime.now(UTC), made_by="intruder"
         )
-        connection.execute(insert(AuditTombstone).values(**sign_tombstone(signer, tombstone)))
+        connection.execute(
+            insert(AuditTombstone).values(**row_of(tombstone, signer.sign(tombstone.encode())))
+        )
         connection.execute(text("SELECT techdeck_audit_drop_month(:month)"), {"month": month})
     assert (f"{month:%Y%m}" in _months(log)) == (why is not None)
 
