@@ -23,7 +23,7 @@ from techdeck_tasks.audit.reading.search import AuditFilter
 from techdeck_tasks.cli import audit_retention
 from techdeck_tasks.cli.audit_filters import filtered
 from techdeck_tasks.cli.audit_output import FormatOption, OutputOption, write_out
-from techdeck_tasks.cli.console import err, out, print_json
+from techdeck_tasks.cli.console import counted, err, out, print_json
 from techdeck_tasks.cli.exits import Exit
 from techdeck_tasks.cli.options import JsonOption, moment_option
 from techdeck_tasks.cli.tables import show_audit
@@ -169,20 +169,23 @@ def _progress(*, shown: bool) -> Iterator[Progress]:
 
 
 def _show_report(report: VerifyReport) -> None:
-    checked = f"{report.rows:,} rows in {report.writers} chains, {report.checkpoints:,} checkpoints"
+    checked = (
+        f"{counted(report.rows, 'row')} in {counted(report.writers, 'chain')}, "
+        f"{counted(report.checkpoints, 'checkpoint')}"
+    )
     if report.segments:
-        checked += f", {report.segments:,} segments of the backup sink"
+        checked += f", {counted(report.segments, 'segment')} of the backup sink"
     if report.losses:
-        checked += f", {report.losses:,} events that never arrived and are on record as lost"
+        checked += f", {counted(report.losses, 'event')} that never arrived, on record as lost"
     if report.old_tombstones:
         checked += (
-            f", {report.old_tombstones:,} archived months of an older version, whose tombstones are in the "
+            f", {counted(report.old_tombstones, 'month')} archived by an older version, with tombstones in the "
             "database alone"
         )
     if report.ok:
         out.print(f"[green]audit log untouched[/]: {checked} verified")
         return
-    table = Table(title=f"{len(report.findings)} findings in {checked}", title_justify="left")
+    table = Table(title=f"{counted(len(report.findings), 'finding')} in {checked}", title_justify="left")
     for heading in ("finding", "where", "detail"):
         table.add_column(heading, overflow="fold")
     for finding in report.findings:

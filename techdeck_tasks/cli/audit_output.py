@@ -11,7 +11,7 @@ import typer
 
 from techdeck_tasks.audit.reading.entry import AuditEntry
 from techdeck_tasks.audit.reading.export import ExportFormat, private_file, write_entries
-from techdeck_tasks.cli.console import err
+from techdeck_tasks.cli.console import counted, err
 
 FormatOption = Annotated[ExportFormat, typer.Option("--format", help="How to write.")]
 OutputOption = Annotated[
@@ -26,4 +26,4 @@ def write_out(entries: Iterable[AuditEntry], kind: ExportFormat, output: Path | 
         return
     with private_file(output) as file:
         count = write_entries(entries, kind, file)
-    err.print(f"{count} entries in {output}", markup=False, soft_wrap=True)
+    err.print(f"{counted(count, 'entry', 'entries')} in {output}", markup=False, soft_wrap=True)

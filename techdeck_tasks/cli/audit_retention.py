@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import getpass
-from datetime import date, datetime
+from datetime import datetime
 from typing import Annotated
 
 import typer
-from rich.table import Table
+from rich.padding import Padding
 from rich.text import Text
 
 from techdeck_tasks.audit.reading.export import ExportFormat
@@ -15,10 +15,9 @@ from techdeck_tasks.audit.retention.erase import Erasure, ErasureScope
 from techdeck_tasks.audit.retention.holds import Hold, HoldScope
 from techdeck_tasks.audit.retention.prune import DueMonth
 from techdeck_tasks.cli.audit_output import FormatOption, OutputOption, write_out
-from techdeck_tasks.cli.console import err, out, print_json
+from techdeck_tasks.cli.console import counted, err, out, print_json
 from techdeck_tasks.cli.operators import OwnerOption, ReasonOption
 from techdeck_tasks.cli.options import JsonOption, moment_option
-from techdeck_tasks.cli.tables import NOTHING
 from techdeck_tasks.errors import ValidationError
 from techdeck_tasks.runtime import Runtime, create_app, runtime_of
 
@@ -58,21 +57,12 @@ def list_holds(
     if not found:
         out.print("no legal hold")
         return
-    table = Table()
-    for heading in ("hold", "since", "until", "run", "person", "reason", "set", "released"):
-        table.add_column(heading, overflow="fold", no_wrap=heading == "hold")
     for hold in found:
-        table.add_row(
-            str(hold.hold_id),
-            _day(hold.occurred_from),
-            _day(hold.occurred_until),
-            Text(hold.pipeline_id or NOTHING),
-            hold.person_kind or NOTHING,
-            Text(hold.reason),
-            Text(f"{hold.created_at:%Y-%m-%d} {hold.created_by}"),
-            Text(NOTHING if hold.released_at is None else f"{hold.released_at:%Y-%m-%d} {hold.released_by}"),
-        )
-    out.print(table)
+        out.print(f"{hold.hold_id}  {_covered(hold)}", markup=False, soft_wrap=True)
+        told = f"set {hold.created_at:%Y-%m-%d} by {hold.created_by}: {hold.reason}"
+        if hold.released_at is not None:
+            told += f"; released {hold.released_at:%Y-%m-%d} by {hold.released_by}: {hold.release_reason}"
+        out.print(Padding(Text(told), (0, 0, 0, 4)))
 
 
 @holds.command("release")
@@ -104,7 +94,7 @@ def prune(
         print_json([{"month": f"{stone.month:%Y-%m}", "rows": stone.rows} for stone in dropped])
         return
     for stone in dropped:
-        out.print(f"{stone.month:%Y-%m}: {stone.rows:,} rows archived and dropped")
+        out.print(f"{stone.month:%Y-%m}: {counted(stone.rows, 'row')} archived and dropped")
     if not dropped:
         out.print("nothing was due")
 
@@ -155,8 +145,14 @@ def _runtime() -> Runtime:
     return runtime_of(create_app())
 
 
-def _day(moment: date | None) -> str:
-    return NOTHING if moment is None else f"{moment:%Y-%m-%d}"
+def _covered(hold: Hold) -> str:
+    parts = [
+        hold.occurred_from and f"since {hold.occurred_from:%Y-%m-%d}",
+        hold.occurred_until and f"until {hold.occurred_until:%Y-%m-%d}",
+        hold.pipeline_id and f"run {hold.pipeline_id}",
+        hold.person_kind and f"one {hold.person_kind}",
+    ]
+    return ", ".join(part for part in parts if part) or "the whole log"
 
 
 def _tell_hold(hold: Hold, *, json_output: bool) -> None:
@@ -175,16 +171,16 @@ def _show_due(due: list[DueMonth], *, json_output: bool) -> None:
     for month in due:
         held = ", ".join(f"{hold.hold_id} ({hold.reason})" for hold in month.holds)
         kept = f"; kept by legal hold {held}" if held else ""
-        out.print(f"{month.month:%Y-%m}: {month.rows:,} rows{kept}", markup=False, soft_wrap=True)
+        out.print(f"{month.month:%Y-%m}: {counted(month.rows, 'row')}{kept}", markup=False, soft_wrap=True)
     if not due:
         out.print("nothing is due")
 
 
 def _show_erasure(erasure: Erasure, done: str) -> None:
-    out.print(f"{erasure.rows:,} documents under {len(erasure.keys):,} data keys {done}")
+    out.print(f"{counted(erasure.rows, 'document')} under {counted(len(erasure.keys), 'data key')} {done}")
     if erasure.shared_keys:
         err.print(
-            f"{erasure.shared_rows:,} documents stay readable: their {erasure.shared_keys:,} data keys seal "
-            "others too",
+            f"still readable: {counted(erasure.shared_rows, 'document')} under "
+            f"{counted(erasure.shared_keys, 'data key')} that seal others too",
             style="yellow",
         )

@@ -16,6 +16,11 @@ def complain(message: str) -> None:
     err.print(f"techdeck: {' '.join(message.split())}", style="red", markup=False, soft_wrap=True)
 
 
+def counted(number: int, one: str, more: str | None = None) -> str:
+    """Return a number with its noun: "1 row", "1,200 rows"; `more` where an "s" does not make the plural."""
+    return f"{number:,} {one if number == 1 else more or one + 's'}"
+
+
 def print_json(document: Any) -> None:
     """Print `document` for machines."""
     print(json.dumps(document, indent=2, default=str))

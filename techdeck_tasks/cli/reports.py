@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.table import Table
 
 from techdeck_tasks.audit.compliance.page import render_html
 from techdeck_tasks.audit.compliance.store import ReportKind, ReportStore, StoredReport
@@ -16,7 +15,6 @@ from techdeck_tasks.audit.reading.search import read_time
 from techdeck_tasks.cli.console import err, out, print_json
 from techdeck_tasks.cli.operators import OwnerOption, said
 from techdeck_tasks.cli.options import JsonOption
-from techdeck_tasks.cli.tables import NOTHING
 from techdeck_tasks.runtime import create_app, runtime_of
 
 app = typer.Typer(help="Make and sign off compliance reports.", no_args_is_help=True)
@@ -63,19 +61,11 @@ def list_reports(
     if not found:
         out.print("there is none")
         return
-    table = Table()
-    for heading in ("report", "kind", "from", "to", "generated", "signed off by"):
-        table.add_column(heading, no_wrap=heading == "report")
     for report in found:
-        table.add_row(
-            report.report_id,
-            report.kind,
-            f"{report.period_start:%Y-%m-%d %H:%M}",
-            f"{report.period_end:%Y-%m-%d %H:%M}",
-            f"{report.generated_at:%Y-%m-%d %H:%M}",
-            report.reviewed_by or NOTHING,
-        )
-    out.print(table)
+        signed = f"signed off by {report.reviewed_by}" if report.reviewed_by else "not signed off"
+        out.print(f"{report.report_id}  {report.kind}  {signed}", markup=False, soft_wrap=True)
+        period = f"{report.period_start:%Y-%m-%d %H:%M} to {report.period_end:%Y-%m-%d %H:%M}"
+        out.print(f"    {period}, made {report.generated_at:%Y-%m-%d %H:%M}", soft_wrap=True)
 
 
 @app.command("show")
@@ -142,7 +132,7 @@ def _tell(report: StoredReport) -> None:
         "period": f"{report.period_start.isoformat()} to {report.period_end.isoformat()}",
         "errors": f"{document['total_errors']:,}",
         "HIPAA-related": f"{document['hipaa_violations_total']:,}",
-        "most common": ", ".join(common) or NOTHING,
+        "violations": ", ".join(common) or "none",
         "incidents": f"{incidents['discovered']:,}, {incidents['overdue_now']:,} overdue",
         "sha256": report.sha256 if report.unchanged else "CHANGED since it was stored",
         "signed off": signed,
