@@ -179,8 +179,8 @@ def _show_report(report: VerifyReport) -> None:
         checked += f", {counted(report.losses, 'event')} that never arrived, on record as lost"
     if report.old_tombstones:
         checked += (
-            f", {counted(report.old_tombstones, 'month')} archived by an older version, with tombstones in the "
-            "database alone"
+            f", {counted(report.old_tombstones, 'month')} archived by an older version, with tombstones "
+            "in the database alone"
         )
     if report.ok:
         out.print(f"[green]audit log untouched[/]: {checked} verified")

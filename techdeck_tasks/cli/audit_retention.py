@@ -81,15 +81,27 @@ def prune(
     month: Annotated[
         datetime | None, typer.Option(formats=["%Y-%m"], help="Only this one, YYYY-MM; default: all due.")
     ] = None,
+    despite_sink: Annotated[
+        str | None,
+        typer.Option(
+            metavar="REASON",
+            help="With --month: drop it though the backup sink lost segments of its time; recorded.",
+        ),
+    ] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Show what is due, and drop nothing.")] = False,
     json_output: JsonOption = False,
 ) -> None:
     """Archive and drop the months whose retention is over and that no legal hold keeps."""
+    if despite_sink is not None and (month is None or not despite_sink.strip()):
+        raise ValidationError("--despite-sink takes a reason, and one --month", field="despite_sink")
     pruner = _runtime().pruner
     if dry_run:
         _show_due(pruner.due(), json_output=json_output)
         return
-    dropped = pruner.prune_due(owner) if month is None else [pruner.prune(month.date(), owner)]
+    if month is None:
+        dropped = pruner.prune_due(owner)
+    else:
+        dropped = [pruner.prune(month.date(), owner, despite_sink=despite_sink)]
     if json_output:
         print_json([{"month": f"{stone.month:%Y-%m}", "rows": stone.rows} for stone in dropped])
         return

@@ -181,12 +181,14 @@ class Pruner:
             raise failure
         return tombstones
 
-    def prune(self, month: date, by: str) -> Tombstone:
+    def prune(self, month: date, by: str, *, despite_sink: str | None = None) -> Tombstone:
         """Archive and drop one month.
 
         Args:
             month: any day of it.
             by: who decides.
+            despite_sink: why it is dropped though the backup sink lost segments of its time; on record with
+                their numbers. None: then it stays.
 
         Raises:
             ValidationError: the month is not there or not due, there is no archive, a row does not fit its
@@ -205,10 +207,19 @@ class Pruner:
             )
         with transaction(self._engine) as connection:
             self._check_droppable(connection, month)
-            self._check_copied(connection, month)
+            self._check_signed(connection, month)
+            lacking = self._lacking_segments(connection, month)
+            if lacking and despite_sink is None:
+                raise ValidationError(
+                    f"the backup sink lacks {len(lacking)} segments of the time of {month:%Y-%m}; see that "
+                    "an audit worker runs and reaches it, or drop the month without those that are lost "
+                    "for good, with --despite-sink",
+                    field="audit_sink_url",
+                )
             archived = archive.write(connection, month)
         self._check_archive(archive, month, archived)
-        self._record(month, archived, by)
+        facts = {"despite_sink": despite_sink, "lacking_segments": lacking} if lacking else {}
+        self._record(month, archived, by, facts)
         with transaction(self._engine) as connection:
             connection.execute(text(f"SET LOCAL lock_timeout = '{_LOCK_TIMEOUT_S}s'"))
             connection.execute(_ONE_AT_A_TIME)
@@ -252,7 +263,7 @@ class Pruner:
         parameters = {"begin": begin, "end": end, "now": now, "expired_if_empty": expired_if_empty}
         return bool(connection.execute(_EXPIRED, parameters).scalar_one())
 
-    def _check_copied(self, connection: Connection, month: date) -> None:
+    def _check_signed(self, connection: Connection, month: date) -> None:
         newest = connection.execute(_NEWEST_CHECKPOINT).scalar()
         heads = Checkpoint.decode(newest).heads if newest is not None else ()
         signed = {head.writer_id: head.seq for head in heads}
@@ -264,16 +275,13 @@ class Pruner:
                 "worker runs",
                 field="month",
             )
+
+    def _lacking_segments(self, connection: Connection, month: date) -> list[int]:
         if self._sink is None:
-            return
+            return []
+        begin, end = bounds_of(month)
         segments = connection.execute(_SEGMENTS, {"begin": begin, "end": end}).scalars()
-        lacking = set(segments) - self._sink.numbers()
-        if lacking:
-            raise ValidationError(
-                f"the backup sink lacks {len(lacking)} segments of the time of {month:%Y-%m}; see that an "
-                "audit worker runs and reaches it",
-                field="audit_sink_url",
-            )
+        return sorted(set(segments) - self._sink.numbers())
 
     def _check_archive(self, archive: Archive, month: date, archived: Archived) -> None:
         try:
@@ -289,7 +297,7 @@ class Pruner:
                 service_name="audit_archive",
             )
 
-    def _record(self, month: date, archived: Archived, by: str) -> None:
+    def _record(self, month: date, archived: Archived, by: str, facts: dict[str, Any]) -> None:
         self._trail.record(
             operator_action(
                 "audit",
@@ -300,6 +308,7 @@ class Pruner:
                     "owner": by,
                     "rows": archived.rows,
                     "archive_sha256": archived.digest.hex(),
+                    **facts,
                 },
                 severity=Severity.HIGH,
                 retention_days=self._retention_days,

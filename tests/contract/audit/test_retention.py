@@ -785,6 +785,25 @@ def test_a_month_stays_until_the_sink_has_its_rows(
     assert pruner.prune(OLD, "officer").rows == 2
 
 
+def test_segments_that_are_lost_for_good_stop_no_month_that_somebody_answers_for(
+    log: Engine, archive: Archive, signer: Signer, trail: Trail, store: SegmentStore, tmp_path: Path
+) -> None:
+    pruner = Pruner(log, archive, lambda: signer, trail, SystemClock(), retention_days=SIX_YEARS, sink=store)
+    SinkExporter(log, store, FakeClock()).catch_up()
+    pruner.prune(OLD, "officer")
+    assert "despite_sink" not in trail.events[-1].document
+    for segment in (tmp_path / "sink" / "segments").rglob("*.jsonl"):
+        segment.unlink()
+    SinkExporter(log, store, FakeClock()).catch_up()
+    april = OLD.replace(month=4)
+    with pytest.raises(ValidationError, match="--despite-sink"):
+        pruner.prune(april, "officer")
+    pruner.prune(april, "officer", despite_sink="the bucket burned")
+    assert "201804" not in _months(log)
+    recorded = trail.events[-1].document
+    assert (recorded["despite_sink"], recorded["lacking_segments"]) == ("the bucket burned", [1])
+
+
 def test_a_hold_that_the_database_refuses_is_not_on_record(
     log: Engine, holds: HoldStore, trail: Trail
 ) -> None:
