@@ -61,12 +61,16 @@ class Site:
         headers = {"Authorization": f"Bearer {self.secrets[who]}"} if who else {}
         return httpx.Client(base_url=self.url, headers=headers, timeout=20, **options)
 
-    def audited(self, operation: str) -> list[dict[str, Any]]:
-        """Return the documents on record of an operation, once there is one."""
+    def audited(self, operation: str, error_id: str | None = None) -> list[dict[str, Any]]:
+        """Return the documents on record of an operation, or of one error in it, once there is one."""
         deadline = time.monotonic() + 20
         while True:
             entries = self.runtime.audit_reader("test").search()
-            found = [entry for entry in entries if entry.record.operation == operation]
+            found = [
+                entry
+                for entry in entries
+                if entry.record.operation == operation and error_id in (None, entry.record.error_id)
+            ]
             if found:
                 return [dict(entry.document or {}) for entry in found]
             assert time.monotonic() < deadline, f"{operation} is not on record"

@@ -227,7 +227,7 @@ def test_an_auditor_reads_what_an_operator_sees_only_the_outside_of(
     site: Any, fail: Callable[..., str]
 ) -> None:
     error_id = fail(ServiceUnavailableError("the archive is away"), "archive")
-    site.audited("load")
+    site.audited("load", error_id)
     with site.client("auditor") as client:
         (entry,) = client.get("/api/v1/audit", params={"error_id": error_id}).json()["entries"]
     assert entry["document"]["message"] == "the archive is away"
