@@ -5,15 +5,14 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import Any
 
-from techdeck_tasks.audit.event import AuditTrail
-from techdeck_tasks.clock import Clock
 from techdeck_tasks.errors import Classification, classify
 from techdeck_tasks.errors.record import columns_of, said
 from techdeck_tasks.errors.response import Response, as_http, build_response, valid_request_id
-from techdeck_tasks.events import Listener, Outcome
-from techdeck_tasks.handler.flow import Case, ErrorFlow, HandledError, Recovery
+from techdeck_tasks.events import Outcome
+from techdeck_tasks.handler.flow import Case, ErrorFlow, HandledError
 
 logger = logging.getLogger(__name__)
 
@@ -21,45 +20,21 @@ PipelineHook = Callable[[str, Response], None]
 UploadHook = Callable[[str, Response], None]
 
 
+@dataclass(kw_only=True, eq=False)
 class ErrorHandler(ErrorFlow):
     """The specification's handler, with thin forms for ASGI that run in a thread.
 
-    Args:
-        audit: as `ErrorFlow`, and so on to `recovery`.
-        listeners: see there.
-        clock: see there.
-        retention_days: see there.
-        documentation_base_url: see there.
-        recovery: see there.
+    Its attributes are those of `ErrorFlow`, and these.
+
+    Attributes:
         on_pipeline_error: is told (pipeline_id, response), to mark the run.
         clean_up_upload: is told (upload_id, response), to remove what was stored of it.
         on_upload_failed: is told (upload_id, response) after that.
     """
 
-    def __init__(
-        self,
-        *,
-        audit: AuditTrail,
-        listeners: Listener,
-        clock: Clock,
-        retention_days: int,
-        documentation_base_url: str,
-        recovery: Recovery | None = None,
-        on_pipeline_error: PipelineHook | None = None,
-        clean_up_upload: UploadHook | None = None,
-        on_upload_failed: UploadHook | None = None,
-    ) -> None:
-        super().__init__(
-            audit=audit,
-            listeners=listeners,
-            clock=clock,
-            retention_days=retention_days,
-            documentation_base_url=documentation_base_url,
-            recovery=recovery,
-        )
-        self._on_pipeline_error = on_pipeline_error
-        self._clean_up_upload = clean_up_upload
-        self._on_upload_failed = on_upload_failed
+    on_pipeline_error: PipelineHook | None = None
+    clean_up_upload: UploadHook | None = None
+    on_upload_failed: UploadHook | None = None
 
     def log_security_incident(
         self,
@@ -96,7 +71,7 @@ class ErrorHandler(ErrorFlow):
         request_id = valid_request_id(request_facts.get("request_id"))
         facts = {"service": "web", "operation": "request", **request_facts, "request_id": request_id}
         handled = self.handle(error, facts)
-        return as_http(handled.response, handled.classification.retry_at, request_id, self._clock.now())
+        return as_http(handled.response, handled.classification.retry_at, request_id, self.clock.now())
 
     def answer_api_error(
         self, error: BaseException, request_facts: Mapping[str, Any]
@@ -110,11 +85,11 @@ class ErrorHandler(ErrorFlow):
         response = build_response(
             error,
             found,
-            documentation_base_url=self._documentation_base_url,
-            timestamp=self._clock.now(),
+            documentation_base_url=self.documentation_base_url,
+            timestamp=self.clock.now(),
         )
         request_id = valid_request_id(request_facts.get("request_id"))
-        return as_http(response, found.retry_at, request_id, self._clock.now())
+        return as_http(response, found.retry_at, request_id, self.clock.now())
 
     def handle_pipeline_error(
         self,
@@ -133,7 +108,7 @@ class ErrorHandler(ErrorFlow):
                 "stage": stage,
             },
         )
-        _call(self._on_pipeline_error, pipeline_id, response)
+        _call(self.on_pipeline_error, pipeline_id, response)
         return response
 
     def handle_file_upload_error(
@@ -153,8 +128,8 @@ class ErrorHandler(ErrorFlow):
                 "filename": filename,
             },
         )
-        _call(self._clean_up_upload, upload_id, response)
-        _call(self._on_upload_failed, upload_id, response)
+        _call(self.clean_up_upload, upload_id, response)
+        _call(self.on_upload_failed, upload_id, response)
         return response
 
     # -- for ASGI ----------------------------------------------------------------------------------

@@ -105,13 +105,14 @@ class Recovery(Protocol):
         """Return the specification's keys (successful, message, strategy_used); None: nothing fits."""
 
 
+@dataclass(kw_only=True, eq=False)
 class ErrorFlow:
     """Takes every error, once.
 
     Nothing that fails in here masks the error that is handled or is raised, but for one thing: an
     `AuditUnavailableError`, which the trail raises only where its fail policy is closed, passes through.
 
-    Args:
+    Attributes:
         audit: where the error is recorded.
         listeners: hear of the error (metrics, alerts); their failures are logged.
         clock: gives the time of the response.
@@ -120,22 +121,12 @@ class ErrorFlow:
         recovery: None means that none is attempted.
     """
 
-    def __init__(
-        self,
-        *,
-        audit: AuditTrail,
-        listeners: Listener,
-        clock: Clock,
-        retention_days: int,
-        documentation_base_url: str,
-        recovery: Recovery | None = None,
-    ) -> None:
-        self._audit = audit
-        self._listeners = listeners
-        self._clock = clock
-        self._retention_days = retention_days
-        self._documentation_base_url = documentation_base_url
-        self._recovery = recovery
+    audit: AuditTrail
+    listeners: Listener
+    clock: Clock
+    retention_days: int
+    documentation_base_url: str
+    recovery: Recovery | None = None
 
     def handle(
         self,
@@ -171,13 +162,13 @@ class ErrorFlow:
     ) -> HandledError:
         case = Case(error, classify(error, facts), columns_of(error, facts), outcome)
         self._log(case)
-        self._tell(case.as_event(self._clock.now()))
+        self._tell(case.as_event(self.clock.now()))
         recovery = self._recover(case, facts)
         response = build_response(
             error,
             case.found,
-            documentation_base_url=self._documentation_base_url,
-            timestamp=self._clock.now(),
+            documentation_base_url=self.documentation_base_url,
+            timestamp=self.clock.now(),
             recovery=recovery,
         )
         document = document_of(error, case.found, facts, response, recovery)
@@ -203,15 +194,15 @@ class ErrorFlow:
 
     def _tell(self, event: Event) -> None:
         try:
-            self._listeners.on_event(event)
+            self.listeners.on_event(event)
         except Exception as failure:  # noqa: BLE001 - who listens must not decide what happens
             logger.warning("a listener failed on %s: %s", type(event).__name__, said(failure))
 
     def _recover(self, case: Case, facts: Mapping[str, Any]) -> Mapping[str, Any] | None:
-        if self._recovery is None or not case.found.recoverable or case.outcome not in _RECOVERING:
+        if self.recovery is None or not case.found.recoverable or case.outcome not in _RECOVERING:
             return None
         try:
-            return self._recovery.attempt(case.error, case.found, facts)
+            return self.recovery.attempt(case.error, case.found, facts)
         except Exception as failure:  # noqa: BLE001 - a failed recovery is a result
             logger.warning("recovery of error_id=%s failed: %s", case.error_id, said(failure))
             return {"successful": False, "message": "The recovery itself failed.", "strategy_used": None}
@@ -225,7 +216,7 @@ class ErrorFlow:
         severity: Severity | None = None,
         event_id: uuid.UUID | None = None,
     ) -> None:
-        self._audit.record(
+        self.audit.record(
             AuditEvent(
                 event_type=event_type,
                 event_id=event_id or new_event_id(),
@@ -238,7 +229,7 @@ class ErrorFlow:
                 error_code=case.found.error_code,
                 hipaa_related=case.found.hipaa_related,
                 hipaa_notify=case.found.hipaa_notify,
-                retention_days=self._retention_days,
+                retention_days=self.retention_days,
                 **case.columns,
             )
         )
@@ -258,7 +249,7 @@ class ErrorFlow:
                 error_code=case.found.error_code,
                 violation_type=None if violation is None else str(violation),
                 severity=case.found.severity.value,
-                occurred_at=self._clock.now(),
+                occurred_at=self.clock.now(),
             )
         )
         document = {"violation_type": violation, "requires_review": True}
