@@ -11,10 +11,10 @@ from rich.text import Text
 from techdeck_tasks.cli.console import out, print_json
 from techdeck_tasks.cli.operators import OwnerOption, ReasonOption, record_action
 from techdeck_tasks.cli.options import CursorOption, JsonOption, LimitOption
+from techdeck_tasks.cli.paging import print_page
 from techdeck_tasks.runtime import Runtime, create_app, runtime_of
 from techdeck_tasks.tasks.letters import Letter, LetterStore
 from techdeck_tasks.tasks.replay import replay
-from techdeck_tasks.web import cursors
 
 LetterArgument = Annotated[str, typer.Argument(help="The letter's id, or its first characters.")]
 
@@ -35,18 +35,8 @@ def _commands(
 
         With --cursor, JSON is an object of `letters` and `next`; without, a list.
         """
-        found = store_of(runtime_of(create_app())).list(limit + 1, before=cursors.position(cursor or None))
-        letters, following = cursors.page(found, limit, lambda one: (one.failed_at, one.letter_id))
-        if json_output:
-            listed = [letter.summary() for letter in letters]
-            print_json(listed if cursor is None else {"letters": listed, "next": following})
-            return
-        for letter in letters:
-            _print(letter)
-        if not letters:
-            out.print("there is none")
-        if following:
-            out.print(f"more: --cursor {following}", soft_wrap=True)
+        found = store_of(runtime_of(create_app())).page(limit, cursor or None)
+        print_page("letters", found, _print, paged=cursor is not None, json_output=json_output)
 
     @group.command("show")
     def show(letter_id: LetterArgument, owner: OwnerOption) -> None:

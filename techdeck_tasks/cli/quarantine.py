@@ -10,9 +10,9 @@ from rich.text import Text
 from techdeck_tasks.cli.console import out, print_json
 from techdeck_tasks.cli.operators import OwnerOption, ReasonOption, record_action
 from techdeck_tasks.cli.options import CursorOption, JsonOption, LimitOption
+from techdeck_tasks.cli.paging import print_page
 from techdeck_tasks.runtime import Runtime, create_app, runtime_of
 from techdeck_tasks.tasks.quarantine import QuarantinedMessage
-from techdeck_tasks.web import cursors
 
 MessageArgument = Annotated[str, typer.Argument(help="The message's id, or its first characters.")]
 
@@ -27,18 +27,8 @@ def list_messages(
 
     With --cursor, JSON is an object of `messages` and `next`; without, a list.
     """
-    found = runtime_of(create_app()).quarantine.list(limit + 1, before=cursors.position(cursor or None))
-    messages, following = cursors.page(found, limit, lambda one: (one.received_at, one.message_id))
-    if json_output:
-        listed = [message.summary() for message in messages]
-        print_json(listed if cursor is None else {"messages": listed, "next": following})
-        return
-    for message in messages:
-        _print(message)
-    if not messages:
-        out.print("there is none")
-    if following:
-        out.print(f"more: --cursor {following}", soft_wrap=True)
+    found = runtime_of(create_app()).quarantine.page(limit, cursor or None)
+    print_page("messages", found, _print, paged=cursor is not None, json_output=json_output)
 
 
 @app.command("show")

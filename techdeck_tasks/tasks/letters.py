@@ -19,7 +19,7 @@ from redis import Redis
 from techdeck_tasks.clock import Clock
 from techdeck_tasks.errors import TechDeckError, ValidationError
 from techdeck_tasks.keyring import Cipher
-from techdeck_tasks.storage import timeline
+from techdeck_tasks.storage import cursors, timeline
 from techdeck_tasks.storage.redis_client import Script
 from techdeck_tasks.storage.timeline import Place
 
@@ -191,6 +191,15 @@ class LetterStore:
         """
         found = timeline.kept(self._shelf.places, self._shelf.read, limit, before)
         return [self._open(letter_id, raw) for letter_id, raw in found]
+
+    def page(self, limit: int, cursor: str | None = None) -> tuple[Sequence[Letter], str | None]:
+        """Return a page of letters, newest first, and the cursor of the next one if there is one.
+
+        Raises:
+            ValidationError: `cursor` is of no page.
+        """
+        found = self.list(limit + 1, before=cursors.position(cursor))
+        return cursors.page(found, limit, lambda letter: (letter.failed_at, letter.letter_id))
 
     def get(self, letter_id: str) -> Letter:
         """Return one letter; its id may be shortened to its first characters.

@@ -17,7 +17,7 @@ from redis import Redis
 from techdeck_tasks.clock import Clock
 from techdeck_tasks.errors import ValidationError
 from techdeck_tasks.keyring import Cipher
-from techdeck_tasks.storage import timeline
+from techdeck_tasks.storage import cursors, timeline
 from techdeck_tasks.storage.redis_client import Script
 from techdeck_tasks.storage.timeline import Place
 from techdeck_tasks.tasks.broker import outages_told
@@ -136,6 +136,15 @@ class Quarantine:
         """
         found = timeline.kept(partial(timeline.places, self._redis, _TIMES), self._read, limit, before)
         return [self._open(message_id, sealed) for message_id, sealed in found]
+
+    def page(self, limit: int, cursor: str | None = None) -> tuple[Sequence[QuarantinedMessage], str | None]:
+        """Return a page of messages, newest first, and the cursor of the next one if there is one.
+
+        Raises:
+            ValidationError: `cursor` is of no page.
+        """
+        found = self.list(limit + 1, before=cursors.position(cursor))
+        return cursors.page(found, limit, lambda message: (message.received_at, message.message_id))
 
     def count(self) -> int:
         """Return how many there are."""

@@ -12,7 +12,7 @@ from pydantic import Field
 from techdeck_tasks.alerts.silence import silenced
 from techdeck_tasks.alerts.state import Alert
 from techdeck_tasks.runtime import Runtime
-from techdeck_tasks.web import cursors
+from techdeck_tasks.storage import cursors
 from techdeck_tasks.web.api.fields import Because, Cursor, Limit, Plain, Reason, RecordId, example
 from techdeck_tasks.web.auth import Anyone, Operator, RuntimeOf
 

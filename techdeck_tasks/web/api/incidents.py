@@ -9,7 +9,7 @@ from pydantic import BaseModel, ConfigDict
 
 from techdeck_tasks.audit.incidents.incident import Incident, IncidentState
 from techdeck_tasks.runtime import Runtime
-from techdeck_tasks.web import cursors
+from techdeck_tasks.storage import cursors
 from techdeck_tasks.web.api.fields import Cursor, Limit, Plain, Reason, RecordId, example
 from techdeck_tasks.web.auth import Auditor, Overseer, RuntimeOf
 

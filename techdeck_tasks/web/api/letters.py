@@ -6,9 +6,7 @@ from typing import Any
 
 from fastapi import APIRouter
 
-from techdeck_tasks.runtime import Runtime
-from techdeck_tasks.tasks.letters import Letter, LetterKind
-from techdeck_tasks.web import cursors
+from techdeck_tasks.tasks.letters import LetterKind
 from techdeck_tasks.web.api.fields import Because, Cursor, Limit, Reason, RecordId, example
 from techdeck_tasks.web.auth import Operator, RuntimeOf
 from techdeck_tasks.web.operations import drop_letter, letters_of, send_letter
@@ -32,9 +30,10 @@ def _serve(kind: LetterKind, path: str, sending: str) -> None:
         runtime: RuntimeOf, _: Operator, limit: Limit = 50, cursor: Cursor = None
     ) -> dict[str, Any]:
         """List the newest, without their arguments."""
-        letters, following = page_of_letters(runtime, kind, limit, cursor)
-        count = letters_of(runtime, kind).count()
-        return {"letters": [letter.summary() for letter in letters], "count": count, "next": following}
+        store = letters_of(runtime, kind)
+        letters, following = store.page(limit, cursor)
+        listed = [letter.summary() for letter in letters]
+        return {"letters": listed, "count": store.count(), "next": following}
 
     @router.post(
         f"{path}/{{letter_id}}/{sending}", name=f"{sending} {path[1:]}", responses=example({"task_id": "..."})
@@ -49,14 +48,6 @@ def _serve(kind: LetterKind, path: str, sending: str) -> None:
         """Forget one."""
         drop_letter(runtime, caller, kind, letter_id, reason=reason)
         return {"dropped": letter_id}
-
-
-def page_of_letters(
-    runtime: Runtime, kind: LetterKind, limit: int, cursor: str | None
-) -> tuple[list[Letter], str | None]:
-    """Return a page of letters, and the cursor of the next one if there is one."""
-    found = letters_of(runtime, kind).list(limit + 1, before=cursors.position(cursor))
-    return cursors.page(found, limit, lambda letter: (letter.failed_at, letter.letter_id))
 
 
 _serve(LetterKind.DEAD, "/dead-letters", "replay")

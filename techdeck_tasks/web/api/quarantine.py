@@ -6,9 +6,6 @@ from typing import Any
 
 from fastapi import APIRouter
 
-from techdeck_tasks.runtime import Runtime
-from techdeck_tasks.tasks.quarantine import QuarantinedMessage
-from techdeck_tasks.web import cursors
 from techdeck_tasks.web.api.fields import Because, Cursor, Limit, Reason, RecordId, example
 from techdeck_tasks.web.auth import Operator, RuntimeOf
 from techdeck_tasks.web.operations import drop_message, replay_message
@@ -28,7 +25,7 @@ def list_messages(
     runtime: RuntimeOf, _: Operator, limit: Limit = 50, cursor: Cursor = None
 ) -> dict[str, Any]:
     """List the newest, without their contents."""
-    messages, following = page_of_messages(runtime, limit, cursor)
+    messages, following = runtime.quarantine.page(limit, cursor)
     return {
         "messages": [message.summary() for message in messages],
         "count": runtime.quarantine.count(),
@@ -47,11 +44,3 @@ def drop(runtime: RuntimeOf, caller: Operator, message_id: RecordId, reason: Rea
     """Forget one."""
     drop_message(runtime, caller, message_id, reason=reason)
     return {"dropped": message_id}
-
-
-def page_of_messages(
-    runtime: Runtime, limit: int, cursor: str | None
-) -> tuple[list[QuarantinedMessage], str | None]:
-    """Return a page of messages, and the cursor of the next one if there is one."""
-    found = runtime.quarantine.list(limit + 1, before=cursors.position(cursor))
-    return cursors.page(found, limit, lambda message: (message.received_at, message.message_id))

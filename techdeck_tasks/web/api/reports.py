@@ -10,7 +10,7 @@ from pydantic import AwareDatetime, BaseModel, ConfigDict, StringConstraints
 
 from techdeck_tasks.audit.compliance.store import ReportKind, StoredReport
 from techdeck_tasks.runtime import Runtime
-from techdeck_tasks.web import cursors
+from techdeck_tasks.storage import cursors
 from techdeck_tasks.web.api.fields import Cursor, Limit, Reason, RecordId, example
 from techdeck_tasks.web.auth import Auditor, Caller, RuntimeOf
 

@@ -14,7 +14,7 @@ from techdeck_tasks.pipeline.models import MAX_IDEMPOTENCY_KEY_CHARS
 from techdeck_tasks.pipeline.runs.state import RunState
 from techdeck_tasks.pipeline.runs.view import RunView
 from techdeck_tasks.runtime import Runtime
-from techdeck_tasks.web import cursors
+from techdeck_tasks.storage import cursors
 from techdeck_tasks.web.api.fields import Because, Cursor, Limit, example
 from techdeck_tasks.web.auth import Anyone, Operator, RuntimeOf, Submitter
 from techdeck_tasks.web.operations import reconcile_runs, start_pipeline

@@ -9,7 +9,6 @@ from starlette.responses import HTMLResponse, Response
 
 from techdeck_tasks.tasks.letters import LetterKind
 from techdeck_tasks.web.api.fields import Cursor, Reason, RecordId
-from techdeck_tasks.web.api.letters import page_of_letters
 from techdeck_tasks.web.auth import ActingOperator, RuntimeOf, ViewingOperator
 from techdeck_tasks.web.operations import drop_letter, letters_of, send_letter
 from techdeck_tasks.web.pages.render import back_to, page
@@ -24,13 +23,14 @@ def _serve(kind: LetterKind, path: str, sending: str, sent: str) -> None:
     def list_letters(
         request: Request, runtime: RuntimeOf, caller: ViewingOperator, cursor: Cursor = None
     ) -> HTMLResponse:
-        letters, following = page_of_letters(runtime, kind, PAGE, cursor)
+        store = letters_of(runtime, kind)
+        letters, following = store.page(PAGE, cursor)
         return page(
             request,
             "letters.html",
             caller,
             letters=[letter.summary() for letter in letters],
-            count=letters_of(runtime, kind).count(),
+            count=store.count(),
             following=following,
             later_page=cursor is not None,
             dead=kind is LetterKind.DEAD,

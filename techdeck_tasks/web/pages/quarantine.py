@@ -8,7 +8,6 @@ from fastapi import APIRouter, Form, Request
 from starlette.responses import HTMLResponse, Response
 
 from techdeck_tasks.web.api.fields import Cursor, Reason, RecordId
-from techdeck_tasks.web.api.quarantine import page_of_messages
 from techdeck_tasks.web.auth import ActingOperator, RuntimeOf, ViewingOperator
 from techdeck_tasks.web.operations import drop_message, replay_message
 from techdeck_tasks.web.pages.render import back_to, page
@@ -23,7 +22,7 @@ def list_messages(
     request: Request, runtime: RuntimeOf, caller: ViewingOperator, cursor: Cursor = None
 ) -> HTMLResponse:
     """List the newest, without their contents."""
-    messages, following = page_of_messages(runtime, PAGE, cursor)
+    messages, following = runtime.quarantine.page(PAGE, cursor)
     return page(
         request,
         "quarantine.html",
