@@ -51,7 +51,7 @@ def _look(runtime: Runtime) -> dict[str, Any]:
     for series, count in counts.items():
         if series.kind in (Kind.SUCCESS, Kind.ERROR, Kind.RETRY):
             services.setdefault(series.service, Counter())[series.kind] += count
-    gauges = {gauge.name: gauge.read() for gauge in runtime.prometheus.gauges}
+    gauges = {gauge.name: gauge.read() for gauge in runtime.prometheus.gauges()}
     return {
         "at": runtime.clock.now().isoformat(),
         "services": {name: _rates(kinds) for name, kinds in sorted(services.items())},

@@ -56,10 +56,12 @@ class PrometheusCollector(Collector):
 
     Args:
         totals: returns what was counted since the beginning.
-        gauges: what is shown beside.
+        gauges: returns what is shown beside; called at each scrape, so that some may share a measurement.
     """
 
-    def __init__(self, totals: Callable[[], Mapping[Series, int]], gauges: Sequence[Gauge]) -> None:
+    def __init__(
+        self, totals: Callable[[], Mapping[Series, int]], gauges: Callable[[], Sequence[Gauge]]
+    ) -> None:
         self._totals = totals
         self.gauges = gauges
 
@@ -82,7 +84,7 @@ class PrometheusCollector(Collector):
 
     def _read_gauges(self) -> Iterator[Metric]:
         unreadable = 0
-        for gauge in self.gauges:
+        for gauge in self.gauges():
             try:
                 values = gauge.read()
             except _UNREADABLE as failure:

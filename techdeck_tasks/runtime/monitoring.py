@@ -45,7 +45,7 @@ class Monitoring(Auditing):
         """What Prometheus is told: the counters of all processes, and what waits."""
         return PrometheusCollector(
             self.metrics.totals,
-            gauges(
+            lambda: gauges(
                 breakers=self.breakers,
                 dead_letters=self.dead_letters,
                 interventions=self.interventions,

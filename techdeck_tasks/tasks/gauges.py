@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from functools import cache
 from typing import TYPE_CHECKING
 
 from techdeck_tasks.audit.writing.backlog import AuditBacklog
@@ -27,7 +28,7 @@ def gauges(
     app: Celery | None,
     queues: Sequence[str],
 ) -> list[Gauge]:
-    """Return every gauge.
+    """Return every gauge, for one scrape: the backlog is measured once, and only if it is asked for.
 
     Args:
         breakers: those whose state is shown.
@@ -42,8 +43,10 @@ def gauges(
     def single(read: Callable[[], int]) -> Callable[[], Mapping[Labels, float]]:
         return lambda: {(): read()}
 
+    measured = cache(backlog)
+
     def waiting(name: str, said: str, part: Callable[[AuditBacklog], float | None]) -> Gauge:
-        return Gauge(name, said, lambda: {(): _known(part(backlog()))})
+        return Gauge(name, said, lambda: {(): _known(part(measured()))})
 
     shown = [
         Gauge(
