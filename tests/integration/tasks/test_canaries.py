@@ -33,7 +33,8 @@ def monitor(url: str) -> Iterator[bytearray]:
         try:
             yield heard
         finally:
-            connection.shutdown(socket.SHUT_RDWR)
+            # The reading side alone: Redis, still sending, answers the end of the other with a reset.
+            connection.shutdown(socket.SHUT_RD)
             thread.join()
 
 
