@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 
 import psycopg
+from psycopg.abc import PQGen
+from psycopg.copy import LibpqWriter
+from psycopg.generators import copy_end
+from psycopg.waiting import Wait
 from sqlalchemy import Connection
 from sqlalchemy.exc import DBAPIError
 
@@ -23,18 +27,54 @@ def pack_timestamp(us: int) -> bytes:
 
 
 @contextmanager
-def bulk_copy(connection: Connection, statement: str) -> Iterator[psycopg.Copy]:
+def bulk_copy(
+    connection: Connection, statement: str, meanwhile: Callable[[], None] | None = None
+) -> Iterator[psycopg.Copy]:
     """Yield psycopg's copy of a ``COPY ... FROM STDIN`` or ``TO STDOUT`` `statement`, which runs on its exit.
+
+    Args:
+        connection: where it runs.
+        statement: what runs.
+        meanwhile: other work, done between the last row sent and PostgreSQL's answer. PostgreSQL collects up
+            to a thousand rows in binary format before it inserts the first: most of its time is then.
 
     Raises:
         DBAPIError: as SQLAlchemy raises it of any other statement, so that callers know one kind of error.
     """
-    with (
-        driver_errors(statement),
-        driver_of(connection).cursor() as cursor,
-        cursor.copy(statement) as copy,
-    ):
-        yield copy
+    with driver_errors(statement), driver_of(connection).cursor() as cursor:
+        writer = None if meanwhile is None else _UnhurriedWriter(cursor, meanwhile)
+        with cursor.copy(statement, writer=writer) as copy:
+            yield copy
+
+
+class _UnhurriedWriter(LibpqWriter):
+    """Does other work between the end of the rows and the answer to them."""
+
+    def __init__(self, cursor: psycopg.Cursor, meanwhile: Callable[[], None]) -> None:
+        super().__init__(cursor)
+        self._meanwhile = meanwhile
+
+    def finish(self, exc: BaseException | None = None) -> None:
+        if exc is None:
+            self.connection.wait(self._end())
+        else:
+            super().finish(exc)
+
+    def _end(self) -> PQGen[None]:
+        steps = copy_end(self._pgconn, None)
+        failure: Exception | None = None
+        wanted = next(steps)
+        with suppress(StopIteration):
+            while wanted is not Wait.R:  # until everything is sent
+                wanted = steps.send((yield wanted))
+            try:
+                self._meanwhile()
+            except Exception as error:  # noqa: BLE001 - raised below: the answer must be read first
+                failure = error
+            while True:
+                wanted = steps.send((yield wanted))
+        if failure is not None:
+            raise failure
 
 
 def copied_rows(connection: psycopg.Connection, copy: psycopg.Copy) -> Iterator[tuple[bytes, ...]]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date, datetime, timedelta
 from typing import NamedTuple
@@ -112,8 +112,15 @@ class AuditWriter:
         self._partitions: set[date] = set()
         self._known_keys: set[uuid.UUID] = set()
 
-    def write(self, events: Sequence[SealedEvent]) -> WriteResult:
+    def write(
+        self, events: Sequence[SealedEvent], meanwhile: Callable[[], None] | None = None
+    ) -> WriteResult:
         """Add `events` in their order. After it returns they are committed.
+
+        Args:
+            events: what to add.
+            meanwhile: other work, done once while PostgreSQL takes rows in, if it has any to take in. Its
+                errors pass through; nothing of the batch is written then.
 
         Raises:
             ServiceUnavailableError: PostgreSQL is away; nothing of the batch may be taken as written. To
@@ -132,7 +139,7 @@ class AuditWriter:
         if not timely:
             return WriteResult(0, 0, refused)
         try:
-            fresh, on_record = self._write(timely, now)
+            fresh, on_record = self._write(timely, now, meanwhile)
         except DBAPIError:
             # What is remembered may have been dropped since: a partition by retention, say.
             self._partitions.clear()
@@ -150,7 +157,9 @@ class AuditWriter:
                 years, month = divmod(now.month - 1 + ahead, 12)
                 connection.execute(_ENSURE_PARTITION, {"month": date(now.year + years, month + 1, 1)})
 
-    def _write(self, items: Sequence[_Item], now: datetime) -> tuple[int, dict[bytes, bytes]]:
+    def _write(
+        self, items: Sequence[_Item], now: datetime, meanwhile: Callable[[], None] | None
+    ) -> tuple[int, dict[bytes, bytes]]:
         """Return how many rows were added, and the digest on record of every id."""
         first: dict[bytes, _Item] = {}
         for item in items:
@@ -162,7 +171,7 @@ class AuditWriter:
             keys = {item.event.data_key.key_id: item.event.data_key for item in fresh}
             self._keep_data_keys(connection, keys.values(), now)
             if fresh:
-                self._append(connection, fresh, now)
+                self._append(connection, fresh, now, meanwhile)
         # Remembered only now: a rolled-back transaction takes its partitions and keys with it.
         self._partitions |= months
         self._known_keys.update(keys)
@@ -190,10 +199,16 @@ class AuditWriter:
         if rows:
             connection.execute(insert(AuditDataKey).values(rows).on_conflict_do_nothing())
 
-    def _append(self, connection: Connection, items: Iterable[_Item], now: datetime) -> None:
+    def _append(
+        self,
+        connection: Connection,
+        items: Iterable[_Item],
+        now: datetime,
+        meanwhile: Callable[[], None] | None,
+    ) -> None:
         head = self._lock_head(connection, now)
         recorded_at, writer_id = pack_timestamp(microseconds(now)), head.writer_id.encode()
-        with bulk_copy(connection, _COPY) as copy:
+        with bulk_copy(connection, _COPY, meanwhile) as copy:
             for event, _, time_ms, digest in items:
                 previous, head = head, head.next(digest, now)
                 times = (pack_timestamp(time_ms * 1000), recorded_at)

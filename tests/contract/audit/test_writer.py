@@ -292,3 +292,52 @@ def test_what_postgresql_cannot_hold_is_refused_as_a_database_error_and_nothing_
         writer.write([good, _changed(bad, service="nul\0")])
     assert _scalar(engine, "SELECT count(*) FROM audit_event_id") == 0
     assert writer.write([good]).written == 1
+
+
+def test_other_work_is_done_once_while_the_rows_are_not_committed_yet(
+    writer: AuditWriter, engine: Engine, seal: Seal
+) -> None:
+    seen: list[int] = []
+    result = writer.write(seal(30), lambda: seen.append(_scalar(engine, "SELECT count(*) FROM audit_event")))
+    assert (result.written, seen) == (30, [0])
+    assert verify(engine, NO_SETTLING).findings == ()
+
+
+def test_no_other_work_is_done_where_no_row_is_new(writer: AuditWriter, engine: Engine, seal: Seal) -> None:
+    events = seal(3)
+    writer.write(events)
+    seen: list[str] = []
+    assert writer.write(events, lambda: seen.append("called")).duplicates == 3
+    assert seen == []
+
+
+def test_an_error_of_the_other_work_leaves_nothing_written_and_the_connection_sound(
+    writer: AuditWriter, engine: Engine, seal: Seal
+) -> None:
+    def fail() -> None:
+        raise ZeroDivisionError
+
+    events = seal(30)
+    backend = "SELECT pg_backend_pid()"
+    before = _scalar(engine, backend)
+    with pytest.raises(ZeroDivisionError):
+        writer.write(events, fail)
+    assert _scalar(engine, "SELECT count(*) FROM audit_event") == 0
+    assert _scalar(engine, backend) == before
+    assert writer.write(events).written == 30
+    assert verify(engine, NO_SETTLING).findings == ()
+
+
+def test_rows_refused_by_postgresql_raise_though_other_work_was_done(
+    writer: AuditWriter, engine: Engine, seal: Seal
+) -> None:
+    events = seal(5)
+    with engine.begin() as connection:
+        connection.execute(
+            text("ALTER TABLE audit_event ADD CONSTRAINT refused CHECK (severity = 'none') NOT VALID")
+        )
+    with pytest.raises(DBAPIError):
+        writer.write(events, lambda: None)
+    with engine.begin() as connection:
+        connection.execute(text("ALTER TABLE audit_event DROP CONSTRAINT refused"))
+    assert writer.write(events).written == 5

@@ -107,6 +107,34 @@ def test_without_postgresql_nothing_is_acknowledged_and_later_everything_is_writ
     _assert_complete(engine, 50)
 
 
+def test_what_was_read_ahead_of_a_failed_batch_is_written_once(
+    new_drain: NewDrain,
+    send: Send,
+    client: redis.Redis,
+    engine: Engine,
+    eventually: Eventually,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    drain = new_drain(batch_size=10)
+    # No fault from outside comes at this very moment.
+    read = drain._read_ahead
+    failed: list[int] = []
+
+    def read_and_fail() -> None:
+        read()
+        if not failed:
+            failed.append(_pending(client))
+            raise redis.ConnectionError("gone for a moment")
+
+    monkeypatch.setattr(drain, "_read_ahead", read_and_fail)
+    send(100)
+    drain.start()
+    eventually(lambda: client.xlen(STREAM) == 0)
+    assert failed == [20]
+    assert drain.written == 100
+    _assert_complete(engine, 100)
+
+
 def _allow_connections(engine: Engine, *, allowed: bool) -> None:
     admin = create_engine(engine.url.set(database="postgres"))
     with admin.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
