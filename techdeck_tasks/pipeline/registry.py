@@ -125,6 +125,21 @@ class StageContext:
         """Write an artifact of this attempt; `name` tells apart several of one stage."""
         return self.artifacts.write(frame, self.run_id, self.stage, self.attempt, name=name)
 
+    def write_parts(self, frame: pl.LazyFrame, part_bytes: int) -> ArtifactRef:
+        """Write an artifact of as many files as it takes: the stages that follow row by row run on each.
+
+        Args:
+            frame: the rows, computed batch by batch.
+            part_bytes: a file is written as soon as its rows take so many bytes in memory.
+        """
+        from techdeck_tasks.pipeline.data.artifacts import ArtifactRef, pieces_of  # noqa: PLC0415 - Polars
+
+        written = [
+            self.write(rows, f"output-{number:04}")
+            for number, rows in enumerate(pieces_of(frame, part_bytes))
+        ]
+        return ArtifactRef.of_parts(written) if len(written) > 1 else written[0]
+
 
 @dataclass(frozen=True, slots=True)
 class Partitioning:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, TypeVar
 
 import polars as pl
 from pydantic import Field
@@ -12,6 +12,8 @@ from pydantic import Field
 from techdeck_tasks.pipeline.registry import StageParams
 from techdeck_tasks.pipeline.stages.dialect import detect_quote, detect_separator, read_sample
 from techdeck_tasks.pipeline.stages.dtypes import DtypeName, dtype_of
+
+Rows = TypeVar("Rows", pl.LazyFrame, pl.DataFrame)
 
 
 class CsvParams(StageParams):
@@ -73,15 +75,18 @@ class CsvScan:
             infer_schema_length=inference_rows,
         )
 
-    def piece(self, data: bytes, schema: pl.Schema, *, first: bool) -> pl.LazyFrame:
+    def piece(self, data: bytes, schema: pl.Schema, *, first: bool) -> pl.DataFrame:
         """Return the rows of whole lines of the file, its `first` or later ones, with the types given."""
-        return self._scan(
+        rows = self._raw(
             data,
             has_header=first and self.params.has_header,
             null_values=[text for text in self.params.null_values if text],
             empty_string_is_null="" in self.params.null_values,
             schema=schema,
-        )
+        ).collect(engine="streaming")
+        # Most pieces have no blank row, and to look for one in the first column is cheaper than a filter.
+        name, dtype = next(iter(rows.schema.items()))
+        return _without_blank(rows) if rows.select(_is_blank(name, dtype).any()).item() else rows
 
     def trimmed(self, target: Path) -> CsvScan:
         """Return the scan of a copy without spaces around values and names."""
@@ -98,8 +103,11 @@ class CsvScan:
         params = self.params.model_copy(update={"has_header": True, "columns": None, "comment_prefix": None})
         return CsvScan(target, params, ",", '"')
 
-    def _scan(self, source: Path | bytes, **options: Any) -> pl.LazyFrame:
-        frame = pl.scan_csv(
+    def _scan(self, source: Path, **options: Any) -> pl.LazyFrame:
+        return _without_blank(self._raw(source, **options))
+
+    def _raw(self, source: Path | bytes, **options: Any) -> pl.LazyFrame:
+        return pl.scan_csv(
             source,
             separator=self.separator,
             quote_char=self.quote,
@@ -107,11 +115,14 @@ class CsvScan:
             glob=False,
             **options,
         )
-        schema = frame.collect_schema()
-        if len(schema) == 1:
-            return frame
-        # Polars reads an empty line as a row of nulls or of empty texts.
-        return frame.remove(pl.all_horizontal(_is_blank(name, dtype) for name, dtype in schema.items()))
+
+
+def _without_blank(rows: Rows) -> Rows:
+    """Take empty lines away, which Polars reads as rows of nulls or of empty texts."""
+    schema = rows.collect_schema()
+    if len(schema) == 1:
+        return rows
+    return rows.remove(pl.all_horizontal(_is_blank(name, dtype) for name, dtype in schema.items()))
 
 
 def _is_blank(name: str, dtype: pl.DataType) -> pl.Expr:

@@ -45,6 +45,8 @@ from techdeck_tasks.pipeline.stages.json_records import RecordWriter
 INFERENCE_ROWS = 10_000
 DEFAULT_MAX_BYTES = 1 << 33
 DEFAULT_PART_BYTES = 1 << 25
+_MOST_PARTS = 100
+"""So many parts are written of what is read by one task, however large it is."""
 _PARQUET_MAGIC = b"PAR1"
 _WITHOUT_BODY = 2 * len(_PARQUET_MAGIC)
 
@@ -56,7 +58,8 @@ class DatasetLoadParams(CsvParams):
         encoding: CSV, JSON, JSONL: a codec of Python, or ``auto``.
         max_bytes: the most that the source may have, all files together, unpacked.
         part_bytes: one local CSV file in UTF-8 of more than twice this is read in parts of about so many
-            bytes, by several workers where there are.
+            bytes, by several workers where there are. Any other source is read by one task, and handed on
+            in parts of about so many bytes in memory.
     """
 
     encoding: Literal["auto"] | Annotated[str, AfterValidator(known_encoding)] = "auto"
@@ -108,11 +111,12 @@ def _loaded_part(context: StageContext, params: DatasetLoadParams) -> StageResul
     try:
         if not data.isascii():
             data.decode()
-        if data.count(scan.quote.encode()) % 2:
+        mark = scan.quote.encode()
+        if mark in data and data.count(mark) % 2:
             return StageResult(None, {"misfits": 1})
         with frame_errors("reading the csv source"):
             schema = scan.frame(INFERENCE_ROWS).collect_schema()
-            frame = scan.piece(data, schema, first=piece["begin"] == 0).collect(engine="streaming")
+            frame = scan.piece(data, schema, first=piece["begin"] == 0)
     except (UnicodeDecodeError, DataProcessingError):
         return StageResult(None, {"misfits": 1})
     return StageResult(frame, {"misfits": 0, "rows": frame.height, "source_bytes": len(data), **found})
@@ -214,13 +218,18 @@ class _Reading:
         """Write the rows of all files to the artifact."""
         with frame_errors(f"reading the {self.form} source"):
             if self.form != "csv":
-                return self.context.write(self._union([self._scan(path) for path in self.files]))
+                return self._parts(self._union([self._scan(path) for path in self.files]))
             scans = [self._csv(path, number) for number, path in enumerate(self.files)]
             try:
-                return self.context.write(self._union([scan.frame(INFERENCE_ROWS) for scan in scans]))
+                return self._parts(self._union([scan.frame(INFERENCE_ROWS) for scan in scans]))
             except DataProcessingError:
                 # A value further down does not fit the type of the first rows: look at all of them.
-                return self.context.write(self._union([scan.frame(None) for scan in scans]))
+                return self._parts(self._union([scan.frame(None) for scan in scans]))
+
+    def _parts(self, frame: pl.LazyFrame) -> ArtifactRef:
+        part_bytes = max(self.params.part_bytes, self.unpacked_bytes // _MOST_PARTS)
+        with frame_errors(f"reading the {self.form} source"):
+            return self.context.write_parts(frame, part_bytes)
 
     def _union(self, frames: list[pl.LazyFrame]) -> pl.LazyFrame:
         names = [set(frame.collect_schema()) for frame in frames]

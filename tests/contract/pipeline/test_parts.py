@@ -73,9 +73,9 @@ class World:
     def send(self, run_id: str, stage: ReadyStage) -> None:
         self.waiting.append((run_id, stage))
 
-    def start(self, text: str, *stages: dict[str, Any], part_bytes: int = PART_BYTES) -> str:
+    def start(self, text: str, *stages: dict[str, Any], part_bytes: int = PART_BYTES, **params: Any) -> str:
         (self.folder / "rows.csv").write_text(text, encoding="utf-8")
-        load = {"name": "load", "stage": "dataset_load", "params": {"part_bytes": part_bytes}}
+        load = {"name": "load", "stage": "dataset_load", "params": {"part_bytes": part_bytes, **params}}
         needs = [load, *stages]
         specs = [{**spec, "needs": [needs[i - 1]["name"]] if i else []} for i, spec in enumerate(needs)]
         source = {"url": str(self.folder / "rows.csv")}
@@ -144,6 +144,22 @@ def test_parts_give_what_the_whole_gives_and_bad_rows_have_their_number_in_the_f
     results = [world.rows(view.stage("prepare").output, "prepare") for view in views]
     assert results[0].equals(results[1])
     assert results[0].height == ROWS - 4
+
+
+def test_what_one_task_has_read_goes_on_in_parts(world: World) -> None:
+    text = csv({7: -1, 300: -2})
+    views = [
+        world.work(world.start(text, CHECK, PREPARE, part_bytes=part_bytes, trim=True))
+        for part_bytes in (PART_BYTES, 1 << 20)
+    ]
+    parts = [name for name in world.ran if name.startswith("check~")]
+    assert len(parts) > 2
+    assert world.ran["load~0000"] == 0
+    results = [world.rows(view.stage("prepare").output, "rows") for view in views]
+    assert results[0].equals(results[1])
+    for view in views:
+        bad = world.rows((view.stage("check").report or {})["quarantine"], "bad")
+        assert bad["_row"].to_list() == [7, 300]
 
 
 def test_a_part_goes_on_through_the_stages_that_follow_row_by_row(world: World) -> None:

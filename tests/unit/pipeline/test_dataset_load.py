@@ -12,7 +12,9 @@ import pytest
 from pydantic import ValidationError as ParamsError
 
 from techdeck_tasks.errors import DataProcessingError, ServiceUnavailableError, ValidationError
+from techdeck_tasks.pipeline.data.artifacts import ArtifactRef
 from techdeck_tasks.pipeline.registry import StageResult
+from techdeck_tasks.pipeline.stages.csv_scan import CsvParams, csv_scan
 
 if TYPE_CHECKING:
     from tests.unit.pipeline.conftest import RunStage, Web
@@ -326,3 +328,51 @@ def test_json_lines_are_read_by_the_letter(
 def test_a_number_that_a_double_cannot_hold_is_counted(run_stage: RunStage, tmp_path: Path) -> None:
     (tmp_path / "a.jsonl").write_text('{"a": 0.1}\n{"a": 1.000000000000000005}\n{"a": 1e-999}\n')
     assert run_stage("dataset_load", source=str(tmp_path / "a.jsonl")).report["numbers_rounded"] == 2
+
+
+@pytest.mark.parametrize("form", ["csv", "csv.gz", "jsonl", "parquet"])
+def test_a_source_read_by_one_task_is_handed_on_in_parts_in_its_order(
+    run_stage: RunStage, rows_of: RowsOf, tmp_path: Path, form: str
+) -> None:
+    people = pl.DataFrame({"n": range(1000), "name": [f"Zoë, {number}\n" for number in range(1000)]})
+    path = tmp_path / f"people.{form}"
+    plain = path.with_suffix("") if form == "csv.gz" else path
+    if form == "jsonl":
+        people.write_ndjson(plain)
+    elif form == "parquet":
+        people.write_parquet(plain)
+    else:
+        people.write_csv(plain)
+    if form == "csv.gz":
+        path.write_bytes(gzip.compress(plain.read_bytes()))
+    parted = run_stage("dataset_load", source=str(path), part_bytes=5000)
+    whole = run_stage("dataset_load", source=str(path))
+    assert isinstance(parted.output, ArtifactRef)
+    assert isinstance(whole.output, ArtifactRef)
+    assert len(parted.output.parts) > 3
+    assert whole.output.parts == ()
+    assert rows_of(parted).equals(people)
+    assert rows_of(whole).equals(people)
+    assert parted.report == whole.report
+
+
+def test_a_source_without_rows_is_one_artifact_with_its_columns(
+    run_stage: RunStage, rows_of: RowsOf, tmp_path: Path
+) -> None:
+    path = tmp_path / "none.csv"
+    path.write_text("age,name\n")
+    result = run_stage("dataset_load", source=str(path), part_bytes=1)
+    assert rows_of(result).columns == ["age", "name"]
+    assert result.report["rows"] == 0
+
+
+def test_blank_lines_are_left_out_of_pieces_as_of_the_whole(
+    run_stage: RunStage, rows_of: RowsOf, tmp_path: Path
+) -> None:
+    path = tmp_path / "a.csv"
+    path.write_text("age,name\n\n36,Ada\n,\n,Bob\n\n")
+    whole = rows_of(run_stage("dataset_load", source=str(path)))
+    scan = csv_scan(path, CsvParams())
+    piece = scan.piece(path.read_bytes(), whole.schema, first=True)
+    assert whole.to_dicts() == [{"age": 36, "name": "Ada"}, {"age": None, "name": "Bob"}]
+    assert piece.equals(whole)
