@@ -150,7 +150,7 @@ def retention_overdue(situation: Situation) -> Iterator[Finding]:
         yield Finding(
             "retention_overdue",
             Severity.WARNING,
-            f"{len(months)} months of the audit log are past their retention, the oldest is "
+            f"months of the audit log past their retention: {len(months)}, the oldest is "
             f"{months[0]:%Y-%m}; set TECHDECK_AUDIT_ARCHIVE_URL, or run 'techdeck audit prune'",
             value=float(len(months)),
             threshold=0,

@@ -16,7 +16,7 @@ from sqlalchemy import text
 from techdeck_tasks.audit.event import EventType
 from techdeck_tasks.audit.reading.entry import AuditEntry
 from techdeck_tasks.audit.reading.search import AuditFilter
-from techdeck_tasks.cli.console import out
+from techdeck_tasks.cli.console import counted, out
 from techdeck_tasks.cli.demonstration.clinic import Clinic
 from techdeck_tasks.cli.demonstration.dashboard import serve_dashboard
 from techdeck_tasks.cli.demonstration.definitions import progression, strict
@@ -81,7 +81,8 @@ def _show(folder: Path, *, web: bool) -> None:
         _headline("Has anybody changed the log?")
         report = runtime.verify_audit()
         out.print(
-            f"  audit verify: {report.rows} rows in {report.writers} chains, {len(report.findings)} findings"
+            f"  audit verify: {counted(report.rows, 'row')} in {counted(report.writers, 'chain')}, "
+            f"{counted(len(report.findings), 'finding')}"
         )
         if web:
             _headline("The dashboard")

@@ -93,6 +93,15 @@ class StageTask(PipelineTask):
             # The retry itself must still be published: its claim takes the stage from `running`, too.
             logger.warning("retry of stage %s of run %s not noted: %s", stage_name, run_id, trouble)
 
+    def on_parked(self, delay_s: float, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> None:
+        """Let the stage not be taken for lost while it waits."""
+        run_id, stage_name, generation = _arguments(args, kwargs)
+        try:
+            self.engine.store.await_stage(run_id, stage_name, generation, timedelta(seconds=delay_s))
+        except TechDeckError as trouble:
+            # It is sent once more then, which does no harm.
+            logger.warning("the wait of stage %s of run %s is not noted: %s", stage_name, run_id, trouble)
+
     def on_given_up(self, error: TechDeckError, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> None:
         """End the stage and what depends on it.
 

@@ -190,6 +190,7 @@ class Attempt:
         if parked == 0:
             # Once an attempt: a long outage must not fill the log with one row for each look at the breaker.
             self._record(error, context, Outcome.PARKED)
+        task.tell_parked(wait_s, self._args, self._kwargs)
         waiting = task.successor(
             request, wait_s, retries=request.retries, headers={PARKED_HEADER: parked + 1}
         )

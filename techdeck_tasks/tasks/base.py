@@ -100,6 +100,9 @@ class TechDeckTask(Task):  # type: ignore[misc]  # celery ships no types
     ) -> None:
         """Take note that `attempt` (from 0) failed and another follows in `delay_s` seconds."""
 
+    def on_parked(self, delay_s: float, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> None:
+        """Take note that the attempt met an open breaker, and comes again in `delay_s` seconds."""
+
     def on_given_up(self, error: TechDeckError, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> None:
         """Take note that the task failed for good.
 
@@ -218,6 +221,10 @@ class TechDeckTask(Task):  # type: ignore[misc]  # celery ships no types
     ) -> None:
         """Call the application's `on_retry_scheduled`; its failure is logged."""
         _shielded(self.on_retry_scheduled, error, attempt, delay_s, args, kwargs)
+
+    def tell_parked(self, delay_s: float, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> None:
+        """Call the application's `on_parked`; its failure is logged."""
+        _shielded(self.on_parked, delay_s, args, kwargs)
 
     def tell_given_up(self, error: TechDeckError, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> None:
         """Keep the task as a dead letter and call the application's `on_given_up`; failures are logged."""

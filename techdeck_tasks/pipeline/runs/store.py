@@ -196,6 +196,19 @@ class PipelineStore(RunReader):
             return Hold.LOST
         return Hold.CANCELLING if state == RunState.CANCELLING else Hold.HELD
 
+    def await_stage(self, run_id: str, stage: str, generation: int, delay: timedelta) -> None:
+        """Note that a waiting stage's message comes again after `delay`: until then it is not lost."""
+        with transaction(self._engine) as connection:
+            connection.execute(
+                update(StageRun)
+                .where(
+                    one_stage(run_key(run_id), stage),
+                    StageRun.state.in_({StageState.QUEUED, StageState.RETRYING}),
+                    StageRun.generation == generation,
+                )
+                .values(lease_until=self._lease_end() + delay)
+            )
+
     def progress(self, run_id: str, stage: str, rows_done: int, rows_total: int | None = None) -> None:
         """Note how many rows a running stage has done, of how many."""
         with transaction(self._engine) as connection:

@@ -39,8 +39,7 @@ class FileUploadParams(StageParams):
 def file_upload(context: StageContext, params: FileUploadParams) -> StageResult:
     """Take the source through the checks of an upload, and load what was accepted; only the artifact stays.
 
-        folder: the local folder of uploads, default: the service's; refused files are in its ``quarantine``.
-    that the run can be repeated.
+    What was sent to the service is taken in already, and stays there, so that the run can be repeated.
 
     Raises:
         FileUploadError: its name, size, digest or content is refused, or it is no upload any more.

@@ -236,6 +236,20 @@ def test_a_lost_message_is_sent_again_and_each_time_waited_for_twice_as_long(run
     assert runs.store.claim_stage(run_id, "load", 0, "task")
 
 
+def test_a_stage_that_waits_for_a_breaker_is_not_taken_for_lost(runs: Runs) -> None:
+    run_id = runs.new(load=[])
+    runs.store.await_stage(run_id, "load", 0, timedelta(seconds=300))
+    runs.store.await_stage(run_id, "load", 7, timedelta(seconds=9000))
+    runs.clock.sleep(359)
+    assert runs.overdue(run_id) == {}
+    runs.clock.sleep(2)
+    assert [one.name for one in runs.control.resend_stage(runs.overdue(run_id)["load"])] == ["load"]
+    assert runs.store.claim_stage(run_id, "load", 0, "task")
+    runs.store.await_stage(run_id, "load", 0, timedelta(seconds=9000))
+    runs.clock.sleep(61)
+    assert "load" in runs.overdue(run_id)
+
+
 def test_a_lost_retry_is_sent_again_as_the_same_attempt(runs: Runs) -> None:
     run_id = runs.new(load=[])
     runs.store.claim_stage(run_id, "load", 0, "task")

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Iterator
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
 from celery import Celery
 from pydantic import SecretStr
+from sqlalchemy import select
 
 from techdeck_tasks.errors import ConnectionFailedError, ServiceUnavailableError, ValidationError
-from techdeck_tasks.pipeline import StageContext, StageParams, StageResult, stage
+from techdeck_tasks.pipeline import StageContext, StageParams, StageResult, parse_definition, stage
+from techdeck_tasks.pipeline.models import StageRun
 from techdeck_tasks.pipeline.runs.statements import ReadyStage
 from techdeck_tasks.pipeline.tasks import EXECUTE, STAGE_PREFIX, CeleryDispatcher
 from techdeck_tasks.runtime import Runtime, create_app
@@ -129,3 +132,21 @@ def test_a_broker_that_is_away_is_an_error_worth_a_retry(settings: Settings) -> 
 def test_a_kind_without_a_task_is_named(app: Celery) -> None:
     with pytest.raises(ValidationError, match="no task runs stages of kind 'unheard'"):
         CeleryDispatcher(app).send(str(uuid.uuid4()), ReadyStage("load", "unheard"))
+
+
+def test_a_stage_that_meets_an_open_breaker_is_not_taken_for_lost_while_it_waits(
+    runtime: Runtime, tmp_path: Path
+) -> None:
+    assert runtime.app is not None
+    run_id = str(uuid.uuid4())
+    load = {"name": "load", "stage": "dataset_load"}
+    runtime.pipeline.start(run_id, parse_definition(definition(tmp_path, load)))
+    lease = select(StageRun.lease_until).where(StageRun.run_id == uuid.UUID(run_id))
+    with runtime.engine.connect() as connection:
+        before = connection.scalars(lease).one()
+    runtime.app.tasks[f"{STAGE_PREFIX}dataset_load"].tell_parked(500.0, (run_id, "load", 0), {})
+    with runtime.engine.connect() as connection:
+        after = connection.scalars(lease).one()
+    assert before is not None
+    assert after is not None
+    assert timedelta(seconds=499) < after - before < timedelta(seconds=560)
