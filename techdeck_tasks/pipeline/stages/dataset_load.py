@@ -125,7 +125,8 @@ def _loaded_part(context: StageContext, params: DatasetLoadParams) -> StageResul
 def _joined(context: StageContext, params: DatasetLoadParams, parts: Sequence[StageResult]) -> StageResult:
     report = summed([part.report for part in parts])
     if report.pop("misfits"):
-        return dataset_load(context, params)
+        # As one file: parts of the stages that follow were done already, of pieces that no longer hold.
+        return _read_whole(context, params, in_parts=False)
     return StageResult(concatenated(context, params, parts).output, {**report, "files": 1})
 
 
@@ -144,6 +145,10 @@ def dataset_load(context: StageContext, params: DatasetLoadParams) -> StageResul
         DataProcessingError: its rows cannot be read.
         ServiceUnavailableError, ConnectionFailedError, TimeoutError: no service now; worth a retry.
     """
+    return _read_whole(context, params, in_parts=True)
+
+
+def _read_whole(context: StageContext, params: DatasetLoadParams, *, in_parts: bool) -> StageResult:
     source = context.source
     form = source.effective_format
     context.report_progress(0, None)
@@ -151,7 +156,7 @@ def dataset_load(context: StageContext, params: DatasetLoadParams) -> StageResul
     for url in location.matches(source.url):
         context.check_cancelled()
         reading.take(url)
-    output = reading.written()
+    output = reading.written(in_parts=in_parts)
     report = {
         "rows": output.rows,
         "format": form,
@@ -214,17 +219,18 @@ class _Reading:
         self.found["numbers_rounded"] = self.found.get("numbers_rounded", 0) + records.rounded
         return target
 
-    def written(self) -> ArtifactRef:
-        """Write the rows of all files to the artifact."""
+    def written(self, *, in_parts: bool) -> ArtifactRef:
+        """Write the rows of all files to the artifact, which is one file or `in_parts`."""
+        write = self._parts if in_parts else self.context.write
         with frame_errors(f"reading the {self.form} source"):
             if self.form != "csv":
-                return self._parts(self._union([self._scan(path) for path in self.files]))
+                return write(self._union([self._scan(path) for path in self.files]))
             scans = [self._csv(path, number) for number, path in enumerate(self.files)]
             try:
-                return self._parts(self._union([scan.frame(INFERENCE_ROWS) for scan in scans]))
+                return write(self._union([scan.frame(INFERENCE_ROWS) for scan in scans]))
             except DataProcessingError:
                 # A value further down does not fit the type of the first rows: look at all of them.
-                return self._parts(self._union([scan.frame(None) for scan in scans]))
+                return write(self._union([scan.frame(None) for scan in scans]))
 
     def _parts(self, frame: pl.LazyFrame) -> ArtifactRef:
         part_bytes = max(self.params.part_bytes, self.unpacked_bytes // _MOST_PARTS)

@@ -39,7 +39,8 @@ class FileUploadParams(StageParams):
 def file_upload(context: StageContext, params: FileUploadParams) -> StageResult:
     """Take the source through the checks of an upload, and load what was accepted; only the artifact stays.
 
-    What was sent to the service is taken in already, and stays there, so that the run can be repeated.
+    A file that was sent to the service (``upload://``) stays there until its time is over, so that the run
+    can be repeated.
 
     Raises:
         FileUploadError: its name, size, digest or content is refused, or it is no upload any more.

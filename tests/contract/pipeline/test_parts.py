@@ -226,6 +226,17 @@ def test_a_file_that_is_not_as_its_beginning_is_read_as_the_whole_would_be(world
         assert split.report == whole.report
 
 
+def test_what_went_ahead_of_a_file_that_is_then_read_whole_is_not_taken_for_its_parts(world: World) -> None:
+    text = csv({11_990: "old"}, rows=12_000)
+    rules = {"columns": {"n": {"le": 11_000}}, "max_bad_rows": 1000}
+    check = {"name": "check", "stage": "validation", "params": rules}
+    view = world.work(world.start(text, check, part_bytes=20_000))
+    assert (view.state, world.ran["check"]) == ("succeeded", 1)
+    rows = world.rows(view.stage("check").output, "check")
+    assert rows["n"].to_list() == list(range(11_001))
+    assert rows.schema["age"] == pl.String
+
+
 def test_too_many_bad_rows_fail_the_stage_by_the_count_of_all_parts(world: World) -> None:
     check = {**CHECK, "params": {**RULES, "max_bad_rows": 3}}
     view = world.work(world.start(csv(dict.fromkeys((1, 2, 398, 399), -1)), check))
