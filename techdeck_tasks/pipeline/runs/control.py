@@ -21,6 +21,7 @@ from techdeck_tasks.pipeline.runs.state import (
     CANCELLABLE_RUN_STATES,
     FINAL_RUN_STATES,
     RESUMABLE_RUN_STATES,
+    WAITING_STAGE_STATES,
     RunState,
     StageState,
     stage_sources,
@@ -214,7 +215,7 @@ class RunControl:
                 update(StageRun)
                 .where(
                     one_stage(key, overdue.name),
-                    StageRun.state.in_({StageState.QUEUED, StageState.RETRYING}),
+                    StageRun.state.in_(WAITING_STAGE_STATES),
                     _unchanged(overdue),
                 )
                 .values(

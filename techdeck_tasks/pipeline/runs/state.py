@@ -89,7 +89,8 @@ CANCELLABLE_RUN_STATES = frozenset({RunState.QUEUED, RunState.RUNNING})
 FINAL_STAGE_STATES = frozenset(
     {StageState.SUCCEEDED, StageState.FAILED, StageState.SKIPPED, StageState.CANCELLED}
 )
-LEASED_STAGE_STATES = frozenset({StageState.QUEUED, StageState.RUNNING, StageState.RETRYING})
+WAITING_STAGE_STATES = frozenset({StageState.QUEUED, StageState.RETRYING})
+LEASED_STAGE_STATES = WAITING_STAGE_STATES | {StageState.RUNNING}
 """Somebody is to be heard of before the stage's lease ends: a message, or the worker that runs it."""
 
 S = TypeVar("S", RunState, StageState)

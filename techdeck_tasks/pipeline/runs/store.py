@@ -26,7 +26,13 @@ from techdeck_tasks.pipeline.models import MAX_IDEMPOTENCY_KEY_CHARS, PipelineRu
 from techdeck_tasks.pipeline.runs.new_run import run_row, stage_rows
 from techdeck_tasks.pipeline.runs.parts import AheadResult, add_ahead, add_parts, part_values
 from techdeck_tasks.pipeline.runs.reader import RunReader, definition_aad
-from techdeck_tasks.pipeline.runs.state import FINAL_RUN_STATES, RunState, StageState, run_sources
+from techdeck_tasks.pipeline.runs.state import (
+    FINAL_RUN_STATES,
+    WAITING_STAGE_STATES,
+    RunState,
+    StageState,
+    run_sources,
+)
 from techdeck_tasks.pipeline.runs.statements import (
     PARTS_AT_ONCE,
     STAGES,
@@ -203,7 +209,7 @@ class PipelineStore(RunReader):
                 update(StageRun)
                 .where(
                     one_stage(run_key(run_id), stage),
-                    StageRun.state.in_({StageState.QUEUED, StageState.RETRYING}),
+                    StageRun.state.in_(WAITING_STAGE_STATES),
                     StageRun.generation == generation,
                 )
                 .values(lease_until=self._lease_end() + delay)
