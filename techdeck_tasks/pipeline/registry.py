@@ -132,7 +132,8 @@ class StageContext:
             frame: the rows, computed batch by batch.
             part_bytes: a file is written as soon as its rows take so many bytes in memory.
         """
-        from techdeck_tasks.pipeline.data.artifacts import ArtifactRef, pieces_of  # noqa: PLC0415 - Polars
+        from techdeck_tasks.pipeline.data.artifacts import ArtifactRef  # noqa: PLC0415 - it imports Polars
+        from techdeck_tasks.pipeline.data.batches import pieces_of  # noqa: PLC0415 - so does this
 
         written = [
             self.write(rows, f"output-{number:04}")

@@ -6,7 +6,7 @@ import hashlib
 import os
 import tempfile
 import uuid
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Self
@@ -24,7 +24,6 @@ _DIGEST_CHARS_IN_NAME = 16
 ZSTD_LEVEL = 1
 """A tenth faster than the default, and files of nearly the same size."""
 _SUFFIX = ".parquet.sealed"
-_BATCH_ROWS = 50_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -206,25 +205,6 @@ class ArtifactStore:
                 "the artifact is not of this store; check TECHDECK_ARTIFACT_URL", field="url"
             )
         return place
-
-
-def pieces_of(frame: pl.LazyFrame, piece_bytes: int) -> Iterator[pl.DataFrame]:
-    """Yield the rows in their order, computed batch by batch, in pieces of about so many bytes of memory.
-
-    A frame without rows is one piece.
-    """
-    gathered = [frame.head(0).collect()]
-    size = 0
-    # Eight bytes a value is about what most take.
-    rows = min(_BATCH_ROWS, max(1, piece_bytes // (8 * max(1, gathered[0].width))))
-    for batch in frame.collect_batches(chunk_size=rows, maintain_order=True):
-        gathered.append(batch)
-        size += int(batch.estimated_size())
-        if size >= piece_bytes:
-            yield pl.concat(gathered)
-            gathered, size = [], 0
-    if gathered:
-        yield pl.concat(gathered)
 
 
 def file_digest(path: Path) -> str:

@@ -15,6 +15,7 @@ import polars as pl
 
 from techdeck_tasks.errors import ValidationError
 from techdeck_tasks.pipeline.data.artifacts import ArtifactRef
+from techdeck_tasks.pipeline.data.batches import batches_of
 from techdeck_tasks.pipeline.data.frame_errors import frame_errors
 from techdeck_tasks.pipeline.registry import (
     Partitioning,
@@ -123,10 +124,9 @@ def _checked(
         )
     check = RowCheck(frame, schema, params)
     done = 0
+    numbered = frame.with_row_index(ROW_COLUMN)
     # What is at hand is one piece, in memory already.
-    batches = (
-        _batches(frame) if context.rows_at_hand is None else [frame.with_row_index(ROW_COLUMN).collect()]
-    )
+    batches = batches_of(numbered, BATCH_ROWS) if context.rows_at_hand is None else [numbered.collect()]
     for batch in batches:
         yield check.split(batch, by_rule)
         done += batch.height
@@ -144,12 +144,6 @@ stage(
         row_wise=lambda params: not any(rules.unique for rules in params.columns.values()),
     ),
 )(validation)
-
-
-def _batches(frame: pl.LazyFrame) -> Iterator[pl.DataFrame]:
-    numbered = frame.with_row_index(ROW_COLUMN)
-    yield numbered.head(0).collect()  # so that a frame without rows still has its columns written
-    yield from numbered.collect_batches(chunk_size=BATCH_ROWS, maintain_order=True)
 
 
 def _part(folder: Path, number: int) -> Path:

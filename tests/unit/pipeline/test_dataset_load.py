@@ -23,16 +23,16 @@ RowsOf = Callable[[StageResult], pl.DataFrame]
 FRAME = pl.DataFrame({"age": [36, 51], "name": ["Ada", "Bob"]})
 
 
-def written(folder: Path, form: str) -> Path:
+def written(folder: Path, form: str, frame: pl.DataFrame = FRAME) -> Path:
     path = folder / f"people.{form}"
     if form == "csv":
-        FRAME.write_csv(path)
+        frame.write_csv(path)
     elif form == "json":
-        path.write_text(json.dumps(FRAME.to_dicts()))
+        path.write_text(json.dumps(frame.to_dicts()))
     elif form == "jsonl":
-        FRAME.write_ndjson(path)
+        frame.write_ndjson(path)
     else:
-        FRAME.write_parquet(path)
+        frame.write_parquet(path)
     return path
 
 
@@ -335,15 +335,9 @@ def test_a_source_read_by_one_task_is_handed_on_in_parts_in_its_order(
     run_stage: RunStage, rows_of: RowsOf, tmp_path: Path, form: str
 ) -> None:
     people = pl.DataFrame({"n": range(1000), "name": [f"Zoë, {number}\n" for number in range(1000)]})
-    path = tmp_path / f"people.{form}"
-    plain = path.with_suffix("") if form == "csv.gz" else path
-    if form == "jsonl":
-        people.write_ndjson(plain)
-    elif form == "parquet":
-        people.write_parquet(plain)
-    else:
-        people.write_csv(plain)
+    path = written(tmp_path, form.removesuffix(".gz"), people)
     if form == "csv.gz":
+        plain, path = path, path.with_name("people.csv.gz")
         path.write_bytes(gzip.compress(plain.read_bytes()))
     parted = run_stage("dataset_load", source=str(path), part_bytes=5000)
     whole = run_stage("dataset_load", source=str(path))
