@@ -11,7 +11,6 @@ the resident set of one process, from /proc. The result is compared row by row.
 
 from __future__ import annotations
 
-import json
 import logging
 import os
 import subprocess
@@ -246,17 +245,19 @@ def _service(folder: Path) -> Iterator[tuple[Runtime, int]]:
         generate_keys(settings.keys_dir, settings.reader_keys_dir, settings.signing_keys_dir)
         runtime = runtime_of(create_app(settings))
         upgrade(runtime.engine)
-        program = (
-            "from techdeck_tasks.celeryconfig import Role; from techdeck_tasks.runtime import create_app; "
-            "create_app(role=Role.PIPELINE).worker_main("
-            + json.dumps(["worker", "-c", str(PROCESSES), "-Q", "pipeline", "-l", "WARNING"])
-            + ")"
-        )
         environment = {f"TECHDECK_{name.upper()}": value for name, value in values.items()}
         log = folder / "worker.log"
         with log.open("wb") as output:
             process = subprocess.Popen(
-                (sys.executable, "-c", program),
+                (
+                    sys.executable,
+                    "-m",
+                    "techdeck_tasks",
+                    "worker",
+                    "pipeline",
+                    "--concurrency",
+                    str(PROCESSES),
+                ),
                 env={**os.environ, **environment, "POLARS_MAX_THREADS": "1"},
                 stdin=subprocess.DEVNULL,
                 stdout=output,

@@ -4,99 +4,119 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Iterator, Mapping
+from functools import lru_cache
+from importlib import import_module
 from io import TextIOWrapper
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn
 
 import typer
 from redis.exceptions import RedisError
+from typer.core import TyperGroup
+from typer.main import get_group
 
-from techdeck_tasks.cli import (
-    alerts,
-    audit,
-    breakers,
-    control,
-    database,
-    definitions,
-    demo,
-    doctor,
-    incidents,
-    keys,
-    letters,
-    metrics,
-    pipelines,
-    quarantine,
-    reports,
-    schedules,
-    stack,
-    tokens,
-    top,
-    uploads,
-    web,
-    worker,
-)
 from techdeck_tasks.cli.console import complain
 from techdeck_tasks.cli.exits import Exit, exit_of
 from techdeck_tasks.devservices import DevServiceError
 from techdeck_tasks.errors import EncryptionError, ServiceUnavailableError, TechDeckError
+from techdeck_tasks.process import set_defaults
 from techdeck_tasks.settings import DEFAULT_ENV_FILE, ENV_PREFIX, SettingsError
+
+_PANELS = {
+    "The service": {
+        "demo": "demo.demo",
+        "up": "stack.up",
+        "doctor": "doctor.doctor",
+        "web": "web.web",
+        "worker": "worker.app",
+        "token": "tokens.app",
+        "keys": "keys.app",
+        "db": "database.app",
+    },
+    "Pipelines": {
+        "run": "pipelines.run",
+        "upload": "uploads.upload",
+        "status": "pipelines.status",
+        "watch": "pipelines.watch",
+        "list": "pipelines.list_runs",
+        "logs": "control.logs",
+        "cancel": "control.cancel",
+        "resume": "control.resume",
+        "reconcile": "control.reconcile",
+        "validate": "definitions.validate",
+        "stages": "definitions.stages",
+        "schedule": "schedules.app",
+    },
+    "What goes wrong": {
+        "stats": "metrics.stats",
+        "trend": "metrics.trend",
+        "top": "top.top",
+        "metrics": "metrics.app",
+        "alerts": "alerts.app",
+        "breaker": "breakers.app",
+        "dead": "letters.dead",
+        "interventions": "letters.interventions",
+        "quarantine": "quarantine.app",
+    },
+    "What is on record": {
+        "audit": "audit.app",
+        "incidents": "incidents.app",
+        "report": "reports.app",
+    },
+}
+"""By panel of the help and name of the command, the module of this package and what in it is the command."""
+
+_PLACES = {name: (panel, place) for panel, places in _PANELS.items() for name, place in places.items()}
+
+
+class _CommandsOnDemand(Mapping[str, Any]):
+    """Imports a command's module when the command is asked for: all of them together take a second."""
+
+    def __getitem__(self, name: str) -> Any:
+        return _command(name)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(_PLACES)
+
+    def __len__(self) -> int:
+        return len(_PLACES)
+
+
+@lru_cache
+def _command(name: str) -> Any:
+    panel, place = _PLACES[name]
+    module, _, attribute = place.partition(".")
+    found = getattr(import_module(f"{__name__}.{module}"), attribute)
+    holder = typer.Typer()
+    if isinstance(found, typer.Typer):
+        holder.add_typer(found, name=name, rich_help_panel=panel)
+    else:
+        holder.command(name, rich_help_panel=panel)(found)
+    return get_group(holder).commands[name]
+
+
+class _Commands(TyperGroup):
+    """The group of all commands."""
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(**options)
+        self.commands = _CommandsOnDemand()  # type: ignore[assignment]  # nothing is ever added to it
+
 
 app = typer.Typer(
     name="techdeck",
+    cls=_Commands,
     help="Reliable, accountable data pipelines on Celery.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     add_completion=False,
 )
-_PANELS: dict[str, dict[str, Callable[..., None] | typer.Typer]] = {
-    "The service": {
-        "demo": demo.demo,
-        "up": stack.up,
-        "doctor": doctor.doctor,
-        "web": web.web,
-        "worker": worker.app,
-        "token": tokens.app,
-        "keys": keys.app,
-        "db": database.app,
-    },
-    "Pipelines": {
-        "run": pipelines.run,
-        "upload": uploads.upload,
-        "status": pipelines.status,
-        "watch": pipelines.watch,
-        "list": pipelines.list_runs,
-        "logs": control.logs,
-        "cancel": control.cancel,
-        "resume": control.resume,
-        "reconcile": control.reconcile,
-        "validate": definitions.validate,
-        "stages": definitions.stages,
-        "schedule": schedules.app,
-    },
-    "What goes wrong": {
-        "stats": metrics.stats,
-        "trend": metrics.trend,
-        "top": top.top,
-        "metrics": metrics.app,
-        "alerts": alerts.app,
-        "breaker": breakers.app,
-        "dead": letters.dead,
-        "interventions": letters.interventions,
-        "quarantine": quarantine.app,
-    },
-    "What is on record": {
-        "audit": audit.app,
-        "incidents": incidents.app,
-        "report": reports.app,
-    },
-}
-for panel, commands in _PANELS.items():
-    for name, command in commands.items():
-        if isinstance(command, typer.Typer):
-            app.add_typer(command, name=name, rich_help_panel=panel)
-        else:
-            app.command(name, rich_help_panel=panel)(command)
+
+
+@app.callback()
+def techdeck() -> None:
+    """Reliable, accountable data pipelines on Celery."""
 
 
 NO_SERVICE = "; no service runs in this folder: start one with techdeck up, or go to where it was started"
@@ -110,6 +130,7 @@ def _knows_a_service() -> bool:
 
 def main() -> None:
     """Run the command line; an expected failure is one line on standard error and a named exit code."""
+    set_defaults()
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, TextIOWrapper):
             stream.reconfigure(errors="replace")  # a terminal that is not UTF-8

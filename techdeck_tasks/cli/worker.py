@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import socket
 from pathlib import Path
 from typing import Annotated
@@ -13,6 +12,7 @@ from celery import Celery
 from techdeck_tasks.celeryconfig import AUDIT_QUEUE, PIPELINE_QUEUE, Role
 from techdeck_tasks.cli.console import complain, out
 from techdeck_tasks.cli.exits import Exit
+from techdeck_tasks.process import share_cores
 from techdeck_tasks.runtime import create_app, runtime_of
 from techdeck_tasks.settings import SettingsError, load_settings
 from techdeck_tasks.tasks.broker import outages_told
@@ -23,14 +23,11 @@ app = typer.Typer(help="Run a worker process in the foreground.", no_args_is_hel
 ConcurrencyOption = Annotated[int, typer.Option(min=1, help="Tasks at a time.")]
 NameOption = Annotated[str, typer.Option("--name", help="Node name; %h is the host.")]
 
-# SIGTERM as the soft shutdown: finish within bounds, then hand messages back. Celery reads it on import.
-_SOFT_SHUTDOWN = ("REMAP_SIGTERM", "SIGQUIT")
-
 
 @app.command("pipeline")
 def pipeline(concurrency: ConcurrencyOption = 2, name: NameOption = "pipeline@%h") -> None:
     """Run pipelines and stages."""
-    os.environ.setdefault(*_SOFT_SHUTDOWN)
+    share_cores(concurrency)
     celery = create_app(role=Role.PIPELINE)
     _run(celery, PIPELINE_QUEUE, name, "--concurrency", str(concurrency))
 
@@ -38,7 +35,6 @@ def pipeline(concurrency: ConcurrencyOption = 2, name: NameOption = "pipeline@%h
 @app.command("audit")
 def audit(name: NameOption = "audit@%h") -> None:
     """Write the audit log."""
-    os.environ.setdefault(*_SOFT_SHUTDOWN)
     celery = create_app(role=Role.AUDIT)
     _run(celery, AUDIT_QUEUE, name, "--pool", "threads", "--concurrency", "1")
 
