@@ -10,11 +10,11 @@ import os
 _DEFAULTS = {
     # Celery: SIGTERM as the soft shutdown, which ends within bounds and then hands messages back.
     "REMAP_SIGTERM": "SIGQUIT",
-    # Polars: memory in huge pages, and given back 10 s after its last use, not 0.5 s. The parts of a stage
-    # need the same memory one after the other; to be given it anew each time is a third of their processor
-    # time, and the most that a process takes is nearly the same.
+    # Polars: memory in huge pages, and offered to the system 10 s after its last use, not 0.5 s; the system
+    # takes it when it is short of memory. The parts of a stage need the same memory one after the other: to
+    # be given it anew each time is a third of their processor time.
     "POLARS_THP": "1",
-    "_RJEM_MALLOC_CONF": "dirty_decay_ms:10000",
+    "_RJEM_MALLOC_CONF": "dirty_decay_ms:10000,muzzy_decay_ms:-1",
 }
 
 

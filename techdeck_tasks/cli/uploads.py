@@ -13,7 +13,7 @@ from techdeck_tasks.cli.console import err, out, print_json
 from techdeck_tasks.cli.operators import OwnerOption, record_action
 from techdeck_tasks.cli.options import JsonOption
 from techdeck_tasks.errors import FileUploadError, ValidationError
-from techdeck_tasks.pipeline.data.artifacts import file_digest
+from techdeck_tasks.pipeline.data.digest import file_digest
 from techdeck_tasks.pipeline.upload.names import shown_name
 from techdeck_tasks.pipeline.upload.record import AcceptedFile, Upload
 from techdeck_tasks.pipeline.upload.store import UploadStore

@@ -7,14 +7,12 @@ compact protocol, as a tree of numbered fields; what it says of places in the fi
 from __future__ import annotations
 
 import struct
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, BinaryIO
 
 _MAGIC = b"PAR1"
 _TAIL = struct.Struct("<I4s")
-_BLOCK_BYTES = 1 << 20
 
 # Numbers of fields: of FileMetaData, RowGroup, ColumnChunk and ColumnMetaData.
 _SCHEMA, _ROWS, _ROW_GROUPS = 2, 3, 4
@@ -33,50 +31,44 @@ Fields = dict[int, tuple[int, Any]]
 """By number of a field, its type in the protocol and its value; that of a list is (type, values)."""
 
 
-def concatenate(sources: Sequence[Path], target: Path) -> bool:
-    """Write the rows of all `sources` to `target`; False, and nothing, where their columns differ."""
-    footers = [_footer(path) for path in sources]
-    first = footers[0].fields
-    if any(footer.fields[_SCHEMA] != first[_SCHEMA] for footer in footers):
-        return False
+def concatenate(sources: Sequence[Callable[[BinaryIO], None]], target: Path) -> bool:
+    """Write the rows of all `sources` to `target`; False, and nothing of use, where their columns differ.
+
+    Args:
+        sources: each writes a whole Parquet file to the end of the file that it is handed.
+        target: the file; at least one of `sources` is needed.
+    """
+    first: Fields = {}
     groups: list[Fields] = []
-    with target.open("wb") as out:
-        out.write(_MAGIC)
-        for path, footer in zip(sources, footers, strict=True):
-            shift = out.tell() - len(_MAGIC)
-            with path.open("rb") as source:
-                source.seek(len(_MAGIC))
-                _copy(source, out, footer.begins_at - len(_MAGIC))
-            for group in footer.fields[_ROW_GROUPS][1][1]:
+    rows = 0
+    with target.open("w+b") as out:
+        for write in sources:
+            shift = out.tell()
+            write(out)
+            fields, begins_at = _footer(out)
+            first = first or fields
+            if fields[_SCHEMA] != first[_SCHEMA]:
+                return False
+            for group in fields[_ROW_GROUPS][1][1]:
                 _move(group, shift, len(groups))
                 groups.append(group)
-        rows = sum(footer.fields[_ROWS][1] for footer in footers)
-        fields = {**first, _ROWS: (first[_ROWS][0], rows), _ROW_GROUPS: (_LIST, (_STRUCT, groups))}
+            rows += fields[_ROWS][1]
+            # The next file takes this footer's place; nobody reads its magic bytes between row groups.
+            out.seek(begins_at)
+            out.truncate()
         data = bytearray()
-        _write_structure(data, fields)
+        merged = {_ROWS: (first[_ROWS][0], rows), _ROW_GROUPS: (_LIST, (_STRUCT, groups))}
+        _write_structure(data, first | merged)
         out.write(data + _TAIL.pack(len(data), _MAGIC))
     return True
 
 
-@dataclass(frozen=True, slots=True)
-class _Footer:
-    fields: Fields
-    begins_at: int
-
-
-def _footer(path: Path) -> _Footer:
-    with path.open("rb") as file:
-        end = file.seek(-_TAIL.size, 2)
-        length, _ = _TAIL.unpack(file.read())
-        file.seek(end - length)
-        return _Footer(_Reader(file.read(length)).structure(), end - length)
-
-
-def _copy(source: BinaryIO, target: BinaryIO, size: int) -> None:
-    while size > 0:
-        block = source.read(min(size, _BLOCK_BYTES))
-        target.write(block)
-        size -= len(block)
+def _footer(file: BinaryIO) -> tuple[Fields, int]:
+    """Return the footer of the Parquet file at the end of `file`, and where it begins."""
+    end = file.seek(-_TAIL.size, 2)
+    length, _ = _TAIL.unpack(file.read())
+    begins_at = file.seek(end - length)
+    return _Reader(file.read(length)).structure(), begins_at
 
 
 def _move(group: Fields, shift: int, number: int) -> None:

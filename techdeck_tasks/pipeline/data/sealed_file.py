@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 import struct
-from typing import BinaryIO, Protocol
+from typing import Protocol
 
 from techdeck_tasks.errors import EncryptionError
 
@@ -31,7 +31,21 @@ class Cipher(Protocol):
         """Return the plaintext of `sealed`; raises EncryptionError if it or `aad` was changed."""
 
 
-def seal_stream(cipher: Cipher, source: BinaryIO, target: BinaryIO, place: bytes) -> None:
+class Source(Protocol):
+    """Where bytes come from."""
+
+    def read(self, size: int, /) -> bytes:
+        """Return up to `size` bytes, none at the end."""
+
+
+class Target(Protocol):
+    """Where bytes go."""
+
+    def write(self, data: bytes, /) -> int:
+        """Take all of `data`."""
+
+
+def seal_stream(cipher: Cipher, source: Source, target: Target, place: bytes) -> None:
     """Write all of `source` to `target`, sealed and bound to `place`."""
     file_id = os.urandom(_FILE_ID_BYTES)
     target.write(_MAGIC + file_id)
@@ -46,7 +60,7 @@ def seal_stream(cipher: Cipher, source: BinaryIO, target: BinaryIO, place: bytes
         chunk, number = following, number + 1
 
 
-def open_stream(cipher: Cipher, source: BinaryIO, target: BinaryIO, place: bytes) -> None:
+def open_stream(cipher: Cipher, source: Source, target: Target, place: bytes) -> None:
     """Write to `target` what `seal_stream` was given.
 
     Raises:
@@ -67,7 +81,7 @@ def open_stream(cipher: Cipher, source: BinaryIO, target: BinaryIO, place: bytes
         blob, number = following, number + 1
 
 
-def _read_blob(source: BinaryIO) -> bytes:
+def _read_blob(source: Source) -> bytes:
     """Return the next blob, empty at the end of the file."""
     head = source.read(_LENGTH.size)
     if not head:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import tempfile
+from functools import partial
 from pathlib import Path
 from typing import Literal
 
@@ -12,7 +13,8 @@ from pydantic import model_validator
 
 from techdeck_tasks.errors import ValidationError
 from techdeck_tasks.pipeline.data import data_url, location
-from techdeck_tasks.pipeline.data.artifacts import ArtifactRef, file_digest
+from techdeck_tasks.pipeline.data.artifacts import ArtifactRef
+from techdeck_tasks.pipeline.data.digest import file_digest
 from techdeck_tasks.pipeline.data.frame_errors import frame_errors
 from techdeck_tasks.pipeline.data.parquet_files import concatenate
 from techdeck_tasks.pipeline.registry import StageContext, StageParams, StageResult, stage
@@ -62,11 +64,8 @@ def export(context: StageContext, params: ExportParams) -> StageResult:
         ServiceUnavailableError, ConnectionFailedError: the destination could not be reached.
     """
     ref = context.input_ref()
-    frame = context.input()
     form = str(params.effective_format)
     guarded = 0
-    if form == "csv":
-        frame, guarded = _fit_for_csv(frame, params)
     staging = location.staging_folder(params.destination, context.workspace)
     handle, name = tempfile.mkstemp(dir=staging, prefix=".export-", suffix=".tmp")
     os.close(handle)
@@ -74,7 +73,7 @@ def export(context: StageContext, params: ExportParams) -> StageResult:
     try:
         with frame_errors(f"writing the {form} export"):
             if form != "parquet" or not _copied(context, ref, temporary):
-                _sink(frame, temporary, form)
+                guarded = _sink(context.input(), temporary, form, params)
         size, digest = temporary.stat().st_size, file_digest(temporary)
         if params.overwrite == "replace":
             location.publish(temporary, params.destination)
@@ -95,7 +94,8 @@ def export(context: StageContext, params: ExportParams) -> StageResult:
 
 def _copied(context: StageContext, ref: ArtifactRef, target: Path) -> bool:
     """Put the artifact's files together as they are: they are Parquet already."""
-    return concatenate([context.artifacts.open(part, context.workspace) for part in ref.files], target)
+    copies = [partial(context.artifacts.copy, part, workspace=context.workspace) for part in ref.files]
+    return concatenate(copies, target)
 
 
 def _require_same(destination: str, digest: str, workspace: Path) -> None:
@@ -110,7 +110,11 @@ def _require_same(destination: str, digest: str, workspace: Path) -> None:
         )
 
 
-def _sink(frame: pl.LazyFrame, path: Path, form: str) -> None:
+def _sink(frame: pl.LazyFrame, path: Path, form: str, params: ExportParams) -> int:
+    """Write the rows; return how many cells were guarded."""
+    guarded = 0
+    if form == "csv":
+        frame, guarded = _fit_for_csv(frame, params)
     # By a path, Polars' threads may still make the file after an error was raised here.
     with path.open("wb") as file:
         if form == "csv":
@@ -119,6 +123,7 @@ def _sink(frame: pl.LazyFrame, path: Path, form: str) -> None:
             frame.sink_ndjson(file)
         else:
             frame.sink_parquet(file)
+    return guarded
 
 
 def _fit_for_csv(frame: pl.LazyFrame, params: ExportParams) -> tuple[pl.LazyFrame, int]:

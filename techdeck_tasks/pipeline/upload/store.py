@@ -29,7 +29,7 @@ from urllib.parse import urlsplit
 from techdeck_tasks.clock import Clock
 from techdeck_tasks.errors import FileUploadError
 from techdeck_tasks.pipeline.data import data_url, folders
-from techdeck_tasks.pipeline.data.artifacts import file_digest
+from techdeck_tasks.pipeline.data.digest import file_digest
 from techdeck_tasks.pipeline.upload.content import content_problem
 from techdeck_tasks.pipeline.upload.names import checked_name, shown_name
 from techdeck_tasks.pipeline.upload.owners import admitted, uploads_of
