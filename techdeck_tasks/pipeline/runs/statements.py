@@ -148,9 +148,18 @@ def move_stage(
     return result.rowcount == 1
 
 
-def queue_ready(connection: Connection, key: uuid.UUID, terms: Terms) -> list[ReadyStage]:
-    """Queue each stage and part that may be sent now. The caller holds the run's lock."""
-    names = ready(_plan(connection, key), terms.parts_at_once)
+def queue_ready(
+    connection: Connection, key: uuid.UUID, terms: Terms, plan: Plan | None = None
+) -> list[ReadyStage]:
+    """Queue each stage and part that may be sent now. The caller holds the run's lock.
+
+    Args:
+        connection: in the transaction that holds the lock.
+        key: the run.
+        terms: what holds for the change.
+        plan: how the run stands, where the caller has looked already.
+    """
+    names = ready(plan or _plan(connection, key), terms.parts_at_once)
     if not names:
         return []
     connection.execute(
@@ -222,7 +231,7 @@ def settle(connection: Connection, key: uuid.UUID, terms: Terms) -> Settled:
             .values(state=StageState.SKIPPED, finished_at=terms.now)
         )
         plan.states.update(dict.fromkeys(lost, StageState.SKIPPED))
-    queued = queue_ready(connection, key, terms)
+    queued = queue_ready(connection, key, terms, plan)
     final = None if queued else concluded(run, plan)
     if final is not None:
         connection.execute(
