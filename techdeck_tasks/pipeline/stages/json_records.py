@@ -9,20 +9,28 @@ list is a table of one row.
 
 from __future__ import annotations
 
+import io
 import json
 import math
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass, field
 from decimal import Decimal
+from itertools import islice
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any, BinaryIO, NoReturn
+
+import polars as pl
 
 from techdeck_tasks.errors import ValidationError
+from techdeck_tasks.pipeline.stages.plain_lines import PlainLines
 
 VALUE_COLUMN = "value"
 MAX_DEPTH = 64
 MAX_DOCUMENT_BYTES = 1 << 28
 MAX_LINE_BYTES = 1 << 26
+_BLOCK_BYTES = 1 << 18
+_LEARNED_RECORDS = 200
 # Polars' widest integer.
 _MAX_INTEGER = (1 << 127) - 1
 _MAX_INTEGER_CHARS = 40
@@ -56,10 +64,12 @@ class RecordWriter:
     Attributes:
         rounded: how many numbers have more digits than a double holds; they are read as the nearest one.
         kinds: by column, the kind of its values; a column has one.
+        plain: tells the lines that can be taken as they are; None: none is.
     """
 
     rounded: int = 0
     kinds: dict[str, str] = field(default_factory=dict)
+    plain: PlainLines | None = None
     _decoder: json.JSONDecoder = field(init=False)
 
     def __post_init__(self) -> None:
@@ -86,7 +96,9 @@ class RecordWriter:
             )
         document = self._decoded(source.read_bytes(), "")
         records = document if isinstance(document, list) else [document]
-        self._write(((f"record {index}", record) for index, record in enumerate(records)), target)
+        with target.open("wb") as out:
+            out.writelines(self._record(record, f"record {index}") for index, record in enumerate(records))
+        self._require_field()
 
     def write_lines(self, source: Path, target: Path) -> None:
         """Read JSON Lines, UTF-8, in bounded memory, and write the records; empty lines are left out.
@@ -94,32 +106,78 @@ class RecordWriter:
         Raises:
             ValidationError: as `write_document`; the text names the line, from 1.
         """
+        with source.open("rb") as lines, target.open("wb") as out:
+            out.writelines(self.learning(lines))
+        self._require_field()
 
-        def records() -> Iterator[tuple[str, Any]]:
-            with source.open("rb") as file:
-                number = 0
-                while line := file.readline(MAX_LINE_BYTES + 1):
-                    number += 1
-                    if len(line) > MAX_LINE_BYTES:
-                        raise _error(
-                            "size", f"line {number} has more than {MAX_LINE_BYTES} bytes", "split the record"
-                        )
-                    if not line.isspace():
-                        yield f"line {number}", self._decoded(line, f"line {number}: ")
+    def learning(self, lines: BinaryIO) -> Iterator[bytes]:
+        """Yield checked records as `records` does, and learn from the first what is plain.
 
-        self._write(records(), target)
+        Raises:
+            As `records`.
+        """
+        records = self.records(lines)
+        first = [record for record, _ in islice(records, _LEARNED_RECORDS)]
+        yield from first
+        with suppress(pl.exceptions.PolarsError):  # who reads the records meets it again, and tells it
+            self.learn(schema_of(first))
+        for record, _ in records:
+            yield record
 
-    def _write(self, records: Iterator[tuple[str, Any]], target: Path) -> None:
-        with target.open("w", encoding="utf-8") as out:
-            for place, record in records:
-                row = record if isinstance(record, dict) else {VALUE_COLUMN: record}
-                self._check(row, place)
-                try:
-                    out.write(_ENCODER.encode(row) + "\n")
-                except UnicodeEncodeError:
+    def learn(self, schema: pl.Schema) -> None:
+        """Take lines as they are from here on that are plain by these columns."""
+        self.plain = PlainLines.of(schema)
+
+    def records(self, lines: BinaryIO) -> Iterator[tuple[bytes, bool]]:
+        """Yield checked records, one or several with a line feed after each, and whether they are plain.
+
+        Raises:
+            ValidationError: as `write_lines`; but records without a field are none.
+        """
+        number = 0
+        while block := lines.read(_BLOCK_BYTES):
+            block += lines.readline(MAX_LINE_BYTES + 1)
+            plain = self._plain_in(block)
+            at = 0
+            while at < len(block):
+                end = plain.end(block, at) if plain else at
+                if end > at:
+                    yield block[at:end], True
+                    number += block.count(b"\n", at, end)
+                    at = end
+                    continue
+                at = block.find(b"\n", end) + 1 or len(block)
+                line = block[end:at]
+                number += 1
+                if len(line) > MAX_LINE_BYTES:
                     raise _error(
-                        "encoding", f"{place}: a text has half of a surrogate pair", "mend the source"
-                    ) from None
+                        "size", f"line {number} has more than {MAX_LINE_BYTES} bytes", "split the record"
+                    )
+                if not line.isspace():
+                    record = self._decoded(line, f"line {number}: ")
+                    yield self._record(record, f"line {number}"), False
+
+    def _plain_in(self, block: bytes) -> PlainLines | None:
+        """Return the pattern where it may be used: it takes UTF-8 for granted, and memory by a line's length."""
+        if self.plain is None or len(block) > 2 * _BLOCK_BYTES:
+            return None
+        try:
+            text = block.decode()
+        except UnicodeDecodeError:
+            return None
+        return self.plain if self.plain.numbers_are_kept(text) else None
+
+    def _record(self, record: Any, place: str) -> bytes:
+        row = record if isinstance(record, dict) else {VALUE_COLUMN: record}
+        self._check(row, place)
+        try:
+            return f"{_ENCODER.encode(row)}\n".encode()
+        except UnicodeEncodeError:
+            raise _error(
+                "encoding", f"{place}: a text has half of a surrogate pair", "mend the source"
+            ) from None
+
+    def _require_field(self) -> None:
         if not self.kinds:
             raise _error("table", "the source is not a table: no record has a field", "check the source")
 
@@ -164,6 +222,15 @@ class RecordWriter:
         if (len(text) > _SAFE_FLOAT_CHARS or abs(value) < _SMALLEST_NORMAL) and _is_rounded(text, value):
             self.rounded += 1
         return value
+
+
+def schema_of(records: list[bytes]) -> pl.Schema:
+    """Return the columns that Polars finds in records, one a line; it reads records with nothing else so.
+
+    Raises:
+        PolarsError: they are no table to it.
+    """
+    return pl.scan_ndjson(io.BytesIO(b"".join(records)), infer_schema_length=None).collect_schema()
 
 
 def _is_rounded(text: str, value: float) -> bool:

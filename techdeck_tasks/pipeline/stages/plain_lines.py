@@ -1,0 +1,137 @@
+"""Lines of JSON that need no closer look: they are JSON by the letter, and as the columns known suppose.
+
+A pattern is made of the columns' names and types. It matches a line only where RFC 8259 does too, each name
+is there once at most, and each value is null or what its column's type was inferred from. A line that it does
+not match may be as good: it is looked at closely, which takes ten times as long.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from typing import Any
+
+import polars as pl
+
+_MOST_FIELDS = 1000
+"""A pattern of more would take a second to be made."""
+
+# No group repeats without giving back (`(?:...)*+`): Python before 3.11.5 gets that wrong.
+_SPACE = r"[ \t]*+"
+_PLAIN_TEXT = r'[^"\\\x00-\x1f]*+'
+# No half of a surrogate pair, nor a whole one.
+_ESCAPE = r'\\(?:["\\/bfnrt]|u(?:[0-9a-cA-CefEF][0-9a-fA-F]{3}|[dD][0-7][0-9a-fA-F]{2}))'
+_TEXT = rf'"{_PLAIN_TEXT}(?:{_ESCAPE}{_PLAIN_TEXT})*"'
+# What fits into 64 bits whatever its digits are; -0 is no integer to every reader.
+_INTEGER = r"(?:0|-?[1-9][0-9]{0,17}+)"
+# With an exponent so short that it is one double; without one `numbers_are_kept` looks at it.
+_FLOAT = r"-?(?:(?:0|[1-9][0-9]*+)\.[0-9]++|(?![0-9.]{16})[1-9][0-9]*+(?:\.[0-9]++)?[eE][-+]?[0-9]{1,2}+)"
+_LONG_NUMBER = "[0-9.]{17,}"
+_DECIMAL = r"^[0-9]+\.[0-9]+$"
+
+
+class PlainLines:
+    """The pattern of the lines of one table.
+
+    Args:
+        schema: the columns, as Polars infers them from lines of JSON.
+    """
+
+    def __init__(self, schema: pl.Schema) -> None:
+        self._floats = has_type(schema, pl.Float64)
+        pattern = rf"{_SPACE}{_line(dict(schema))}{_SPACE}\r?\n"
+        self._match = re.compile(pattern.encode()).match
+
+    @classmethod
+    def of(cls, schema: pl.Schema) -> PlainLines | None:
+        """Return the pattern; None where the table is too wide for one."""
+        return cls(schema) if sum(map(_fields, schema.values())) <= _MOST_FIELDS else None
+
+    def end(self, block: bytes, at: int) -> int:
+        """Return where the plain lines of a block end that begin at a place; there itself: it has none."""
+        while found := self._match(block, at):
+            at = found.end()
+        return at
+
+    def numbers_are_kept(self, text: str) -> bool:
+        """Whether no decimal of a text can lose digits as a double; False: some might.
+
+        With 15 digits or less none does (IEEE 754), nor one that is written as its double would be.
+        """
+        if not self._floats:
+            return True
+        long = pl.Series([text]).str.extract_all(_LONG_NUMBER).explode()
+        decimals = long.filter(long.str.contains(_DECIMAL))
+        return bool((decimals.cast(pl.Float64).cast(pl.String) == decimals).all())
+
+
+def _line(fields: dict[str, pl.DataType]) -> str:
+    """Any of the fields, each once at most, in their order."""
+    pairs = ""
+    for name, dtype in fields.items():
+        pair = rf'{_pair(name, dtype)}(?:,{_SPACE}(?=")|(?=\}}))'
+        # A field is left out where it is not there, and not where its value does not match: in linear time.
+        pairs += f"(?:{pair}|(?!{_key(name)}))"
+    return rf"\{{{_SPACE}{pairs}\}}"
+
+
+def _object(fields: dict[str, pl.DataType]) -> str:
+    """All of the fields in their order.
+
+    Of objects with some each, Polars finds an order of the fields that depends on all of them.
+    """
+    pairs = f",{_SPACE}".join(_pair(name, dtype) for name, dtype in fields.items())
+    return rf"\{{{_SPACE}{pairs}\}}"
+
+
+def _pair(name: str, dtype: pl.DataType) -> str:
+    return f"{_key(name)}{_SPACE}:{_SPACE}{_value(dtype)}{_SPACE}"
+
+
+def _key(name: str) -> str:
+    spelled = {re.escape(json.dumps(name, ensure_ascii=ascii_only)) for ascii_only in (False, True)}
+    return f"(?:{'|'.join(sorted(spelled))})"
+
+
+def _value(dtype: pl.DataType) -> str:
+    match dtype:
+        case pl.String():
+            known = _TEXT
+        case pl.Int64():
+            known = _INTEGER
+        case pl.Float64():
+            known = f"{_FLOAT}|{_INTEGER}"
+        case pl.Boolean():
+            known = "true|false"
+        case pl.Struct():
+            known = _object({field.name: _instance(field.dtype) for field in dtype.fields})
+        case pl.List():
+            known = rf"\[{_SPACE}(?:{_value(_instance(dtype.inner))}{_SPACE}(?:,{_SPACE}(?!\])|(?=\])))*\]"
+        case _:
+            return "null"
+    return f"(?:{known}|null)"
+
+
+def has_type(schema: pl.Schema, wanted: type[pl.DataType]) -> bool:
+    """Whether a column, or what is nested in it, is of a type."""
+    return any(_holds(dtype, wanted) for dtype in schema.values())
+
+
+def _holds(dtype: pl.DataType, wanted: type[pl.DataType]) -> bool:
+    return isinstance(dtype, wanted) or any(_holds(inner, wanted) for inner in _inner(dtype))
+
+
+def _fields(dtype: pl.DataType) -> int:
+    return 1 + sum(map(_fields, _inner(dtype)))
+
+
+def _inner(dtype: pl.DataType) -> list[pl.DataType]:
+    if isinstance(dtype, pl.Struct):
+        return [_instance(field.dtype) for field in dtype.fields]
+    return [_instance(dtype.inner)] if isinstance(dtype, pl.List) else []
+
+
+def _instance(dtype: Any) -> pl.DataType:
+    """Return what is nested as a type with its own parameters; Polars' annotations also allow a bare class."""
+    assert isinstance(dtype, pl.DataType), "Polars infers instances"
+    return dtype
