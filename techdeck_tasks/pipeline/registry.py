@@ -129,16 +129,22 @@ class StageContext:
         """Write an artifact of as many files as it takes: the stages that follow row by row run on each.
 
         Args:
-            frame: the rows, computed batch by batch.
-            part_bytes: a file is written as soon as its rows take so many bytes in memory.
+            frame: the rows; it is run once.
+            part_bytes: a file has about so many bytes of rows in memory.
         """
-        from techdeck_tasks.pipeline.data.artifacts import ArtifactRef  # noqa: PLC0415 - it imports Polars
-        from techdeck_tasks.pipeline.data.batches import pieces_of  # noqa: PLC0415 - so does this
+        import polars as pl  # noqa: PLC0415 - whoever only names stages need not wait for it
 
-        written = [
-            self.write(rows, f"output-{number:04}")
-            for number, rows in enumerate(pieces_of(frame, part_bytes))
-        ]
+        from techdeck_tasks.pipeline.data.artifacts import ArtifactRef  # noqa: PLC0415 - it imports Polars
+        from techdeck_tasks.pipeline.data.batches import batches_of, row_bytes  # noqa: PLC0415 - so does this
+
+        plain = self.workspace / "parts.parquet"
+        with plain.open("wb") as file:
+            frame.sink_parquet(file, compression="lz4")
+        frame = pl.scan_parquet(plain, glob=False)
+        rows = int(frame.select(pl.len()).collect().item())
+        batches = batches_of(frame, rows, max(1, part_bytes // row_bytes(frame)))
+        written = [self.write(batch, f"output-{number:04}") for number, batch in enumerate(batches)]
+        plain.unlink()
         return ArtifactRef.of_parts(written) if len(written) > 1 else written[0]
 
 

@@ -1,4 +1,8 @@
-"""Rows computed batch by batch, so that memory does not grow with the data."""
+"""Rows taken batch by batch, so that memory does not grow with the data.
+
+Polars' own `collect_batches` is of no use: where its reader panics, as it does at some malformed CSV, the
+batches end as if there were no more rows.
+"""
 
 from __future__ import annotations
 
@@ -6,29 +10,19 @@ from collections.abc import Iterator
 
 import polars as pl
 
-_PIECE_BATCH_ROWS = 50_000
+_SAMPLE_ROWS = 1000
 
 
-def batches_of(frame: pl.LazyFrame, batch_rows: int) -> Iterator[pl.DataFrame]:
-    """Yield the rows in their order, about `batch_rows` at a time; first none, for the columns of no rows."""
-    yield frame.head(0).collect()
-    yield from frame.collect_batches(chunk_size=batch_rows, maintain_order=True)
+def batches_of(frame: pl.LazyFrame, rows: int, batch_rows: int) -> Iterator[pl.DataFrame]:
+    """Yield the `rows` of a frame in their order, so many at a time; of no rows one batch without any.
 
-
-def pieces_of(frame: pl.LazyFrame, piece_bytes: int) -> Iterator[pl.DataFrame]:
-    """Yield the rows in their order, in pieces of about so many bytes of memory.
-
-    A frame without rows is one piece.
+    The frame's slices must be cheap, as those of Parquet files are.
     """
-    # Eight bytes a value is about what most take.
-    row_bytes = 8 * max(1, len(frame.collect_schema()))
-    gathered: list[pl.DataFrame] = []
-    size = 0
-    for batch in batches_of(frame, min(_PIECE_BATCH_ROWS, max(1, piece_bytes // row_bytes))):
-        gathered.append(batch)
-        size += int(batch.estimated_size())
-        if size >= piece_bytes:
-            yield pl.concat(gathered)
-            gathered, size = [], 0
-    if gathered:
-        yield pl.concat(gathered)
+    for begin in range(0, max(1, rows), batch_rows):
+        yield frame.slice(begin, batch_rows).collect(engine="streaming")
+
+
+def row_bytes(frame: pl.LazyFrame) -> int:
+    """Return about how many bytes of memory a row takes, by the first ones."""
+    sample = frame.head(_SAMPLE_ROWS).collect()
+    return max(1, int(sample.estimated_size()) // max(1, sample.height))

@@ -124,11 +124,10 @@ def _checked(
         )
     check = RowCheck(frame, schema, params)
     done = 0
-    numbered = frame.with_row_index(ROW_COLUMN)
     # What is at hand is one piece, in memory already.
-    batches = batches_of(numbered, BATCH_ROWS) if context.rows_at_hand is None else [numbered.collect()]
-    for batch in batches:
-        yield check.split(batch, by_rule)
+    batch_rows = BATCH_ROWS if context.rows_at_hand is None else max(1, context.input_rows)
+    for batch in batches_of(frame, context.input_rows, batch_rows):
+        yield check.split(batch.with_row_index(ROW_COLUMN, offset=done), by_rule)
         done += batch.height
         context.report_progress(done, context.input_rows)
 

@@ -370,3 +370,13 @@ def test_blank_lines_are_left_out_of_pieces_as_of_the_whole(
     piece = scan.piece(path.read_bytes(), whole.schema, first=True)
     assert whole.to_dicts() == [{"age": 36, "name": "Ada"}, {"age": None, "name": "Bob"}]
     assert piece.equals(whole)
+
+
+@pytest.mark.parametrize("part_bytes", [1 << 25, 20_000])
+def test_a_quote_without_an_end_far_down_is_refused_and_no_row_is_lost_in_silence(
+    run_stage: RunStage, tmp_path: Path, part_bytes: int
+) -> None:
+    path = tmp_path / "a.csv"
+    path.write_text("n,v\n" + "1,1\n" * 10_500 + '1,"')
+    with pytest.raises(DataProcessingError):
+        run_stage("dataset_load", source=str(path), part_bytes=part_bytes)
