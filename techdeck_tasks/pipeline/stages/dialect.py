@@ -13,7 +13,6 @@ _SAMPLE_CHARS = 1 << 16
 _SAMPLE_ROWS = 200
 _BLOCK_BYTES = 1 << 20
 _MAX_ROW_BYTES = 1 << 20
-_MAX_PIECES = 500
 
 
 def read_sample(path: Path, comment_prefix: str | None = None) -> str:
@@ -27,18 +26,18 @@ def read_sample(path: Path, comment_prefix: str | None = None) -> str:
     return "".join(line for line in text.splitlines(keepends=True) if not line.startswith(comment_prefix))
 
 
-def cuts(path: Path, part_bytes: int, quote: str) -> list[int]:
-    """Return where to cut a file after about so many bytes each, at ends of lines; the last is its own end.
+def cuts(path: Path, step: int, quote: str | None) -> list[int]:
+    """Return where to cut a file after about `step` bytes each, at ends of lines; the last is its own end.
 
     Where the sample has quotes the whole file is read and they are counted, since a line feed inside of them
-    ends no row: a cut has an even number before it. No cuts where a row has no end in sight.
+    ends no row: a cut has an even number before it. Without a `quote` each line feed ends a row. No cuts
+    where a row has no end in sight.
     """
     size = path.stat().st_size
-    step = max(part_bytes, size // _MAX_PIECES + 1)
-    mark = quote.encode()
+    mark = (quote or "").encode()
     found: list[int] = []
     with path.open("rb") as file:
-        quoted = mark in file.read(_SAMPLE_CHARS)
+        quoted = quote is not None and mark in file.read(_SAMPLE_CHARS)
         at = 0
         while size - at > step + step // 2:
             odd = quoted and bool(_count(file, at, at + step, mark) % 2)

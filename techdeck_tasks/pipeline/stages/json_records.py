@@ -158,7 +158,7 @@ class RecordWriter:
                     yield self._record(record, f"line {number}"), False
 
     def _plain_in(self, block: bytes) -> PlainLines | None:
-        """Return the pattern where it may be used: it takes UTF-8 for granted, and memory by a line's length."""
+        """Return the pattern where it may be used: in UTF-8, on lines that are not too long for it."""
         if self.plain is None or len(block) > 2 * _BLOCK_BYTES:
             return None
         try:

@@ -132,6 +132,6 @@ def _inner(dtype: pl.DataType) -> list[pl.DataType]:
 
 
 def _instance(dtype: Any) -> pl.DataType:
-    """Return what is nested as a type with its own parameters; Polars' annotations also allow a bare class."""
+    """Return the type nested in another; by Polars' annotations it might be a class."""
     assert isinstance(dtype, pl.DataType), "Polars infers instances"
     return dtype

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import uuid
 from collections import Counter
 from datetime import UTC, datetime, timedelta
@@ -73,12 +74,19 @@ class World:
     def send(self, run_id: str, stage: ReadyStage) -> None:
         self.waiting.append((run_id, stage))
 
-    def start(self, text: str, *stages: dict[str, Any], part_bytes: int = PART_BYTES, **params: Any) -> str:
-        (self.folder / "rows.csv").write_text(text, encoding="utf-8")
+    def start(
+        self,
+        text: str,
+        *stages: dict[str, Any],
+        part_bytes: int = PART_BYTES,
+        name: str = "rows.csv",
+        **params: Any,
+    ) -> str:
+        (self.folder / name).write_text(text, encoding="utf-8")
         load = {"name": "load", "stage": "dataset_load", "params": {"part_bytes": part_bytes, **params}}
         needs = [load, *stages]
         specs = [{**spec, "needs": [needs[i - 1]["name"]] if i else []} for i, spec in enumerate(needs)]
-        source = {"url": str(self.folder / "rows.csv")}
+        source = {"url": str(self.folder / name)}
         definition = parse_definition({"name": "parts", "source": source, "stages": specs})
         return str(self.engine.start(str(uuid.uuid4()), definition)["run_id"])
 
@@ -144,6 +152,18 @@ def test_parts_give_what_the_whole_gives_and_bad_rows_have_their_number_in_the_f
     results = [world.rows(view.stage("prepare").output, "prepare") for view in views]
     assert results[0].equals(results[1])
     assert results[0].height == ROWS - 4
+
+
+def test_json_lines_are_read_in_parts_and_bad_rows_have_their_number_in_the_file(world: World) -> None:
+    lines = [json.dumps({"n": n, "age": -1 if n in (3, 250) else 7}) for n in range(ROWS)]
+    view = world.work(world.start("\n".join(lines), CHECK, PREPARE, name="rows.jsonl"))
+    assert view.state == "succeeded"
+    assert view.stage("load").parts["succeeded"] > 2
+    assert world.ran["check"] == 1
+    bad = world.rows((view.stage("check").report or {})["quarantine"], "bad")
+    assert bad["_row"].to_list() == [3, 250]
+    rows = world.rows(view.stage("prepare").output, "rows")
+    assert rows["n"].to_list() == [n for n in range(ROWS) if n not in (3, 250)]
 
 
 def test_what_one_task_has_read_goes_on_in_parts(world: World) -> None:

@@ -1,0 +1,57 @@
+"""CSV in ranges that end at ends of lines outside of quotes."""
+
+from __future__ import annotations
+
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+
+from techdeck_tasks.pipeline.data.frame_errors import frame_errors
+from techdeck_tasks.pipeline.stages.csv_scan import CsvScan, csv_scan
+from techdeck_tasks.pipeline.stages.cut_file import Misfit, is_plain_text, read_range
+from techdeck_tasks.pipeline.stages.dialect import cuts
+from techdeck_tasks.pipeline.stages.source_params import INFERENCE_ROWS, DatasetLoadParams
+
+
+class CsvFile:
+    """A `CutFile` of CSV."""
+
+    def __init__(self, path: Path, params: DatasetLoadParams) -> None:
+        self._path = path
+        self._params = params
+        self.found: dict[str, Any] = {}
+
+    def weight(self) -> int:
+        """Return its size."""
+        return self._path.stat().st_size
+
+    def ends(self, part_bytes: int) -> list[int]:
+        """Return offsets; none where values or lines are changed before they are read."""
+        if self._params.trim or self._params.comment_prefix is not None:
+            return []
+        if not is_plain_text(self._path, self._params):
+            return []
+        return cuts(self._path, part_bytes, self._scan.quote)
+
+    def columns(self) -> pl.Schema:
+        """Return the types of the first rows."""
+        with frame_errors("reading the csv source"):
+            return self._scan.frame(INFERENCE_ROWS).collect_schema()
+
+    def rows(self, begin: int, end: int) -> pl.DataFrame:
+        """Return the rows of whole lines."""
+        data = read_range(self._path, begin, end)
+        if not data.isascii():
+            data.decode()
+        mark = self._scan.quote.encode()
+        if mark in data and data.count(mark) % 2:
+            raise Misfit
+        self.found = {"encoding": "utf-8", "separator": self._scan.separator, "quote": self._scan.quote}
+        with frame_errors("reading the csv source"):
+            return self._scan.piece(data, self.columns(), first=begin == 0)
+
+    @cached_property
+    def _scan(self) -> CsvScan:
+        return csv_scan(self._path, self._params)

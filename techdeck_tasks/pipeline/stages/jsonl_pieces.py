@@ -1,0 +1,108 @@
+"""JSON Lines in ranges of lines."""
+
+from __future__ import annotations
+
+import io
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+
+from techdeck_tasks.pipeline.data.frame_errors import frame_errors
+from techdeck_tasks.pipeline.stages.cut_file import Misfit, is_plain_text, read_range
+from techdeck_tasks.pipeline.stages.dialect import cuts
+from techdeck_tasks.pipeline.stages.dtypes import dtype_of
+from techdeck_tasks.pipeline.stages.json_records import RecordWriter, schema_of
+from techdeck_tasks.pipeline.stages.plain_lines import has_type
+from techdeck_tasks.pipeline.stages.source_params import DatasetLoadParams
+
+_HEAD_BYTES = 1 << 21
+
+
+@dataclass(frozen=True, slots=True)
+class _Head:
+    """The first lines, and what they tell of those that follow.
+
+    Attributes:
+        text: whole lines.
+        records: what was made of them.
+        schema: their columns.
+        writer: takes lines of these columns as they are, and knows the kinds of their values.
+    """
+
+    text: bytes
+    records: list[bytes]
+    schema: pl.Schema
+    writer: RecordWriter
+
+
+class JsonlFile:
+    """A `CutFile` of JSON Lines."""
+
+    def __init__(self, path: Path, params: DatasetLoadParams) -> None:
+        self._path = path
+        self._params = params
+        self.found: dict[str, Any] = {}
+
+    def weight(self) -> int:
+        """Return its size."""
+        return self._path.stat().st_size
+
+    def ends(self, part_bytes: int) -> list[int]:
+        """Return offsets; none where the first lines have objects in them with some fields each."""
+        if not is_plain_text(self._path, self._params) or not self._head.writer.kinds:
+            return []
+        if has_type(self._head.schema, pl.Struct):
+            lines = self._head.writer.records(io.BytesIO(self._head.text))
+            if not all(plain for _, plain in lines):
+                return []
+        return cuts(self._path, part_bytes, quote=None)
+
+    def columns(self) -> pl.Schema:
+        """Return the types of the first lines, or those that are wanted."""
+        return self._as_wanted(pl.LazyFrame(schema=self._head.schema)).collect_schema()
+
+    def rows(self, begin: int, end: int) -> pl.DataFrame:
+        """Return the rows of whole lines, each checked by the letter."""
+        head = self._head
+        head.writer.rounded = 0
+        records: list[bytes] = []
+        close: list[bytes] = []
+        for record, plain in head.writer.records(io.BytesIO(read_range(self._path, begin, end))):
+            records.append(record)
+            if not plain:
+                close.append(record)
+        self.found = {"encoding": "utf-8", "numbers_rounded": head.writer.rounded}
+        with frame_errors("reading the jsonl source"):
+            if close and not self._fit(close):
+                raise Misfit
+            if not records:
+                return pl.DataFrame(schema=self.columns())
+            frame = pl.scan_ndjson(io.BytesIO(b"".join(records)), schema=head.schema)
+            return self._as_wanted(frame).collect(engine="streaming")
+
+    def _fit(self, records: list[bytes]) -> bool:
+        """Whether the columns stay what they are with these records; plain ones are no question.
+
+        The order that Polars finds for the fields of objects inside of records depends on all of them.
+        """
+        schema = self._head.schema
+        if has_type(schema, pl.Struct):
+            return False
+        return list(schema_of([*self._head.records, *records]).items()) == list(schema.items())
+
+    def _as_wanted(self, frame: pl.LazyFrame) -> pl.LazyFrame:
+        return frame.cast({name: dtype_of(dtype) for name, dtype in self._params.dtypes.items()})
+
+    @cached_property
+    def _head(self) -> _Head:
+        data = read_range(self._path, 0, _HEAD_BYTES)
+        text = data[: data.rfind(b"\n") + 1]
+        writer = RecordWriter()
+        records = list(writer.learning(io.BytesIO(text)))
+        with frame_errors("reading the jsonl source"):
+            schema = schema_of(records)
+        writer.learn(schema)
+        return _Head(text, records, schema, writer)

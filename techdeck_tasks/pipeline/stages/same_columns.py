@@ -1,0 +1,36 @@
+"""The rows of several files of one table."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import polars as pl
+
+from techdeck_tasks.errors import ValidationError
+from techdeck_tasks.pipeline.data import data_url
+
+
+def union(frames: Sequence[pl.LazyFrame], url: str) -> pl.LazyFrame:
+    """Return the rows of all frames, one after the other, with the columns in the order of the first.
+
+    Args:
+        frames: the files' rows; at least one. A column's type becomes one that holds those of all.
+        url: what found the files, for the message.
+
+    Raises:
+        ValidationError: they have different columns.
+    """
+    names = [set(frame.collect_schema()) for frame in frames]
+    for number, found in enumerate(names):
+        if found != names[0]:
+            raise ValidationError(
+                f"the files of {data_url.display(url)} have different columns: file "
+                f"{number} (from 0, by name) and the first differ in {len(found ^ names[0])}; "
+                "load them as sources of their own",
+                field="source.url",
+                validation_rule="same_columns",
+            )
+    if len(frames) == 1:
+        return frames[0]
+    order = list(frames[0].collect_schema())
+    return pl.concat([frame.select(order) for frame in frames], how="vertical_relaxed")
