@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import tempfile
 from collections.abc import Callable
@@ -75,6 +76,37 @@ def json_lines(draw: st.DrawFn, fields: st.SearchStrategy[Any] = FIELDS) -> str:
     if draw(st.booleans()):
         lines.insert(draw(st.integers(0, len(lines))), draw(ODD_LINES))
     return "\n".join(lines) + draw(st.sampled_from(["", "\n", "\n\n"]))
+
+
+@st.composite
+def tables(draw: st.DrawFn) -> pl.DataFrame:
+    """Return a table of a few columns, up to a hundred rows."""
+    kinds: dict[str, tuple[Any, st.SearchStrategy[Any]]] = {
+        "n": draw(
+            st.sampled_from(
+                [
+                    (pl.Int64, st.integers(-9, 9)),
+                    (pl.Int8, st.integers(-9, 9)),
+                    (pl.Float64, st.floats(-9, 9)),
+                ]
+            )
+        ),
+        "t": (pl.String, st.text("aü\n1", max_size=5)),
+        "l": (pl.List(pl.Int64), st.lists(st.integers(-9, 9), max_size=3)),
+        "s": (pl.Struct({"k": pl.Boolean}), st.fixed_dictionaries({"k": st.booleans()})),
+    }
+    names = ["n", *draw(st.permutations(["t", "l", "s"]))][: draw(st.integers(1, 4))]
+    height = draw(st.integers(0, 100))
+    some = {name: draw(st.lists(st.none() | kinds[name][1], min_size=1, max_size=7)) for name in names}
+    return pl.DataFrame(
+        {name: (values * height)[:height] for name, values in some.items()},
+        schema={name: kinds[name][0] for name in names},
+    )
+
+
+def parquet(table: pl.DataFrame, group_rows: int) -> bytes:
+    table.write_parquet(file := io.BytesIO(), row_group_size=group_rows, data_page_size=64)
+    return file.getvalue()
 
 
 def note(what: str) -> None:
@@ -161,6 +193,27 @@ def test_csv_in_pieces_is_what_it_is_whole(text: str, part_bytes: int, infer: bo
 @given(json_lines(), st.integers(1, 60))
 def test_json_lines_in_pieces_are_what_they_are_whole(text: str, part_bytes: int) -> None:
     check("jsonl", [text.encode()], part_bytes=part_bytes)
+
+
+@quick
+@given(
+    tables(), st.integers(20, 400), st.integers(1, 30), st.sampled_from([{}, {"n": "float"}, {"t": "int"}])
+)
+def test_parquet_in_pieces_is_what_it_is_whole(
+    table: pl.DataFrame, part_bytes: int, group_rows: int, dtypes: dict[str, str]
+) -> None:
+    check("parquet", [parquet(table, group_rows)], part_bytes=part_bytes, dtypes=dtypes)
+
+
+def test_parquet_that_is_cut_off_is_refused_with_pieces_as_without() -> None:
+    content = parquet(pl.DataFrame({"n": range(1000)}), 100)
+    for size in (len(content) - 1, len(content) // 2, 9, 3):
+        check("parquet", [content[:size]], part_bytes=20)
+    check(
+        "parquet",
+        [content[: len(content) // 2] + b"\0" * 8 + content[len(content) // 2 + 8 :]],
+        part_bytes=20,
+    )
 
 
 @heavy

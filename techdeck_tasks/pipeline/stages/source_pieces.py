@@ -22,6 +22,7 @@ from techdeck_tasks.pipeline.registry import Piece, StageContext, StageResult, s
 from techdeck_tasks.pipeline.stages.csv_pieces import CsvFile
 from techdeck_tasks.pipeline.stages.cut_file import CutFile, Misfit
 from techdeck_tasks.pipeline.stages.jsonl_pieces import JsonlFile
+from techdeck_tasks.pipeline.stages.parquet_pieces import ParquetFile
 from techdeck_tasks.pipeline.stages.same_columns import union
 from techdeck_tasks.pipeline.stages.source_params import DatasetLoadParams
 
@@ -29,7 +30,11 @@ MISFITS = "misfits"
 """In a part's report: 1 where the source is to be read whole."""
 _MOST_PIECES = 500
 _RANGES, _LIKE = "ranges", "like"
-_FORMS: dict[str, Callable[[Path, DatasetLoadParams], CutFile]] = {"csv": CsvFile, "jsonl": JsonlFile}
+_FORMS: dict[str, Callable[[Path, DatasetLoadParams], CutFile]] = {
+    "csv": CsvFile,
+    "jsonl": JsonlFile,
+    "parquet": ParquetFile,
+}
 _REFUSED = (ValidationError, DataProcessingError, UnicodeDecodeError)
 
 
@@ -72,7 +77,7 @@ def _cut(files: Sequence[CutFile], facts: Sequence[os.stat_result], part_bytes: 
             return []
         for begin, end in pairwise([0, *ends]):
             one = _Range(number, begin, end, fact.st_size, fact.st_mtime_ns)
-            gathered.add(one, weight * (end - begin) // ends[-1])
+            gathered.add(one, weight * (end - begin) // max(1, ends[-1]))
     like = _alike(files)
     return [{_RANGES: [asdict(one) for one in ranges], _LIKE: like} for ranges in gathered.pieces]
 
