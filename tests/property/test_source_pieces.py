@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import json
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -47,14 +47,14 @@ ODD_LINES = st.sampled_from(
         '{"n": 1.00000000000000000001}',
     ]
 )
-quick = settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
-heavy = settings(quick, max_examples=15)
+quick = settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+heavy = settings(quick, max_examples=10)
 
 
 @st.composite
-def csv_texts(draw: st.DrawFn) -> str:
+def csv_texts(draw: st.DrawFn, widths: st.SearchStrategy[int] = st.integers(1, 3)) -> str:  # noqa: B008 - a strategy
     """Return CSV of a few columns, each of values of one kind but for some that are odd."""
-    columns = draw(st.integers(1, 3))
+    columns = draw(widths)
     kinds = [draw(st.sampled_from([st.integers(0, 9).map(str), CELLS])) for _ in range(columns)]
     rows = draw(st.lists(st.tuples(*kinds), min_size=1, max_size=40))
     lines = [",".join(f"c{number}" for number in range(columns)), *map(",".join, rows)]
@@ -64,22 +64,26 @@ def csv_texts(draw: st.DrawFn) -> str:
 
 
 @st.composite
-def json_lines(draw: st.DrawFn, fields: st.SearchStrategy[Any] = FIELDS) -> str:
-    """Return JSON Lines of a few fields, each of values of one kind but for some that are odd."""
-    names = draw(st.lists(st.sampled_from(["n", "t", "ü", "a"]), min_size=1, max_size=3, unique=True))
+def json_lines(draw: st.DrawFn, fields: st.SearchStrategy[Any] = FIELDS, names: Sequence[str] = ()) -> str:
+    """Return JSON Lines of a few fields, or those named, of values of one kind each but for some that are odd."""
+    names = names or draw(
+        st.lists(st.sampled_from(["n", "t", "ü", "a"]), min_size=1, max_size=3, unique=True)
+    )
     kinds = {
         name: draw(st.sampled_from([st.integers(-9, 9), st.floats(-9, 9), st.text("aü\n"), fields]))
         for name in names
     }
     records = draw(st.lists(st.fixed_dictionaries({}, optional=kinds), min_size=1, max_size=30))
-    lines = [json.dumps(record, ensure_ascii=draw(st.booleans())) for record in records]
+    lines = [
+        json.dumps(record, ensure_ascii=draw(st.booleans())) for record in [dict.fromkeys(names), *records]
+    ]
     if draw(st.booleans()):
         lines.insert(draw(st.integers(0, len(lines))), draw(ODD_LINES))
     return "\n".join(lines) + draw(st.sampled_from(["", "\n", "\n\n"]))
 
 
 @st.composite
-def tables(draw: st.DrawFn) -> pl.DataFrame:
+def tables(draw: st.DrawFn, widths: st.SearchStrategy[int] = st.integers(1, 4)) -> pl.DataFrame:  # noqa: B008 - as above
     """Return a table of a few columns, up to a hundred rows."""
     kinds: dict[str, tuple[Any, st.SearchStrategy[Any]]] = {
         "n": draw(
@@ -95,7 +99,7 @@ def tables(draw: st.DrawFn) -> pl.DataFrame:
         "l": (pl.List(pl.Int64), st.lists(st.integers(-9, 9), max_size=3)),
         "s": (pl.Struct({"k": pl.Boolean}), st.fixed_dictionaries({"k": st.booleans()})),
     }
-    names = ["n", *draw(st.permutations(["t", "l", "s"]))][: draw(st.integers(1, 4))]
+    names = ["n", *draw(st.permutations(["t", "l", "s"]))][: draw(widths)]
     height = draw(st.integers(0, 100))
     some = {name: draw(st.lists(st.none() | kinds[name][1], min_size=1, max_size=7)) for name in names}
     return pl.DataFrame(
@@ -214,6 +218,52 @@ def test_parquet_that_is_cut_off_is_refused_with_pieces_as_without() -> None:
         [content[: len(content) // 2] + b"\0" * 8 + content[len(content) // 2 + 8 :]],
         part_bytes=20,
     )
+
+
+@quick
+@given(st.lists(csv_texts(st.just(2)), min_size=2, max_size=4), st.integers(20, 60))
+def test_several_files_of_csv_in_pieces_are_what_they_are_whole(texts: list[str], part_bytes: int) -> None:
+    check("csv", [text.encode() for text in texts], part_bytes=part_bytes)
+
+
+@quick
+@given(
+    st.permutations(["a,b", "b,a", "a,b", "b,a"]),
+    st.lists(CELLS, min_size=4, max_size=4),
+    st.integers(20, 90),
+)
+def test_files_of_csv_with_other_types_and_orders_are_joined_in_pieces_as_without(
+    headers: list[str], cells: list[str], part_bytes: int
+) -> None:
+    texts = [f"{header}\n" + f"1,{cell}\n" * 9 for header, cell in zip(headers, cells, strict=True)]
+    check("csv", [text.encode() for text in texts], part_bytes=part_bytes)
+
+
+@quick
+@given(st.lists(json_lines(SCALARS, ("n", "t")), min_size=2, max_size=3), st.integers(20, 200))
+def test_several_files_of_json_lines_in_pieces_are_what_they_are_whole(
+    texts: list[str], part_bytes: int
+) -> None:
+    check("jsonl", [text.encode() for text in texts], part_bytes=part_bytes)
+
+
+@quick
+@given(
+    st.lists(st.tuples(tables(st.sampled_from([1, 4])), st.integers(5, 50)), min_size=2, max_size=3),
+    st.integers(500, 2000),
+)
+def test_several_files_of_parquet_in_pieces_are_what_they_are_whole(
+    files: list[tuple[pl.DataFrame, int]], part_bytes: int
+) -> None:
+    check("parquet", [parquet(*file) for file in files], part_bytes=part_bytes)
+
+
+@pytest.mark.parametrize(
+    "odd", ["", "n,v\n", "n,w\n1,2\n", "n\n1\n"], ids=["empty", "header", "other", "fewer"]
+)
+def test_one_odd_file_among_many_is_what_it_is_whole(odd: str) -> None:
+    files = [b"n,v\n" + f"{number},2\n".encode() * 20 for number in range(20)]
+    check("csv", [*files, odd.encode(), *files], part_bytes=200)
 
 
 @heavy

@@ -21,9 +21,9 @@ class DatasetLoadParams(CsvParams):
     Attributes:
         encoding: CSV, JSON, JSONL: a codec of Python, or ``auto``.
         max_bytes: the most that the source may have, all files together, unpacked.
-        part_bytes: one local file, CSV or JSON Lines in UTF-8 or Parquet, of more than twice this is read in
-            parts of about so many bytes (of Parquet, in memory), by several workers where there are. Any other
-            source is read by one task, and handed on in parts of about so many bytes in memory.
+        part_bytes: local files, CSV or JSON Lines in UTF-8 or Parquet, of more than twice this together are
+            read in parts of about so many bytes (of Parquet, in memory), by several workers where there are.
+            Any other source is read by one task, and handed on in parts of about so many bytes in memory.
     """
 
     encoding: Literal["auto"] | Annotated[str, AfterValidator(known_encoding)] = "auto"

@@ -18,6 +18,7 @@ import polars as pl
 
 from techdeck_tasks.errors import DataProcessingError, ValidationError
 from techdeck_tasks.pipeline.data import data_url, location
+from techdeck_tasks.pipeline.data.frame_errors import frame_errors
 from techdeck_tasks.pipeline.registry import Piece, StageContext, StageResult, summed
 from techdeck_tasks.pipeline.stages.csv_pieces import CsvFile
 from techdeck_tasks.pipeline.stages.cut_file import CutFile, Misfit
@@ -57,15 +58,17 @@ def pieces(context: StageContext, params: DatasetLoadParams) -> Sequence[Piece]:
     paths = _paths(context)
     facts = [path.stat() for path in paths if path.is_file()]
     sizes = [fact.st_size for fact in facts]
-    if len(paths) > 1 or len(facts) < len(paths) or not all(sizes) or sum(sizes) > params.max_bytes:
+    if len(facts) < len(paths) or not all(sizes) or sum(sizes) > params.max_bytes:
         return []
     try:
-        return _cut([form(path, params) for path in paths], facts, params.part_bytes)
+        return _cut([form(path, params) for path in paths], facts, params.part_bytes, context.source.url)
     except _REFUSED:
         return []
 
 
-def _cut(files: Sequence[CutFile], facts: Sequence[os.stat_result], part_bytes: int) -> Sequence[Piece]:
+def _cut(
+    files: Sequence[CutFile], facts: Sequence[os.stat_result], part_bytes: int, url: str
+) -> Sequence[Piece]:
     weights = [file.weight() for file in files]
     if sum(weights) <= 2 * part_bytes:
         return []
@@ -78,7 +81,7 @@ def _cut(files: Sequence[CutFile], facts: Sequence[os.stat_result], part_bytes: 
         for begin, end in pairwise([0, *ends]):
             one = _Range(number, begin, end, fact.st_size, fact.st_mtime_ns)
             gathered.add(one, weight * (end - begin) // max(1, ends[-1]))
-    like = _alike(files)
+    like = _alike(files, url)
     return [{_RANGES: [asdict(one) for one in ranges], _LIKE: like} for ranges in gathered.pieces]
 
 
@@ -105,7 +108,10 @@ def loaded_part(context: StageContext, params: DatasetLoadParams) -> StageResult
         first = one.begin == 0
         reports.append({"files": int(first), "source_bytes": one.size if first else 0, **file.found})
     like = [files.get(number) or _FORMS[form](paths[number], params) for number in context.piece[_LIKE]]
-    rows = _as_one(frames, like, context.source.url)
+    try:
+        rows = _as_one(frames, like, context.source.url)
+    except _REFUSED:
+        return StageResult(None, {MISFITS: 1})
     return StageResult(rows, {MISFITS: 0, "format": form, "rows": rows.height, **summed(reports)})
 
 
@@ -113,20 +119,23 @@ def _paths(context: StageContext) -> list[Path]:
     return [data_url.local_path(url) for url in location.matches(context.source.url)]
 
 
-def _alike(files: Sequence[CutFile]) -> list[int]:
+def _alike(files: Sequence[CutFile], url: str) -> list[int]:
     """Return the numbers of files that have the columns of all, in names, order and types.
 
-    A part looks at these alone to know what the columns of all together are.
+    A part looks at these alone to know what the columns of all together are. Where there is one, each file
+    has its columns.
+
+    Raises:
+        ValidationError, DataProcessingError: they do not go together.
     """
     if len(files) == 1:
         return [0]
-    known: list[list[tuple[str, pl.DataType]]] = []
-    numbers = []
+    known: dict[tuple[tuple[str, pl.DataType], ...], int] = {}
     for number, file in enumerate(files):
-        columns = list(file.columns().items())
-        if columns not in known:
-            known.append(columns)
-            numbers.append(number)
+        known.setdefault(tuple(file.columns().items()), number)
+    numbers = list(known.values())
+    if len(numbers) > 1:
+        _as_one([], [files[number] for number in numbers], url)
     return numbers
 
 
@@ -134,8 +143,9 @@ def _as_one(frames: Sequence[pl.DataFrame], like: Sequence[CutFile], url: str) -
     """Return the rows of all frames with the columns that all files together have."""
     if len(frames) == len(like) == 1:
         return frames[0]
-    columns = [pl.LazyFrame(schema=file.columns()) for file in like]
-    return union([*columns, *(frame.lazy() for frame in frames)], url).collect(engine="streaming")
+    columns = [pl.LazyFrame(schema=file.columns()) for file in like] if len(like) > 1 else []
+    with frame_errors("joining the files of the source"):
+        return union([*columns, *(frame.lazy() for frame in frames)], url).collect(engine="streaming")
 
 
 class _Gathered:

@@ -166,6 +166,16 @@ def test_json_lines_are_read_in_parts_and_bad_rows_have_their_number_in_the_file
     assert rows["n"].to_list() == [n for n in range(ROWS) if n not in (3, 250)]
 
 
+def test_a_file_that_is_changed_while_parts_are_read_is_refused(world: World) -> None:
+    run_id = world.start(csv())
+    world.step()
+    path = world.folder / "rows.csv"
+    path.write_text(path.read_text() + "400,7\n")
+    view = world.work(run_id)
+    assert (view.state, view.error_code) == ("failed", "VALIDATION_ERROR")
+    assert "was changed while it was read" in str(view.error_message)
+
+
 def test_what_one_task_has_read_goes_on_in_parts(world: World) -> None:
     text = csv({7: -1, 300: -2})
     views = [
