@@ -9,6 +9,7 @@ from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import hypothesis
 import pytest
 from sqlalchemy import Engine, make_url, text
 
@@ -25,6 +26,12 @@ if TYPE_CHECKING:
 
 NewEvent = Callable[..., AuditEvent]
 Databases = Callable[[], AbstractContextManager[Engine]]
+
+# How long an example takes says something of the machine, and nothing of the code.
+hypothesis.settings.register_profile(
+    "suite", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow]
+)
+hypothesis.settings.load_profile("suite")
 
 DEBIAN_PROGRAMS = str(Path(__file__).parents[1] / ".venv" / "debian" / "usr" / "bin")
 

@@ -12,7 +12,7 @@ from typing import Any
 
 import polars as pl
 import pytest
-from hypothesis import HealthCheck, currently_in_test_context, event, given, settings
+from hypothesis import currently_in_test_context, event, given, settings
 from hypothesis import strategies as st
 
 from techdeck_tasks.errors import TechDeckError
@@ -47,7 +47,7 @@ ODD_LINES = st.sampled_from(
         '{"n": 1.00000000000000000001}',
     ]
 )
-quick = settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+quick = settings(max_examples=30)
 heavy = settings(quick, max_examples=10)
 
 
@@ -65,7 +65,7 @@ def csv_texts(draw: st.DrawFn, widths: st.SearchStrategy[int] = st.integers(1, 3
 
 @st.composite
 def json_lines(draw: st.DrawFn, fields: st.SearchStrategy[Any] = FIELDS, names: Sequence[str] = ()) -> str:
-    """Return JSON Lines of a few fields, or those named, of values of one kind each but for some that are odd."""
+    """Return JSON Lines of a few fields, or those named, each of one kind of values but for a few."""
     names = names or draw(
         st.lists(st.sampled_from(["n", "t", "ü", "a"]), min_size=1, max_size=3, unique=True)
     )

@@ -37,8 +37,7 @@ class CsvFile:
 
     def columns(self) -> pl.Schema:
         """Return the types of the first rows."""
-        with frame_errors("reading the csv source"):
-            return self._scan.frame(INFERENCE_ROWS).collect_schema()
+        return self._schema
 
     def rows(self, begin: int, end: int) -> pl.DataFrame:
         """Return the rows of whole lines."""
@@ -50,8 +49,13 @@ class CsvFile:
             raise Misfit
         self.found = {"encoding": "utf-8", "separator": self._scan.separator, "quote": self._scan.quote}
         with frame_errors("reading the csv source"):
-            return self._scan.piece(data, self.columns(), first=begin == 0)
+            return self._scan.piece(data, self._schema, first=begin == 0)
 
     @cached_property
     def _scan(self) -> CsvScan:
         return csv_scan(self._path, self._params)
+
+    @cached_property
+    def _schema(self) -> pl.Schema:
+        with frame_errors("reading the csv source"):
+            return self._scan.frame(INFERENCE_ROWS).collect_schema()

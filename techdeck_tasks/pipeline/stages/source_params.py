@@ -12,7 +12,7 @@ from techdeck_tasks.pipeline.stages.encoding import known_encoding
 INFERENCE_ROWS = 10_000
 """So many rows of CSV tell the types of its columns, where none further down does not fit."""
 _DEFAULT_MAX_BYTES = 1 << 33
-_DEFAULT_PART_BYTES = 1 << 25
+_DEFAULT_PART_BYTES = 1 << 24
 
 
 class DatasetLoadParams(CsvParams):

@@ -7,9 +7,11 @@ source whole would: where that is in doubt it says so, and one task reads all.
 from __future__ import annotations
 
 import os
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
+from functools import lru_cache
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -94,25 +96,36 @@ def loaded_part(context: StageContext, params: DatasetLoadParams) -> StageResult
     assert context.piece is not None, "a part has a piece"
     form = str(context.source.effective_format)
     paths = _paths(context)
-    files: dict[int, CutFile] = {}
     frames: list[pl.DataFrame] = []
     reports: list[dict[str, Any]] = []
     for one in [_Range(**values) for values in context.piece[_RANGES]]:
         context.check_cancelled()
         with _unchanged(context, paths, one):
-            file = files.setdefault(one.file, _FORMS[form](paths[one.file], params))
+            file = _known(form, paths[one.file], params)
             try:
                 frames.append(file.rows(one.begin, one.end))
             except (Misfit, *_REFUSED):
                 return StageResult(None, {MISFITS: 1})
         first = one.begin == 0
         reports.append({"files": int(first), "source_bytes": one.size if first else 0, **file.found})
-    like = [files.get(number) or _FORMS[form](paths[number], params) for number in context.piece[_LIKE]]
+    like = [_known(form, paths[number], params) for number in context.piece[_LIKE]]
     try:
         rows = _as_one(frames, like, context.source.url)
     except _REFUSED:
         return StageResult(None, {MISFITS: 1})
     return StageResult(rows, {MISFITS: 0, "format": form, "rows": rows.height, **summed(reports)})
+
+
+def _known(form: str, path: Path, params: DatasetLoadParams) -> CutFile:
+    """Return a file, and what this thread may know of its beginning from another piece of it."""
+    facts = path.stat()
+    version = (facts.st_size, facts.st_mtime_ns, facts.st_ino)
+    return _opened(form, path, params.model_dump_json(), version, threading.get_ident())
+
+
+@lru_cache(8)
+def _opened(form: str, path: Path, params: str, _version: tuple[int, ...], _thread: int) -> CutFile:
+    return _FORMS[form](path, DatasetLoadParams.model_validate_json(params))
 
 
 def _paths(context: StageContext) -> list[Path]:
