@@ -39,7 +39,9 @@ ADVERSARIAL = (
     "-----BEGIN A-----", "-----BEGIN A-----\nQUJD\n", "eyJ", "xoxb-", "Key (a)=(",
     "failing row contains (", "[parameters: (", "[sql: '", "input_value=a", '"loc":"input":',
     "KeyError: '", "%3d", "?sig=", "+1 ", "(1", "::", "01:", "AA11", "patient name: Aa ", "dob: 1/",
-    "mrn a1", "aB3_", "aB3/", "[REDACTED]", "\n", "é", "İ", "(", "<key ", "{{", "mysql -",
+    "mrn a1", "aB3_", "aB3/", "[REDACTED]", "\n", "é", "İ", "(", "<key ", "{{", "mysql -", "mysql', '",
+    "could not parse '", "pid|", "failure cases: ", "née le 1 ", "numero de cuenta 1 ", "(11) 1", "a%40b.",
+    "s://:a@h;", "acme_live_a1", "| token ", "Pwd={a", "пароль: ",
 )  # fmt: skip
 
 
@@ -51,7 +53,7 @@ def by_specification(message: str) -> str:
 
 def a_traceback() -> str:
     try:
-        int("not a number")
+        int("nothing")
     except ValueError:
         return traceback.format_exc() * 8
     return ""

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from techdeck_tasks.redaction.abroad import ABROAD_RULES
 from techdeck_tasks.redaction.commands import COMMAND_RULES
 from techdeck_tasks.redaction.documents import DOCUMENT_RULES
+from techdeck_tasks.redaction.echoes import ECHO_RULES
 from techdeck_tasks.redaction.headers import HEADER_RULES
 from techdeck_tasks.redaction.identifiers import IDENTIFIER_RULES
 from techdeck_tasks.redaction.keyfiles import KEYFILE_RULES
@@ -23,8 +25,10 @@ RULES: tuple[Rule, ...] = (
     *COMMAND_RULES,
     *KEYFILE_RULES,
     *STRUCTURE_RULES,
+    *ECHO_RULES,
     *IDENTIFIER_RULES,
     *NETWORK_RULES,
     *DOCUMENT_RULES,
     *PARTICULAR_RULES,
+    *ABROAD_RULES,
 )

@@ -88,7 +88,7 @@ HEADER_RULES: tuple[Rule, ...] = (
         name="authorization-header",
         reason="Authorization carries the credential itself, in any scheme.",
         find=_find_authorization,
-        hints=("authorization",),
+        words=("authorization",),
         leaks=(
             "curl -H 'Authorization: Basic «dXNlcjpwYXNz»' https://api.test",
             "headers={'Authorization': 'Bearer «abc»', 'Accept': '*/*'}",
@@ -130,5 +130,13 @@ HEADER_RULES: tuple[Rule, ...] = (
         words=("cookie", "cookies"),
         leaks=("Cookie: «sid=abc; theme=dark»", "{'Set-Cookie': '«id=7f; HttpOnly»'}"),
         benign=("cookie: not set", "cookies disabled"),
+    ),
+    Rule(
+        name="cookie-jar",
+        reason="Python's cookie jars print name and value of each cookie.",
+        find=matching(r"<Cookie\ [^\s=<>]{1,80}=(?P<secret>[^\s<>]{3,}+)\ for"),
+        words=("cookie",),
+        leaks=("<RequestsCookieJar[<Cookie sid=«tr0ub4dor» for api.test/>]>",),
+        benign=("<Cookie sid=7 for api.test/>",),
     ),
 )

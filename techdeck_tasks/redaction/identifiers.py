@@ -12,7 +12,7 @@ _FREE_MAIL = (
     "aol", "gmail", "gmx", "googlemail", "hotmail", "icloud", "live", "msn", "outlook", "proton",
     "protonmail", "yahoo",
 )  # fmt: skip
-_SEPARATORS = str.maketrans("", "", " -")
+_SEPARATORS = str.maketrans("", "", " .-")
 _PHONE_DIGITS = range(8, 16)  # ITU-T E.164 allows fifteen
 _EMAIL = re.compile(
     r"""(?<![\w.%+'-]) (?<!://) (?!(?:celery|git)@)
@@ -67,6 +67,28 @@ IDENTIFIER_RULES: tuple[Rule, ...] = (
         benign=("git@github.com:org/repo", "celery@worker.example.org", "amqp://guest@rabbit.example.org"),
     ),
     Rule(
+        name="encoded-email",
+        reason="In the query of a URL the sign is encoded.",
+        find=matching(
+            r"""(?<![\w.%+-]) [\w.+-]{1,64}+ (?:%2[bB][\w.+-]{1,64}+)? %40
+            (?:[\w-]{1,63}+\.){1,8} [^\W\d_]{2,63} (?!\w)"""
+        ),
+        hints=("%40",),
+        leaks=("https://a.test/u?to=«mia%40b.test»&x=1",),
+        benign=("https://a.test/%40scope/package",),
+    ),
+    Rule(
+        name="disguised-email",
+        reason="People hide addresses from robots by a word in brackets.",
+        find=matching(
+            r"""\b [\w.+-]{1,64}+ [ ]? [\[({<] (?i:at) [\])}>] [ ]?
+            (?:[\w-]{1,63}+\.){1,8} [^\W\d_]{2,63} (?!\w)"""
+        ),
+        hints=("(at)", "[at]"),
+        leaks=("write to «mia [at] example.org»", "«mia(at)example.org»"),
+        benign=("looked (at) once",),
+    ),
+    Rule(
         name="spoken-email",
         reason="People write addresses with a word for the sign.",
         find=matching(
@@ -89,17 +111,23 @@ IDENTIFIER_RULES: tuple[Rule, ...] = (
         name="phone",
         reason="Telephone and fax numbers, 164.514(b)(2)(i)(D) and (E).",
         find=matching(
-            r"""(?:
+            r"""[+\d(] (?:
                 # international
-                \+ (?<![\w+]\+) [1-9]\d{0,2} [ .-]? (?:\(\d{1,4}\)[ .-]?)? \d{1,5} (?:[ .-]?\d{1,5}){1,6}+
+                (?<=\+) (?<![\w+]\+) [1-9]\d{0,2} [ .-]? (?:\(\d{1,4}\)[ .-]?)?
+                \d{1,5} (?:[ .-]?\d{1,5}){1,6}+
                 # (312) 555-0175, 415-555-0132, 1 (312) 555-0175 and with an extension
-              | [\d(] (?<![\d.(]\d) (?<![\w)]\() (?<!\d-\d)
-                (?: (?<=\()[2-9]?\d{2,3}\)[ .-]?
-                  | (?<=\d)\d{0,2} (?:[ .-]\(?[2-9]\d\d\)?)? [ .-]
-                  | (?<=\d)\d{0,2} [ .-]? \(\d{3}\)[ .-]? )
-                \d{3}[ .-]\d{4} (?:[ ]?(?:x|ext\.?)[ ]?\d{1,6})?
+              | (?<![\d.(+]\d) (?<![\w)]\() (?<![+\d]-\d) (?<!\+) (?:
+                    (?<=\()[2-9]?\d{2,3}\)[ .-]?\d{3}[ .-]\d{4}
+                  | (?<=\d)\d{0,2} (?: (?:[ .-]\(?[2-9]\d\d\)?)? [ .-] | [ .-]?\(\d{3}\)[ .-]? )
+                    \d{3}[ .-]\d{4}
+                  | (?<=\d)(?<!\w\d)\d\d/\d{3}-\d{4}
+                # an area or a mobile network in brackets
+                  | (?:(?<=\()|[ ]\() 0?\d{2,3}\)[ -]? (?:\d{4,5}[ -]\d{4} | \d{3}-\d\d-\d\d)
+                ) (?:[ ]?(?:x|ext\.?)[ ]?\d{1,6})?
                 # national with a trunk prefix
-              | 0 (?<![\w.-]0) (?: \d(?:[ .]\d\d){4} | 0?\d{2,4}[ ]\d{3,4}[ ]\d{3,4} )
+              | (?<=0) (?<![\w./:-]0) (?: \d(?:[ .-]\d\d){4} | 0?\d{2,4}[ ]\d{3,4}[ ]\d{3,4}
+                | \d{2,4}[ ]\d{6,8} | \d{1,3}-\d{4}-\d{4} | \d\d[ ]\d{3}[ ]\d\d[ ]\d\d
+                | 0[1-9]\d{0,2}(?:[ -]\d{2,8}){1,4} )
             ) (?![\d.-]?\d) (?![A-Za-z_:])""",
             _is_phone,
         ),
@@ -110,6 +138,13 @@ IDENTIFIER_RULES: tuple[Rule, ...] = (
             "reach «+91 4155550132»",
             "fax «91-415-555-0132»",
             "at «01 42 68 53 00» today",
+            "at «07700 900123»",
+            "tel «090-1234-5678»",
+            "ring «044 123 45 67»",
+            "«(11) 91234-5678» did not answer",
+            "«8 (495) 123-45-67»",
+            "wrong number «0049 30 901820»",
+            "on «312/555-0175»",
         ),
         benign=(
             "2023-08-02 06:11:54,120 +0000",
@@ -122,11 +157,15 @@ IDENTIFIER_RULES: tuple[Rule, ...] = (
         reason="Account numbers, 164.514(b)(2)(i)(J); issuer range and Luhn checksum.",
         find=matching(
             r"""\d(?<![\w.].)(?<![\d.]-.)
-            (?: \d{11,18} | \d{3}([ -])\d{4}\1\d{4}\1\d{1,7} | \d{3}([ -])\d{6}\2\d{5} ) (?![\w-]|\.\d)""",
+            (?: \d{11,18} | \d{3}([ .-])\d{4}\1\d{4}\1\d{1,7} | \d{3}([ -])\d{6}\2\d{5} ) (?![\w-]|\.\d)""",
             _is_card,
         ),
         digits=6,
-        leaks=("charged «4539 7788 1122 3349» twice", "card «374411220097312»."),
+        leaks=(
+            "charged «4539 7788 1122 3349» twice",
+            "card «374411220097312».",
+            "paid with «4539.7788.1122.3349»",
+        ),
         benign=("at 1580525453123456", "elapsed 0.04997594399992522", "offset 4539778811223340"),
     ),
     Rule(

@@ -45,7 +45,7 @@ KEYFILE_RULES: tuple[Rule, ...] = (
         name="pem-block",
         reason="Key files, whole or cut off, on many lines or on one.",
         find=_find_blocks,
-        hints=("--begin", "-- begin", "putty-user-key"),
+        words=("begin", "putty"),
         leaks=(
             "key «-----BEGIN PRIVATE KEY-----\nMIIBVAIBADANBgkqhkiG\nAQEFAASC\n-----END PRIVATE KEY-----»",
             r"'«-----BEGIN EC PRIVATE KEY-----\nMHcCAQEEIIabcdefghijkl\nmnopqrstuvwxyz0123»' is no key",

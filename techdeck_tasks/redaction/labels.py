@@ -22,22 +22,22 @@ _JOINT = re.compile(
     rf"""(?P<tail>(?:(?!{ANY_WORD})[a-z0-9_-]){{0,40}}+)
     (?P<close>(?:{_QUOTE})?+) \]?+
     (?:
-        # name="token" value="..."
-        (?P<attribute> \s{{0,8}},?\s{{0,8}} (?:{_QUOTE})? (?:value|val|default|content|data) (?:{_QUOTE})?
-            \s{{0,2}}[:=]{{1,2}} )
+        # name="token" value="...", "token": {{"value": "..."}}, token {{ default = "..." }}
+        (?P<attribute> \s{{0,8}}[,:=]?\s{{0,8}}\{{?\s{{0,8}}
+            (?:{_QUOTE})? (?:value|val|default|content|data) (?:{_QUOTE})? \s{{0,2}}[:=]{{1,2}} )
         # token = ..., token: str = ..., "token" => ..., token%3D...
       | (?:[ \t]{{0,8}}:?[ \t]{{0,4}}(?:string|str|bytes|secretstr|optional\[str\]))? [ \t]{{0,16}}+
-        (?P<operator> =>|:=|\?\?=|\|\|[:=]|[.+!]={{1,2}}|={{1,3}}|:(?![:/])|->|%3[ad] )
+        (?P<operator> =>|:{{1,3}}=|\?{{1,2}}=|\|\|[:=]|[.+!]={{1,2}}|={{1,3}}|:(?![:/])|->|%3[ad] )
         (?P<block> [ \t]{{0,4}}[|>]-?(?=[ \t]{{0,4}}\n) )?
         # <token>...
       | (?P<tag> (?:\s[^<>]{{0,80}})?> )
-        # put("token", "...")
-      | (?P<comma> , )
+        # put("token", "..."), | token | ... |
+      | (?P<comma> ,|[ \t]{{1,8}}\|(?=[ \t]) )
         # --token ..., token provided: ...
       | (?P<gap> {_FILLER}{{0,3}}[ \t]{{0,4}}[:=]?(?=[ \t"'`(\\]) )
     )
     (?P<space>\s{{0,32}}+)
-    (?: (?:[a-z_][\w.]{{0,30}}\((?=[bru]?["']))? (?P<bracket>[\[(]\s{{0,4}})?
+    (?: (?:[a-z_][\w.:]{{0,30}}\((?=[bru]?["']))? (?P<bracket>[\[(]\s{{0,4}})?
         [bruf]{{0,2}} (?P<quote>{_QUOTE}) )?+
     """,
     re.VERBOSE,
@@ -52,12 +52,14 @@ _BARE = re.compile(
 )
 _URLENCODED = re.compile(r"(?:[^\s\"'<>%&]|%(?!2[267c]|7d|0a))++", re.IGNORECASE)
 _TEMPLATE = re.compile(r"\$?\{\{?[^{}\n]{0,80}\}\}?|\$\([^()\n]{0,80}\)|<[^<>\n]{0,80}>|%\(\w{1,40}\)s")
+_BRACED = re.compile(r"\{([^{}\n]{4,80})\}(?=;|\Z)")  # ODBC quotes with braces: PWD={...};
 _CODE = re.compile(
     r"""[A-Za-z_]\w{0,60}(?:\.[A-Za-z_]\w{0,60}){0,6}[(\[]
       | (?:self|cls|os|settings|config|cfg|conf|request|req|env|args|kwargs|options|app|ctx|context)
         \.[A-Za-z_]""",
     re.VERBOSE,
 )
+_VARIABLE = re.compile(r"_?[a-z]{2,16}(?:_[a-z]{2,16}){1,5}")
 _LABEL_INSIDE = re.compile(ANY_WORD)
 _NAME = re.compile(r"[A-Za-z][A-Za-z_.-]*")
 _ASSIGNED_LIKE_PASSWORD = re.compile(r"(?=.*[A-Za-z])(?=.*[0-9!@#$%^&*+]).{6,}", re.DOTALL)
@@ -68,7 +70,7 @@ _SMALL_NUMBER = 6
 def find_labelled(subject: Subject) -> Iterator[Span]:
     """Yield the span of each value that its name calls secret."""
     text, folded, done = subject.text, subject.folded, 0
-    for start, word in find_words(folded):
+    for start, word in find_words(subject):
         joint = _JOINT.match(folded, start + len(word)) if start >= done else None
         if joint is None:
             continue
@@ -106,6 +108,8 @@ def _read_value(text: str, joint: re.Match[str], limit: int) -> Span | None:  # 
         return start, end_of_quote(text, start, text[joint.start("quote") : joint.end("quote")], limit)
     if text[start] in "[(" and joint["operator"]:
         return None
+    if (braced := _BRACED.match(text, start, limit)) and _ASSIGNED_LIKE_PASSWORD.match(braced[1]):
+        return braced.span(1)
     if template := _TEMPLATE.match(text, start, limit):
         start = template.end()
     encoded = (joint["operator"] or "").startswith("%")
@@ -124,7 +128,7 @@ class _Candidate:
         self.value = value
         self.prefix = prefix_of(joint.string, start)
 
-    def is_secret(self, level: Sensitivity) -> bool:  # noqa: PLR0911 - one return per notation
+    def is_secret(self, level: Sensitivity) -> bool:  # noqa: C901, PLR0911 - one return per notation
         """Decide whether the value must go, under a name of this level."""
         joint, value = self.joint, self.value
         if level is Sensitivity.RANDOM:
@@ -136,21 +140,41 @@ class _Candidate:
         if joint["comma"]:
             if self.prefix.startswith("--"):
                 return not value.startswith("-")
-            return bool(joint["close"]) and shapes.looks_assigned(value)
+            is_cell = joint["comma"] != "," and level >= Sensitivity.SECRET
+            named = bool(joint["close"]) or is_cell
+            return named and (
+                shapes.looks_assigned(value) or (level is Sensitivity.PASSWORD and self._is_pair())
+            )
         if joint["tag"]:
             opening = self.text[max(0, self.start - len(self.prefix) - 1)]
+            if opening in "\"'":  # <entry key="db.password">...</entry>, but also <label for="password">
+                return shapes.looks_assigned(value) or _ASSIGNED_LIKE_PASSWORD.fullmatch(value) is not None
             return opening in "<:" and (level is Sensitivity.PASSWORD or shapes.looks_assigned(value))
         if joint["gap"] is not None:
             return self._is_secret_in_prose(level)
+        if not (joint["quote"] or joint["attribute"]) and self._is_source(level):
+            return False
         if level is Sensitivity.ASSIGNED:
             return self._looks_assigned()
         if level is Sensitivity.SECRET and value.isdigit() and len(value) < _SMALL_NUMBER:
             return False
         if joint["quote"] or joint["attribute"]:
             return not shapes.is_prose(value)
-        if _CODE.match(self.text, joint.end()):
-            return False
         return joint["operator"] not in {":", "%3a"} or self._is_secret_after_colon(level)
+
+    def _is_source(self, level: Sensitivity) -> bool:
+        """Tell a line of source, as tracebacks show it, by a call, a lookup or a variable behind the sign."""
+        if _CODE.match(self.text, self.joint.end()):
+            return True
+        own = f"{self.prefix.rpartition('.')[2]}{self.word}{self.joint['tail']}"
+        last = self.value.lower().rpartition(".")[2]
+        return last == own or (level <= Sensitivity.SECRET and _VARIABLE.fullmatch(self.value) is not None)
+
+    def _is_pair(self) -> bool:
+        """Tell whether name and value are an item of a mapping: `[('password', 'mongoose'), ...]`."""
+        before = self.text[: self.start - len(self.prefix)].rstrip("\"'bu")[-3:]
+        after = self.text[self.joint.end() + len(self.value) :][1:2]
+        return bool(self.joint["quote"]) and before.endswith(("[(", ", (", "{(")) and after == ")"
 
     def _looks_assigned(self) -> bool:
         # "key: 8a08..." is an identifier where nothing says whose key it is.
@@ -222,6 +246,18 @@ LABELLED = Rule(
         "serviceKey := `«aaaabbbb1111cccc»`",
         "ALTER ROLE app IDENTIFIED BY '«swordfish»'",
         "the password is «swordfish»",
+        "mot de passe : «swordfish»",
+        "contraseña: «swordfish»",
+        "пароль: «swordfish»",
+        '"db_password": {"value": "«one two»"}',
+        'variable service_token { default = "«ab12cd34»" }',
+        'API_TOKEN ::= "«ab12cd34»"',
+        "| api_token | «9f8e7d6c5b4a3f2e» |",
+        "OrderedDict([('password', '«mongoose»'), ('port', 1)])",
+        '<entry key="db.password">«tr0ub4dor»</entry>',
+        'let api_token = String::from("«ab12cd34»");',
+        "Driver=x;Uid=app;Pwd={«tr0ub4dor»};",
+        "bind_pw = «mongoose»",
     ),
     benign=(
         "token expired",
@@ -241,5 +277,13 @@ LABELLED = Rule(
         'column "token" of table "grants" may not be null',
         "duplicate primary key: 5f0c2a77-19e4-4c1b-8d3a-6b7e9f015c42",
         "option --access-token requires a value",
+        "api_token: str | None = None",
+        '<label for="password">Password</label>',
+        "getattr(user, 'password', 'default')",
+        "Pwd={password};",
+        "key = base64.urlsafe_b64decode(key)",
+        "connect(token=identity_token, password=conninfo.password)",
+        "session.identity_token = shard_id",
+        "il passe: vite",
     ),
 )

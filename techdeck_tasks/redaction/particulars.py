@@ -13,9 +13,10 @@ from techdeck_tasks.redaction.shapes import is_hash, is_prose, is_state, is_triv
 
 _QUOTE = r"""(?:\\{0,8}["'`])?"""
 # What stands between a label and its value: "number is", ": ", "=", "['", " no. #".
-_JOINT = rf"""{_QUOTE}\]? (?:[ _-]?(?:number|num|no\.?|nr\.?|code|identifier|value|\#)(?![a-z]))?
+JOINT = rf"""{_QUOTE}\]? (?:[ _-]?(?:number|num|no\.?|nr\.?|id|code|identifier|value|\#)(?![a-z]))?
     {_QUOTE}\]? \s{{0,4}}
-    (?:(?:is|was|are|of|for|on|at|:=|[:=\#]|=>|\()\s{{0,4}}){{0,2}} {_QUOTE}\s{{0,2}}"""
+    (?:(?:is|was|are|of|for|on|at|:=|[:=\#]|=>|\()\s{{0,4}}){{0,2}} {_QUOTE}\s{{0,2}}
+    (?:(?:datetime\.|pd\.|pendulum\.)?(?:date|datetime|timestamp)\(['"]?)?"""
 _FIELD_JOINT = rf"{_QUOTE}\]? \s{{0,4}} (?:[:=]|=>|\bis\b) \s{{0,4}} {_QUOTE}"
 
 _NUMBERED = r"""(?:
@@ -31,27 +32,32 @@ _NUMBERED = r"""(?:
   | imei | imsi | meid | iccid | udi | implant | pacemaker | npi | dea | upin
   | ssn | social[ _-]?security | itin | ein | tax(?:payer)?[ _-]?(?:id|file)? | nhs | nino
   | paye(?:[ ]temp(?:orary)?)? | utr | aadhaa?r | pan | abn | acn | tfn | nric | cpf | cnpj | pesel | bsn
-  | curp | nif | nie | rrn | cnic | nin
+  | curp | nif | nie | rrn | cnic | nin | insee | nir | cnp | egn | avs | ahv | nss | rut | cuit | cuil | dni
+  | afm | amka | hkid | tckn | ppsn? | csn | dl(?=[ ]?(?:no|num|\#))
+  | (?:hospital|accession|group|social[ _-]?insurance)[ _-]?(?:number|num|no\.?|\#)
   | (?:(?:credit|debit)[ _-]?)?card | ccn | (?:tele)?phone | tel | mobile | cell | fax | pager
   | whatsapp | sms | fingerprint
 )(?![a-z])"""
 # The words that those labels begin with, alone or in names without separators.
 _NUMBER_WORDS = (
-    "aadhaar", "aadhar", "abn", "account", "accountid", "accountno", "accountnumber", "acct", "acn",
-    "bank", "beneficiary", "beneficiaryid", "billing", "bsn", "card", "cardnumber", "ccn", "cell",
-    "certificate", "chart", "checking", "claim", "claimid", "cnic", "cnpj", "cpf", "credit", "creditcard",
-    "curp", "dea", "debit", "device", "deviceid", "driver", "drivers", "driving", "dvla", "ein",
-    "encounter", "enrollee", "fax", "fingerprint", "health", "healthplan", "hicn", "iban", "iccid", "id",
-    "identity", "imei", "implant", "imsi", "insurance", "insured", "itin", "licence", "license", "mbi",
-    "med", "medicaid", "medical", "medicare", "meid", "member", "memberid", "mobile", "mrn", "national",
-    "nationalid", "nhs", "nie", "nif", "nin", "nino", "npi", "nric", "ohip", "pacemaker", "pager", "pan",
-    "passport", "passportnumber", "patient", "patientid", "paye", "pesel", "phone", "phonenumber", "plate",
-    "policy", "policyid", "policynumber", "routing", "rrn", "savings", "serial", "serialnumber", "sms",
-    "social", "sort", "ssn", "subscriber", "subscriberid", "swift", "tax", "taxid", "taxpayer", "tel",
-    "telephone", "tfn", "travel", "udi", "upin", "utr", "vehicle", "vin", "voter", "whatsapp",
+    "aadhaar", "aadhar", "abn", "accession", "account", "accountid", "accountno", "accountnumber", "acct",
+    "acn", "afm", "ahv", "amka", "avs", "bank", "beneficiary", "beneficiaryid", "billing", "bsn", "card",
+    "cardnumber", "ccn", "cell", "certificate", "chart", "checking", "claim", "claimid", "cnic", "cnp",
+    "cnpj", "cpf", "credit", "creditcard", "csn", "cuil", "cuit", "curp", "dea", "debit", "device",
+    "deviceid", "dl", "dni", "driver", "drivers", "driving", "dvla", "egn", "ein", "encounter",
+    "enrollee", "fax", "fingerprint", "group", "health", "healthplan", "hicn", "hkid", "hospital", "iban",
+    "iccid", "id", "insee", "identity", "imei", "implant", "imsi", "insurance", "insured", "itin",
+    "licence", "license", "mbi", "med", "medicaid", "medical", "medicare", "meid", "member", "memberid",
+    "mobile", "mrn", "national", "nationalid", "nhs", "nie", "nif", "nin", "nino", "nir", "npi", "nric",
+    "nss", "ohip", "pacemaker", "pager", "pan", "passport", "passportnumber", "patient", "patientid",
+    "paye", "pesel", "phone", "phonenumber", "plate", "policy", "policyid", "policynumber", "pps", "ppsn",
+    "routing", "rrn", "rut", "savings", "serial", "serialnumber", "sms", "social", "sort", "ssn",
+    "subscriber", "subscriberid", "swift", "tax", "taxid", "taxpayer", "tckn", "tel", "telephone", "tfn",
+    "travel", "udi", "upin", "utr", "vehicle", "vin", "voter", "whatsapp",
 )  # fmt: skip
-_NUMBER = r"""(?: (?:[a-z]{2,5}(?=[ ]\d))? [ ]? \(?\+? (?=[\w-]{0,8}\d) [a-z0-9][\w./-]{2,40}(?<=\w)
-    (?:[ -]{1,2}[a-z]{0,4}\d[\w/-]{0,20}){0,5}+ )"""
+NUMBER = r"""(?: (?:[a-z]{2,5}(?=[ ]\d))? [ ]? \(?\+? (?=[\w-]{0,8}\d)
+    (?: [a-z0-9][\w./-]{2,40}(?<=\w) | \d{1,2}(?=[ -]{1,2}\d\d) )
+    (?:[ -]{1,2}[a-z]{0,4}\d[\w/-]{0,20}){0,7}+ )"""
 _MEASURE = re.compile(
     r"v?\d+(?:\.\d+)+|\d{4}-\d\d-\d\d.*|0x.*|\d+(?:ms|s|kb|mb|gb|%)", re.IGNORECASE | re.DOTALL
 )
@@ -75,11 +81,13 @@ _DATE_WORDS = (
 )  # fmt: skip
 _MONTH = r"""(?:jan(?:uary)?|feb(?:ruary)?|mar(?:ch)?|apr(?:il)?|may|june?|july?|aug(?:ust)?|sept?(?:ember)?
     |oct(?:ober)?|nov(?:ember)?|dec(?:ember)?)"""
-_DATE = rf"""(?:
+_MONTH_ABROAD = r"(?:de[ ])?[^\W\d_]{3,10}\.?(?:[ ]de)?"
+DATE = rf"""(?:
     \d{{1,4}}[-/.]\d{{1,2}}[-/.]\d{{1,4}}
     (?:[t ]\d\d:\d\d(?::\d\d(?:\.\d{{1,9}})?)?[ ]?(?:z|[+-]\d\d:?\d\d)?)?
   | \d{{1,2}}(?:st|nd|rd|th)?[ ./-]{{0,2}}(?:of[ ])?{_MONTH}(?:[ ,./-]{{1,2}}\d{{2,4}})?
   | {_MONTH}[ .-]{{1,2}}\d{{1,2}}(?:st|nd|rd|th)?(?:,?[ -]\d{{2,4}})? | {_MONTH}[ ,/-]{{1,2}}\d{{4}}
+  | \d{{1,2}}(?:\.|er|º)?[ ]{_MONTH_ABROAD}[ ](?:19|20)\d\d | (?:19|20)\d\d(?:,[ ]\d{{1,2}}){{2,6}}
   | (?:19|20)\d{{6}} | \d{{1,2}}[-/]\d{{2,4}} | (?:18|19|20)\d\d
 )(?!\w)"""
 
@@ -88,15 +96,16 @@ _NAME_OWNERS = (
     "|maiden|member|middle|patient|physician|preferred|provider|subscriber|next[ _-]?of[ _-]?kin|sur"
 )
 _NAME_WORDS = (
-    "familyname", "firstname", "fullname", "givenname", "lastname", "legalname", "maidenname", "membername",
-    "middlename", "name", "patientname", "surname",
+    "familyname", "firstname", "fullname", "givenname", "lastname", "legalname", "maidenname",
+    "membername", "middlename", "name", "patientname", "surname",
 )  # fmt: skip
 _NAME_PART = (
     r"""[^\W\d_][^\s"`,;:=<>()\[\]{}\\']{0,40}+(?:'(?=[^\W\d_]{2})[^\s"`,;:=<>()\[\]{}\\']{0,40}+)?"""
 )
 
 
-def _is_number(value: str) -> bool:
+def is_number(value: str) -> bool:
+    """Tell whether what stands behind a label is a number of somebody, and no measure, version or hash."""
     digits = sum(map(str.isdigit, value))
     if digits < _LEAST_DIGITS or digits * 3 < len(value.replace(" ", "")) or _MEASURE.fullmatch(value):
         return False
@@ -104,7 +113,7 @@ def _is_number(value: str) -> bool:
 
 
 def _is_long_number(value: str) -> bool:
-    return _is_number(value) and sum(map(str.isdigit, value)) >= _LEAST_DIGITS_WITHOUT_LABEL
+    return is_number(value) and sum(map(str.isdigit, value)) >= _LEAST_DIGITS_WITHOUT_LABEL
 
 
 def _is_name(value: str) -> bool:
@@ -115,9 +124,7 @@ PARTICULAR_RULES: tuple[Rule, ...] = (
     Rule(
         name="labelled-number",
         reason="Record, plan, account, licence, vehicle and device numbers, 164.514(b)(2)(i)(H) to (M).",
-        find=anchored(
-            _NUMBER_WORDS, rf"(?<![a-z0-9]) {_NUMBERED} {_JOINT} (?P<secret>{_NUMBER})", _is_number
-        ),
+        find=anchored(_NUMBER_WORDS, rf"(?<![a-z0-9]) {_NUMBERED} {JOINT} (?P<secret>{NUMBER})", is_number),
         words=_NUMBER_WORDS,
         digits=3,
         leaks=(
@@ -154,13 +161,15 @@ PARTICULAR_RULES: tuple[Rule, ...] = (
     Rule(
         name="labelled-date",
         reason="Dates of birth, admission, discharge, service and death, 164.514(b)(2)(i)(C).",
-        find=anchored(("d.o.b", *_DATE_WORDS), rf"(?<![a-z0-9]) {_DATED} {_JOINT} (?P<secret>{_DATE})"),
-        hints=("d.o.b",),
-        words=_DATE_WORDS,
+        find=anchored(("d.o.b", *_DATE_WORDS), rf"(?<![a-z0-9]) {_DATED} {JOINT} (?P<secret>{DATE})"),
+        words=("o", *_DATE_WORDS),
         digits=1,
         leaks=(
             "DOB: «02.12.1979»",
             '{"birth_date": "«1979-12-02»"}',
+            "{'dob': datetime.date(«1979, 12, 2»), 'n': 1}",
+            "'dob': Timestamp('«1979-12-02 00:00:00»')",
+            "DOB: «2. Dezember 1979»",
             "admitted on «3 March 2021» and",
             "date of service «03/04/2021»",
             "Today is «2021-03-04T05:06:07Z», or not",

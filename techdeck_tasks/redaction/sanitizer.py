@@ -32,9 +32,11 @@ class _Index:
     def __init__(self, digits: int) -> None:
         rules = [rule for rule in RULES if rule.digits <= digits]
         self.always = [rule.find for rule in rules if not rule.hints and not rule.words]
-        self.by_hint = [(hint, rule.find) for rule in rules for hint in rule.hints]
+        self.by_hint: dict[str, list[Finder]] = {}
         self.by_word: dict[bytes, list[Finder]] = {}
         for rule in rules:
+            for hint in rule.hints:
+                self.by_hint.setdefault(hint, []).append(rule.find)
             for word in rule.words:
                 self.by_word.setdefault(word.encode(), []).append(rule.find)
         self.words = frozenset(self.by_word)
@@ -42,7 +44,7 @@ class _Index:
     def finders(self, subject: Subject) -> list[Finder]:
         """Return each finder whose rule applies, once."""
         folded = subject.folded
-        called = [find for hint, find in self.by_hint if hint in folded]
+        called = [find for hint, finders in self.by_hint.items() if hint in folded for find in finders]
         for word in self.words & subject.words:
             called += self.by_word[word]
         return self.always + list(dict.fromkeys(called)) if called else self.always

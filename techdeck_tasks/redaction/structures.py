@@ -10,7 +10,7 @@ import re
 from collections.abc import Callable, Iterator
 
 from techdeck_tasks.redaction import shapes
-from techdeck_tasks.redaction.rule import Finder, Rule, Span, Subject
+from techdeck_tasks.redaction.rule import Finder, Rule, Span, Subject, matching
 
 # Numbers of up to four digits, NULLs, booleans and empty containers identify nobody.
 _HARMLESS = re.compile(
@@ -26,7 +26,7 @@ def _is_data(value: str) -> bool:
     return _HARMLESS.fullmatch(value) is None
 
 
-def _is_more_than_a_word(value: str) -> bool:
+def is_more_than_a_word(value: str) -> bool:
     """A validator's short lower-case word ("old", "abc") explains the error and is kept; names are not."""
     return _is_data(value) and _LOWER_WORD.fullmatch(value.strip()) is None
 
@@ -64,7 +64,7 @@ def _sql_literals(subject: Subject) -> Iterator[Span]:
     for find in (_statements, _shown_lines):
         for start, end in find(subject):
             for literal in _STRING_LITERAL.finditer(subject.text, start, end):
-                if _is_more_than_a_word(literal[1]):
+                if is_more_than_a_word(literal[1]):
                     yield literal.span(1)
 
 
@@ -104,19 +104,32 @@ STRUCTURE_RULES: tuple[Rule, ...] = (
     ),
     Rule(
         name="database-duplicate",
-        reason="MySQL and MongoDB print the value that is there already, COPY and logs their input.",
+        reason="MySQL and MongoDB print the value that is there already, logs their input.",
         find=between(
-            r"""duplicate\ entry\ ' | dup\ key:\ \{ | incorrect\ [a-z]{2,12}\ value:\ '
-            | \bparameters:\ (?=\$1\ =)
-            | \bcopy\ \w{1,60},\ line\ \d{1,9},\ column\ \w{1,60}:\ \"""",
+            r"""duplicate\ entry\ ' | dup\ key:\ \{
+            | incorrect\ [a-z]{2,12}\ value:\ '(?=[^\n]{0,400}'\ for\ column)
+            | \bparameters:\ (?=\$1\ =)""",
             r"'\ for\ (?:key|column)|[\"}](?=\s*(?:\Z|[\r\n]|[\"',.)]))|[\r\n]|\\n",
         ),
-        words=("duplicate", "dup", "copy", "parameters", "incorrect"),
+        words=("duplicate", "dup", "parameters", "incorrect"),
         leaks=(
             "(1062, \"Duplicate entry '«Mia K»' for key 'patients.name'\")",
             'E11000 duplicate key error index: name_1 dup key: {« name: "Mia" »}',
         ),
         benign=("Duplicate entry '17' for key 'patients.PRIMARY'",),
+    ),
+    Rule(
+        name="postgresql-copy",
+        reason="COPY prints the line or the column that it could not take.",
+        find=between(
+            r"\bcopy\ \w{1,60},\ line\ \d{1,9}(?:,\ column\ \w{1,60})?:\ \"", rf"\"{_END_OF_DATA}|\\n|[\r\n]"
+        ),
+        words=("copy",),
+        leaks=(
+            'CONTEXT:  COPY patients, line 3, column born: "«1979-12-02»"',
+            'CONTEXT:  COPY patients, line 3: "«17,"Kay, Mia",x»"',
+        ),
+        benign=("CONTEXT:  COPY patients, line 3",),
     ),
     Rule(
         name="sqlalchemy-parameters",
@@ -143,7 +156,7 @@ STRUCTURE_RULES: tuple[Rule, ...] = (
     Rule(
         name="pydantic-input",
         reason="pydantic prints the value that failed validation.",
-        find=between(r"\binput_value=", r",\ input_type=|[\r\n]|\\n", _is_more_than_a_word),
+        find=between(r"\binput_value=", r",\ input_type=|[\r\n]|\\n", is_more_than_a_word),
         words=("input",),
         leaks=("[type=int_type, input_value=«'Mia Kay'», input_type=str]",),
         benign=(
@@ -157,11 +170,22 @@ STRUCTURE_RULES: tuple[Rule, ...] = (
         find=between(
             r"['\"]loc['\"]:[^\n]{0,400}?['\"]input['\"]:\s?|\bon\ instance[^\n]{0,200}:\n",
             r",\s?['\"](?:ctx|url|type|loc)['\"]|\}\]?\Z|\}[,\s]|\n\n",
-            _is_more_than_a_word,
+            is_more_than_a_word,
         ),
         words=("loc", "instance"),
         leaks=("[{'type': 'int_parsing', 'loc': ('age',), 'msg': 'bad', 'input': «'Mia Kay'»}]",),
         benign=("[{'type': 'missing', 'loc': ('age',), 'msg': 'Field required', 'input': {}}]",),
+    ),
+    Rule(
+        name="value-before-name",
+        reason="Lists of settings tell the value first and then the name that makes it secret.",
+        find=matching(
+            r"""["']value["']\s?:\s?["'](?P<secret>[^"'\n]{3,200}+)["'],\s{0,8}["'](?:name|key|field)["']\s?:\s?["']
+            [\w.-]{0,40}?(?i:password|passwd|secret|token|api_?key|credential)"""
+        ),
+        words=("value",),
+        leaks=('{"value": "«mongoose»", "key": "db_password"}',),
+        benign=('{"value": "mongoose", "key": "db_name"}',),
     ),
     Rule(
         name="header-value",

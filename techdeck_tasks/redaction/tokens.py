@@ -18,6 +18,14 @@ _BASE64_REST = re.compile(r"[A-Za-z0-9/+_-]*={0,2}")
 _WORDS = re.compile(r"[a-z_.=-]*+|[A-Z]?[a-z]+(?:[._-][A-Za-z]?[a-z]+)*+")
 _WORDS_AND_NUMBERS = re.compile(r"[A-Za-z]{1,3}(?:[-_.](?:[A-Z]?[a-z]{2,}+\d{0,4}|\d{1,4}|[a-z]{1,3}))++")
 _SHORTEST_WORD = 3
+# What is marked as a credential of one environment: acme_production_0f3c... Mailgun and Zoho join hashes.
+_MARKED = re.compile(
+    r"""[0-9a-f]{32}-[0-9a-f]{8}-[0-9a-f]{8}\Z | 1000\.[0-9a-f]{32}\.[0-9a-f]{32}\Z
+    | [A-Za-z]{1,20}(?:_[A-Za-z]{1,12})?
+    _(?:at|live|oat|pat|prod|production|rk|rt|sandbox|secret|sk|token|uut)_
+    (?=[A-Za-z]{0,16}\d)(?=\d{0,16}[A-Za-z])[A-Za-z0-9]{20,}""",
+    re.VERBOSE,
+)
 _HASH = re.compile(r"(?i:[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12})|[0-9a-f]+|[0-9A-F]+|[\d.-]+")
 
 
@@ -44,6 +52,8 @@ def _token_end(text: str, part: re.Match[str]) -> int:
     known = vendor_token_end(text, part.start())
     if known is not None and not _WORDS_AND_NUMBERS.fullmatch(token):
         return max(known, part.end())
+    if _MARKED.match(text, part.start(), part.end()):
+        return part.end()
     if any(looks_random(piece) for piece in _PIECE.findall(token)):
         rest = _BASE64_REST.match(text, part.end())
         if rest and (rest[0].endswith("=") or any(map(looks_random, rest[0].split("/")))):
@@ -70,6 +80,9 @@ TOKEN_RULES: tuple[Rule, ...] = (
             "bad credential «xoxb-1111111111-222222222222-aBcDeFgH»",
             "clone failed: «ghp_0123456789abcdefABCDEF0123456789abcd».",
             "value «q7ZxR2mVb9LkT4wYc8NpD3sF» refused",
+            "with «acme_production_0f3c9a7be04d52861e7fb09c4d8a6235e190»",
+            "as «1000.0123456789abcdef0123456789abcdef.0123456789abcdef0123456789abcdef»",
+            "as «0123456789abcdef0123456789abcdef-01234567-89abcdef»",
             "job 4 said «eyJhbGciOiJub25lIn0.eyJzdWIiOiJ0ZXN0In0.c2lnbmF0dXJl» twice",
         ),
         benign=(
@@ -78,6 +91,8 @@ TOKEN_RULES: tuple[Rule, ...] = (
             "image sha256:9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08",
             "commit 3f1c9a7be04d52861e7fb09c4d8a6235e1907bfc",
             "task c3d81f60-2b9a-4f7e-b1d5-90e4a7c2386d failed",
+            "etag 0123456789abcdef0123456789abcdef-7",
+            "image app-live-3f1c9a7be04d52861e7fb09c4d8a6235e1907bfc, orders_prod_20240101120000123456",
             "/usr/lib/python3.11/site-packages/sqlalchemy/engine/default.py",
             "HTTPSConnectionPool and InvalidSignatureException2Error and test_Retry_After_Http429",
         ),
@@ -94,7 +109,7 @@ TOKEN_RULES: tuple[Rule, ...] = (
         name="azure-client-secret",
         reason="Microsoft Entra client secrets hold a tilde after a digit and Q.",
         find=matching(r"(?<![\w~.-]) [\w~.-]{3} \dQ~ [\w~.-]{30,36} (?![\w~-])"),
-        hints=("q~",),
+        hints=("~",),
         leaks=("login failed with «Abc8Q~ddddddddddddddddddddddddddddddddddd»",),
         benign=("see the FAQ~ page of 8Q~",),
     ),
@@ -118,6 +133,22 @@ TOKEN_RULES: tuple[Rule, ...] = (
         benign=("region 0123456789abcdef-us12",),
     ),
     Rule(
+        name="asana-token",
+        reason="Asana joins the user's number with a hash.",
+        find=matching(r"[0-2](?<![\w.-].)/\d{12,19}(?:/\d{12,19})?:[0-9a-f]{32}(?![\w-])"),
+        digits=6,
+        leaks=("as «1/1200000000000001:0123456789abcdef0123456789abcdef»",),
+        benign=("1/12: 0123456789abcdef0123456789abcdef",),
+    ),
+    Rule(
+        name="braintree-token",
+        reason="Braintree's tokens name the environment between dollar signs.",
+        find=matching(r"access_token\$\w{1,20}\$[0-9a-z]{16}\$[0-9a-f]{32}"),
+        words=("access",),
+        leaks=("as «access_token$production$abcdefgh01234567$0123456789abcdef0123456789abcdef»",),
+        benign=("access_token$production",),
+    ),
+    Rule(
         name="telegram-bot-token",
         reason="Telegram bots are addressed with their token in the path.",
         find=matching(r"(?<![0-9A-Za-z]) (?:bot)? (?P<secret> \d{5,16}:A[\w-]{34} ) (?![\w-])"),
@@ -129,7 +160,7 @@ TOKEN_RULES: tuple[Rule, ...] = (
         name="terraform-cloud-token",
         reason="HashiCorp marks the middle of its Atlas tokens.",
         find=matching(r"(?<![\w.]) [A-Za-z0-9]{10,20} \.atlasv1\. [\w=-]{20,}+"),
-        hints=(".atlasv1.",),
+        words=("atlasv",),
         leaks=("token «aaaaaaaaaaaaaa.atlasv1.abcdefghijklmnopqrstuvwxyz»",),
         benign=("package io.atlasv1.client",),
     ),

@@ -16,16 +16,24 @@ _AUTHORITY = re.compile(
 _LOOSE_AUTHORITY = re.compile(
     r"""://[^\s/?#"'`<>@:]{0,128}:(?P<password>[^\s"'`<>@]{1,128}+)@(?=[A-Za-z0-9.-]{1,128}+(?:[:/"'\s]|\Z))"""
 )
+_NEXT_ADDRESS = re.compile(r"[;,][a-z][a-z0-9+.-]{1,20}:\Z")
 _PORT_AND_PATH = re.compile(r"\d*/")
 
 
 def _find_url_credentials(subject: Subject) -> Iterator[Span]:
     """Yield the password of each URL, or its user where that looks like a token."""
-    text = subject.text
-    for match in _AUTHORITY.finditer(text):
+    text, start = subject.text, 0
+    while match := _AUTHORITY.search(text, start):
         at = match["password"].rfind("@")
+        # Lists of addresses, as of sentinels, are joined without a space: the next one begins behind the "@".
+        start = match.end() if at < 0 else match.start("password") + at + 1
         if match["colon"] and at > 0:
-            yield match.start("password"), match.start("password") + at
+            next_address = _NEXT_ADDRESS.search(match["password"])
+            if next_address:
+                at = match["password"].rfind("@", 0, next_address.start())
+                start = match.start("password") + next_address.start()
+            if at > 0:
+                yield match.start("password"), match.start("password") + at
         elif match["colon"] and at < 0:
             loose = _LOOSE_AUTHORITY.match(text, match.start())
             if loose and "/" in loose["password"] and not _PORT_AND_PATH.match(loose["password"]):
@@ -46,6 +54,7 @@ URL_RULES: tuple[Rule, ...] = (
             "amqp://app:«pa/ss»@broker//",
             "amqp://app:«guest»@broker.example.org:5672//",
             "https://«0123456789abcdef0123456789abcdef»@o1.ingest.test/2",
+            "sentinel://:«p;a@s»@s1:26379;sentinel://:«p@ss»@s2:26379",
         ),
         benign=("ssh://git@host/repo", "http://host:8080/@scope/package", "amqp://guest@broker//"),
     ),

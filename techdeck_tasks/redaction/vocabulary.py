@@ -6,6 +6,8 @@ import re
 from collections.abc import Iterable
 from enum import IntEnum
 
+from techdeck_tasks.redaction.rule import Subject
+
 
 class Sensitivity(IntEnum):
     """How much a value must look like a secret to be hidden under a name."""
@@ -25,19 +27,17 @@ class Sensitivity(IntEnum):
 # Words that stand in names, in lower case, under the first letters that they share.
 _WORDS: dict[str, dict[str, Sensitivity]] = {
     "pass": dict.fromkeys(
-        ("pass", "password", "passwd", "passphrase", "passcode", "passwort"), Sensitivity.PASSWORD
+        ("pass", "password", "passwd", "passphrase", "passcode", "passwort", "passord", "passe"),
+        Sensitivity.PASSWORD,
     ),
-    "pwd": {"pwd": Sensitivity.PASSWORD},
+    "pw": dict.fromkeys(("pwd", "pw"), Sensitivity.PASSWORD),
     "secret": {"secret": Sensitivity.PASSWORD},
-    "contrase": {"contrase": Sensitivity.PASSWORD},
     "identified by": {"identified by": Sensitivity.PASSWORD},
     "otp": {"otp": Sensitivity.PASSWORD},
-    "cvv": {"cvv": Sensitivity.PASSWORD},
     "_pin": {"_pin": Sensitivity.PASSWORD},
     "token": {"token": Sensitivity.SECRET},
     "cred": {"credential": Sensitivity.SECRET, "cred": Sensitivity.ASSIGNED},
     "jwt": {"jwt": Sensitivity.SECRET},
-    "bearer": {"bearer": Sensitivity.SECRET},
     "user_data": {"user_data": Sensitivity.SECRET},
     "sess": dict.fromkeys(
         ("sessionid", "session_id", "session-id", "session id", "sessid"), Sensitivity.SECRET
@@ -56,7 +56,28 @@ _WORDS: dict[str, dict[str, Sensitivity]] = {
     "_sig": {"_sig": Sensitivity.ASSIGNED},
     "_pat": {"_pat": Sensitivity.ASSIGNED},
 }
-_SENSITIVITY = {word: level for words in _WORDS.values() for word, level in words.items()}
+# Words that no longer name begins or ends with: seen at once among the words of the text.
+_LONE_WORDS = dict.fromkeys(
+    ("contrasena", "cvv", "kennwort", "parola", "senha", "wachtwoord"), Sensitivity.PASSWORD
+) | {"bearer": Sensitivity.SECRET}
+# The same in writing that is not ASCII, where most messages need no look.
+_WORDS_ABROAD = dict.fromkeys(
+    (
+        "contraseña",
+        "hasło",
+        "heslo",
+        "jelszó",
+        "lösenord",
+        "şifre",
+        "пароль",
+        "密码",
+        "密碼",
+        "パスワード",
+        "비밀번호",
+    ),
+    Sensitivity.PASSWORD,
+)
+_SENSITIVITY = {word: level for words in _WORDS.values() for word, level in words.items()} | _LONE_WORDS
 
 
 def _longest_first(words: Iterable[str]) -> str:
@@ -67,8 +88,9 @@ ANY_WORD = _longest_first(_SENSITIVITY)
 """A regular expression of all sensitive words, longest first."""
 
 _WORD_AT = {root: re.compile(_longest_first(words)) for root, words in _WORDS.items()}
+_LONE_BYTES = frozenset(word.encode() for word in _LONE_WORDS)
 # Words that others contain ("credit", "_pattern"): no letter may stand next to them, or after them.
-_ALONE = frozenset(("otp", "cvv", "cred"))
+_ALONE = frozenset(("otp", "cvv", "cred", "pw"))
 _NO_LETTER_FOLLOWS = frozenset(("_pin", "_sig", "_pat", "_id", "-id"))
 
 # A key that says what it opens is as good as a token: api_key, private key, SigningKey.
@@ -76,7 +98,8 @@ _OPENS = re.compile(
     r"""(?<![a-z])(?:api|app|application|access|account|admin|aes|auth|authorization|authentication|client|consumer
     |crypto?|data|decryption|deploy|dev|developer|enc|encrypt|encryption|fernet|hmac|host|integration|jwt|licen[cs]e
     |live|login|management|master|organi[sz]ation|personal|priv|private|prod|project|publishable|read|recovery|rest
-    |root|rsa|sas|secret|server|service|session|shared|sign|signing|ssh|storage|subscription|symmetric|test|user
+    |root|rsa|sas|secret|server|service|session|shared|sharedaccess|sign|signing|ssh|storage|subscription|symmetric
+    |test|user
     |wallet|webhook|workspace|wrapping|write)[ _.-]{0,2}\Z""",
     re.VERBOSE,
 )
@@ -101,13 +124,29 @@ _SAME_THING = re.compile(
     |env|var)""",
     re.VERBOSE,
 )
+# What "pass" is written on to, as in `bindpass`; most words that end so ("bypass", "compass") have none.
+_HAVE_PASSES = (
+    "admin",
+    "bind",
+    "db",
+    "ftp",
+    "http",
+    "ldap",
+    "require",
+    "root",
+    "smtp",
+    "ssh",
+    "store",
+    "user",
+)
 _PARSERS = re.compile(r"(?:unexpected|unknown|unrecogni[sz]ed|illegal|bad|next|first|last) \Z")
 _NAME_CHARS = "abcdefghijklmnopqrstuvwxyz0123456789_.-$"
 _LONGEST_PREFIX = 60
 
 
-def find_words(folded: str) -> list[tuple[int, str]]:
+def find_words(subject: Subject) -> list[tuple[int, str]]:
     """Return where sensitive words begin in lower-case text, in order; of two at one place the longest."""
+    folded = subject.folded
     found: list[tuple[int, str]] = []
     for root, words in _WORD_AT.items():
         if root in folded:
@@ -116,6 +155,11 @@ def find_words(folded: str) -> list[tuple[int, str]]:
                 if match := words.match(folded, at):
                     found.append((at, match[0]))
                 at = folded.find(root, at + len(root))
+    whole = [word.decode() for word in _LONE_BYTES & subject.words]
+    if not folded.isascii():
+        whole += [word for word in _WORDS_ABROAD if word in folded]
+    for word in whole:
+        found += [(match.start(), word) for match in re.finditer(word, folded)]
     found.sort()
     return found
 
@@ -126,7 +170,7 @@ def prefix_of(folded: str, start: int) -> str:
     return before[len(before.rstrip(_NAME_CHARS)) :]
 
 
-def sensitivity_of(  # noqa: PLR0911 - one return per reason
+def sensitivity_of(  # noqa: C901, PLR0911 - one return per reason
     text: str, folded: str, start: int, word: str, tail: str
 ) -> Sensitivity:
     """Judge a name by its sensitive word and what stands around it.
@@ -139,13 +183,15 @@ def sensitivity_of(  # noqa: PLR0911 - one return per reason
         tail: The rest of the name after `word`.
     """
     before, prefix = folded[max(0, start - 20) : start], prefix_of(folded, start)
-    level = _SENSITIVITY[word]
+    level = _SENSITIVITY.get(word) or _WORDS_ABROAD[word]
+    if word == "passe" and not before.endswith(("mot de ", "mot_de_", "motde")):
+        return Sensitivity.NONE
     if word in _ALONE and (before[-1:].isalpha() or tail[:1].isalpha()) and not _is_capital(text, start):
         return Sensitivity.NONE
     if word in _NO_LETTER_FOLLOWS and tail[:1].isalpha():
         return Sensitivity.NONE
     if word == "pass" and before[-1:].isalpha() and not _is_capital(text, start):
-        return Sensitivity.PASSWORD if before.endswith(("db", "user", "admin", "root")) else Sensitivity.NONE
+        return Sensitivity.PASSWORD if before.endswith(_HAVE_PASSES) else Sensitivity.NONE
     if word in {"_id", "-id"} and not _HANDED_OUT.search(before):
         return Sensitivity.NONE
     if word == "key" and _OPENS.search(before):

@@ -57,6 +57,8 @@ NOTATIONS = (
     '{{"name": "{n}", "value": "{s}"}}',
     'System.setProperty("{n}", "{s}")', "GET /v1?{n}={s}&page=2", "{n}%3D{s}%26page%3D2",
     "connect({n}='{s}', timeout=3)",
+    'variable {n} {{ default = "{s}" }}', '{n} ::= "{s}"', "{n} ?= {s}", '{{"{n}": {{"value": "{s}"}}}}',
+    "<entry key='{n}'>{s}</entry>", 'let {n} = String::from("{s}");',
     '    client = Client({n}="{s}")\nValueError: no', "[parameters: ({n!r}, {s!r})]",
 )  # fmt: skip
 SENTENCES = (
@@ -118,7 +120,48 @@ def test_a_random_string_without_a_name_is_found() -> None:
         "amqp://app:{p}@broker//",
         "curl -u 'mia:{p}' https://api.test",
         "ALTER ROLE app PASSWORD '{p}'",
+        "sentinel://:x@s1:26379;sentinel://:{p}@s2:26379",
+        "contraseña: {p}",
+        "пароль: {p}",
+        "mot de passe : {p}",
+        "OrderedDict([('password', '{p}'), ('port', 1)])",
+        '{{"password": {{"value": "{p}"}}}}',
+        '{{"value": "{p}", "key": "db_password"}}',
+        "Command '['mysql', '-p{p}', '-h', 'db']' died with <Signals.SIGKILL: 9>.",
     ],
 )
 def test_a_weak_password_is_found_by_its_place(text: str, password: str) -> None:
     assert password not in sanitize_message(text.format(p=password))
+
+
+# Cells of somebody's table, each as a parser, a validator or a database prints what it refuses.
+REFUSALS = (
+    'psycopg.errors.InvalidTextRepresentation: invalid input syntax for type integer: "{p}"',
+    'value too long for type character varying(9)\nCONTEXT:  COPY patients, line 3: "17,{p},x"',
+    "asyncpg.exceptions.DataError: invalid input for query argument $1: '{p}' (an integer is required)",
+    "(1366, \"Incorrect integer value: '{p}' for column 'age' at row 1\")",
+    "(1292, \"Truncated incorrect DOUBLE value: '{p}'\")",
+    "Conversion failed when converting the varchar value '{p}' to data type int.",
+    "String or binary data would be truncated in table 'x', column 'n'. Truncated value: '{p}'.",
+    "{{'code': 11000, 'keyPattern': {{'email': 1}}, 'keyValue': {{'email': '{p}'}}}}",
+    "jsonschema.exceptions.ValidationError: '{p}' is not of type 'integer'",
+    "'{p}' does not match '^[0-9]+$'",
+    "pandera.errors.SchemaError: Column 'name' failed str_length(0, 3) failure cases: {p}, Bob Ray",
+    "ValueError: could not convert string to float: '{p}'",
+    "ValueError: invalid literal for int() with base 10: '{p}'",
+    'ValueError: Unable to parse string "{p}" at position 3',
+    "ValueError: time data '{p}' does not match format '%Y-%m-%d'",
+    "polars.exceptions.ComputeError: could not parse `{p}` as dtype `i64` at column 'age'",
+    "conversion from `str` to `i64` failed in column 'a' for 1 out of 1 values: [\"{p}\"]",
+    "pyarrow.lib.ArrowInvalid: Could not convert '{p}' with type str: tried to convert to int64",
+    "pyarrow.lib.ArrowInvalid: CSV parse error: Expected 3 columns, got 4: {p},1979,x",
+    "failed to parse field [age] in document with id '3'. Preview of field's value: '{p}'",
+    "PID|1||00451278^^^HOSP^MR||{p}^^^^||19791202|F",
+    '{{"resourceType": "Patient", "name": [{{"family": "{p}", "given": ["Mia"]}}]}}',
+)
+
+
+@pytest.mark.parametrize("cell", ["Mia Kay", "KAY-SMITH, MIA", "Søren Ørsted", "mia kay"])
+@pytest.mark.parametrize("text", REFUSALS)
+def test_a_refused_cell_is_not_printed(text: str, cell: str) -> None:
+    assert cell not in sanitize_message(text.format(p=cell))
