@@ -9,11 +9,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
 from typing import Any
 
 MAX_TEXT_LENGTH = 20_000
 """Characters of a foreign text that are looked at; longer is cut before anything is searched in it."""
 
+_TEXT_ATTRIBUTE = "_techdeck_text"
 _MAX_MEMBERS = 5
 _KEYED_BY_INPUT = frozenset({"extra_forbidden", "unexpected_keyword_argument", "invalid_key"})
 _PARTS_OF_REQUEST = frozenset({"body", "query", "path", "header", "cookie"})
@@ -46,13 +48,30 @@ _FREE_TEXT_CLASSES = ("P0", "F0", "38", "HV")
 
 
 def text_of(error: BaseException) -> str:
-    """Return what `error` says, without rows, parameters, statements and input values. Never raises."""
+    """Return what `error` says, without rows, parameters, statements and input values. Never raises.
+
+    Taken once and kept with the exception: one failure asks for it from many sides, and the text of a
+    validator may take seconds to build.
+    """
+    try:
+        known = vars(error).get(_TEXT_ATTRIBUTE)
+        if isinstance(known, str):
+            return known
+    except Exception:  # noqa: BLE001 - a __dict__ of its own making may raise anything
+        return _read_text(error)
+    text = _read_text(error)
+    with suppress(Exception):  # without it the text is read anew each time
+        vars(error)[_TEXT_ATTRIBUTE] = text
+    return text
+
+
+def _read_text(error: BaseException) -> str:
     try:
         extractor = _extractor_of(type(error))
         text = extractor(error) if extractor is not None else str(error)
-    except Exception:  # noqa: BLE001 - a foreign __str__ may raise anything; the type still tells
+        return text[:MAX_TEXT_LENGTH]
+    except (Exception, SystemExit, GeneratorExit):  # noqa: BLE001 - a foreign __str__; the type still tells
         return "(its text could not be read)"
-    return text[:MAX_TEXT_LENGTH]
 
 
 def _of_psycopg(error: BaseException) -> str:

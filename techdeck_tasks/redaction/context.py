@@ -160,5 +160,5 @@ def _describe(value: Any) -> str:
     """Return `str(value)`, or what can be said where that fails."""
     try:
         return str(value)
-    except Exception:  # noqa: BLE001 - objects may refuse to describe themselves
+    except (Exception, SystemExit, GeneratorExit):  # noqa: BLE001 - objects may refuse to describe themselves
         return f"{UNPRINTABLE} {type(value).__name__}"

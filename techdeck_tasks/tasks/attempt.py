@@ -60,6 +60,8 @@ MAIN_PROCESS: Final = "MainProcess"
 
 ASK_A_PERSON: Final = "request_user_intervention"
 
+_GREEN: Final = ("eventlet.", "gevent.", "greenlet")
+
 _NOT_SENT = "the broker was away"
 _SHORTEST_PARKING_S = 0.1
 _PARKING_SPREAD = 0.25
@@ -153,12 +155,16 @@ class Attempt:
         return bool(request.chord) or any(options.get("chord") for options in followers)
 
     def _would_end_worker(self, error: BaseException) -> bool:
-        """Whether `error` is the body's own exit in a pool of no processes, where nobody would outlive it.
+        """Whether `error` would end or wedge a pool of no processes: whatever is no Exception and no order.
 
-        Celery's orders to stop are subclasses of SystemExit; in a process of a pool, the main one answers.
+        Ctrl-C and Celery's orders to stop, which are subclasses of SystemExit, pass, and so does what green
+        threads are killed and timed out with. In a process of a pool, the main one answers.
         """
-        own = type(error) in (SystemExit, GeneratorExit)
-        return own and not self._request.is_eager and current_process().name == MAIN_PROCESS
+        if self._request.is_eager or current_process().name != MAIN_PROCESS:
+            return False
+        if isinstance(error, KeyboardInterrupt) or type(error).__module__.startswith(_GREEN):
+            return False
+        return not isinstance(error, SystemExit) or type(error) is SystemExit
 
     def _release(self) -> None:
         if self._permit is not None:

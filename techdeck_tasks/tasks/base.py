@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import logging
 from collections.abc import Callable, Mapping
 from dataclasses import replace
@@ -279,12 +280,23 @@ class TechDeckTask(Task):  # type: ignore[misc]  # celery ships no types
 
     @classmethod
     def on_bound(cls, app: Celery) -> None:
-        """Refuse a retry policy that the broker would turn into double runs.
+        """Refuse a body that would never run, and a retry policy that the broker would turn into double runs.
 
         Raises:
+            TypeError: the body is a coroutine or a generator function: calling it runs nothing of it.
             SettingsError: a countdown may exceed the broker's visibility timeout.
         """
         super().on_bound(app)
+        body = inspect.unwrap(cls.run)
+        if (
+            inspect.iscoroutinefunction(body)
+            or inspect.isgeneratorfunction(body)
+            or inspect.isasyncgenfunction(body)
+        ):
+            raise TypeError(
+                f"task {cls.name}: a worker calls the body and never awaits or iterates what it returns, "
+                "so nothing of it would run; make it a plain function, with asyncio.run() for a coroutine"
+            )
         if cls.retry_policy is not None:
             refuse_long_countdowns(cls.name, cls.retry_policy, app)
 

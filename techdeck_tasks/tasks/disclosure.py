@@ -40,7 +40,7 @@ def _without_secrets(error: BaseException) -> BaseException:
         twin = type(error)(*arguments)
         if text_of(twin) == str(twin) and _is_clean(str(twin)):
             return twin.with_traceback(error.__traceback__)
-    except Exception:  # noqa: BLE001, S110 - foreign constructors and __str__ raise anything; the line below answers
+    except (Exception, SystemExit, GeneratorExit):  # noqa: BLE001, S110 - foreign constructors and __str__ raise anything; the line below answers
         pass
     return as_techdeck_error(error)
 

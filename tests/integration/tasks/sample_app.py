@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import logging
 import os
@@ -215,6 +216,14 @@ def register(app: Celery) -> None:
     @task(bind=True)
     def generator_exit(self: Task) -> None:
         raise GeneratorExit(f"password={SECRET}")
+
+    @task(bind=True)
+    def cancelled(self: Task) -> None:
+        raise asyncio.CancelledError(f"password={SECRET}")
+
+    @task(bind=True)
+    def exits_among_others(self: Task) -> None:
+        raise BaseExceptionGroup(f"password={SECRET}", [ValueError(SECRET), SystemExit(SECRET)])
 
     @task(retry=RetryPolicy(max_retries=0))
     def out_of_memory() -> None:

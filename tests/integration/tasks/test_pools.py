@@ -34,7 +34,7 @@ def test_the_base_class_does_its_work_in_every_pool(pooled: tuple[Sample, Worker
     assert SECRET not in worker.output()
 
 
-@pytest.mark.parametrize("name", ["generator_exit", "exits"])
+@pytest.mark.parametrize("name", ["generator_exit", "exits", "cancelled", "exits_among_others"])
 def test_an_exit_out_of_the_body_fails_the_task_and_is_audited(
     pooled: tuple[Sample, WorkerProcess], name: str
 ) -> None:

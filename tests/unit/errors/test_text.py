@@ -205,3 +205,25 @@ def test_a_suppressed_context_and_a_circle_of_causes_end_the_stack() -> None:
             raise RuntimeError("shown") from None
 
     assert "hidden" not in "\n".join(stack_of(raised(hide)))
+
+
+def test_a_text_that_takes_long_to_build_is_built_once() -> None:
+    class SlowError(Exception):
+        read = 0
+
+        def __str__(self) -> str:
+            type(self).read += 1
+            return "slow"
+
+    error = SlowError()
+    assert [text_of(error) for _ in range(3)] == ["slow"] * 3
+    assert SlowError.read == 1
+
+
+@pytest.mark.parametrize("raised", [SystemExit(3), GeneratorExit(), RecursionError(), ValueError()])
+def test_a_text_that_raises_is_told_to_be_unreadable(raised: BaseException) -> None:
+    class HostileError(Exception):
+        def __str__(self) -> str:
+            raise raised
+
+    assert text_of(HostileError()) == "(its text could not be read)"

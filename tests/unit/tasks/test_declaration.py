@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
@@ -80,3 +81,18 @@ def test_results_are_kept_out_of_logs_for_every_task_of_the_application(app: Cel
     def plain() -> None: ...
 
     assert app.tasks[plain.name].resultrepr_maxsize == 0
+
+
+async def a_coroutine() -> None: ...
+
+
+def a_generator() -> Iterator[int]:
+    yield 1
+
+
+@pytest.mark.parametrize("body", [a_coroutine, a_generator])
+def test_a_body_of_which_nothing_would_run_is_refused_when_it_is_declared(
+    app: Celery, body: Callable[[], object]
+) -> None:
+    with pytest.raises(TypeError, match=r"asyncio\.run"):
+        app.task(base=TechDeckTask, name="idle", shared=False, lazy=False)(body)
