@@ -24,7 +24,7 @@ from techdeck_tasks.resilience.breaker.state import Grant, ProbeOutcome, Reply, 
 from techdeck_tasks.resilience.breaker.view import Step
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
+    from collections.abc import AsyncIterator, Awaitable, Callable
 
     from techdeck_tasks.clock import Clock
     from techdeck_tasks.events import Listener
@@ -105,8 +105,33 @@ class BreakerCalls(BreakerCore):
         return permit
 
     def __call__(self, function: Callable[P, R]) -> Callable[P, R]:
-        """Decorate a function, sync or async: each call goes through the breaker."""
-        if inspect.iscoroutinefunction(function):
+        """Decorate a function, sync or async: each call goes through the breaker.
+
+        The call of a generator function, sync or async, lasts until its last item is taken; leaving it
+        earlier counts as nothing. What an async one is sent does not reach it.
+        """
+        if inspect.isgeneratorfunction(function):
+
+            @functools.wraps(function)
+            def guarded_items(*args: P.args, **kwargs: P.kwargs) -> Any:
+                with self.acquire():
+                    return (yield from function(*args, **kwargs))
+
+            return cast("Callable[P, R]", guarded_items)
+
+        if inspect.isasyncgenfunction(function):
+            items = cast("Callable[P, AsyncIterator[Any]]", function)
+
+            @functools.wraps(function)
+            async def guarded_async_items(*args: P.args, **kwargs: P.kwargs) -> AsyncIterator[Any]:
+                async with await self.acquire_async():
+                    async for item in items(*args, **kwargs):
+                        yield item
+
+            return cast("Callable[P, R]", guarded_async_items)
+
+        called = type(function).__call__
+        if inspect.iscoroutinefunction(function) or inspect.iscoroutinefunction(called):
             asynchronous = cast("Callable[P, Awaitable[Any]]", function)
 
             @functools.wraps(function)

@@ -9,6 +9,7 @@ stream, and the next process that asks mends the index.
 
 from __future__ import annotations
 
+import logging
 from typing import TYPE_CHECKING, Any
 
 from redis import Redis
@@ -31,6 +32,8 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from techdeck_tasks.resilience.breaker.config import BreakerConfig
+
+logger = logging.getLogger(__name__)
 
 INDEX = "td:cb:index"
 MAX_INDEXED = 10_000
@@ -132,8 +135,18 @@ class RedisBreakerStore:
         try:
             raw = script(self._client, _keys(name), (config.wire, *args))
         except REDIS_FAILURES as failure:
+            if "WRONGTYPE" in str(failure):
+                self._drop_foreign(name)
             raise StoreAwayError(type(failure).__name__) from failure
         return _parse(raw)
+
+    def _drop_foreign(self, name: str) -> None:
+        """Delete what somebody put in the place of this breaker's keys; the next call finds it closed."""
+        for key, kind in zip(_keys(name), (b"hash", b"zset", b"stream"), strict=True):
+            found = self._ask("type", key)
+            if found not in (kind, kind.decode(), b"none", "none"):
+                logger.warning("%s was no %s of a circuit breaker and is deleted", key, kind.decode())
+                self._ask("delete", key)
 
     def _ask(self, command: str, *args: Any, **options: Any) -> Any:
         try:

@@ -6,7 +6,7 @@ import asyncio
 import random
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 
@@ -379,6 +379,42 @@ def test_a_report_from_another_thread_settles_the_probe(make: Make, until: Until
     other.start()
     other.join()
     assert state(breaker) == "closed"
+
+
+def test_a_generator_is_called_until_its_last_item(make: Make) -> None:
+    breaker = make()
+
+    @breaker
+    def rows(*, ok: bool = False) -> Iterator[int]:
+        yield 1
+        if not ok:
+            raise Boom
+
+    @breaker
+    async def pages() -> AsyncIterator[int]:
+        yield 1
+        raise Boom
+
+    class Client:
+        async def __call__(self) -> None:
+            raise Boom
+
+    fetch = breaker(Client())
+
+    async def take() -> list[int]:
+        return [page async for page in pages()]
+
+    assert list(rows(ok=True)) == [1]
+    assert next(rows()) == 1, "who leaves early has seen no failure"
+    for _ in range(3):
+        with pytest.raises(Boom):
+            list(rows())
+    with pytest.raises(Boom):
+        asyncio.run(take())
+    with pytest.raises(Boom):
+        asyncio.run(fetch())
+    with pytest.raises(CircuitBreakerError):
+        next(rows())
 
 
 def test_async_calls_go_through_the_same_breaker(make: Make, until: Until) -> None:

@@ -442,3 +442,39 @@ def test_keys_are_tagged_prefixed_and_expire(breaker_redis: Redis, name: str) ->
     assert breaker_redis.ttl(f"td:cb:{{{name}}}:s") == -1, "an override without end does not expire"
     breaker.clear_override(owner="ann", reason="x")
     assert breaker_redis.ttl(f"td:cb:{{{name}}}:s") > 0
+
+
+@pytest.mark.parametrize("place", ["s", "l", "e"])
+def test_what_somebody_put_in_the_place_of_a_key_is_deleted_and_the_shared_breaker_counts_again(
+    breaker_redis: Redis, name: str, place: str, until: Until
+) -> None:
+    key = f"td:cb:{{{name}}}:{place}"
+    breaker_redis.set(key, "not ours")
+
+    def is_ours_again() -> bool:
+        breaker = CircuitBreaker(name, breaker_redis, BreakerConfig(failure_threshold=1, open_s=0.001))
+        if breaker.can_execute():
+            breaker.record_failure()
+        return breaker_redis.type(key) != b"string"
+
+    until(is_ours_again)
+    breaker = CircuitBreaker(name, breaker_redis, BreakerConfig(open_s=60))
+    breaker.manual_reset(owner="ann", reason="mended")
+    open_it(breaker)
+    assert not CircuitBreaker(name, breaker_redis, BreakerConfig(open_s=60)).can_execute()
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"state": "banana", "epoch": "x"},
+        {"state": "open", "open_until": "inf"},
+        {"state": "open", "open_until": "nan", "trips": "-1e999"},
+        {"ov": "banana", "ov_until": "0"},
+    ],
+)
+def test_a_breaker_that_somebody_garbled_keeps_nobody_out(
+    breaker_redis: Redis, name: str, fields: dict[str, str]
+) -> None:
+    breaker_redis.hset(f"td:cb:{{{name}}}:s", mapping=fields)  # type: ignore[arg-type]  # redis-py's invariant dict
+    assert CircuitBreaker(name, breaker_redis).can_execute()

@@ -31,6 +31,9 @@ local NAMES = {'state', 'epoch', 'open_until', 'trips', 'open_ms', 'closed_at', 
   'probe_ok', 'drain_at', 'ov', 'ov_until', 'ov_owner', 'ov_reason', 'tokens', 'tokens_at',
   'b0', 'b1', 'b2', 'b3', 'b4', 'b5', 'b6', 'b7', 'b8', 'b9'}
 local TEXTS = {state = true, ov = true, ov_owner = true, ov_reason = true}
+local STATES = {closed = true, open = true, ['half-open'] = true}
+local OVERRIDES = {['forced-open'] = true, disabled = true, shadow = true}
+local LARGEST = 2 ^ 53
 local BUCKETS = 10
 
 local b = {}        -- the breaker
@@ -59,10 +62,17 @@ do
     if i > 16 or TEXTS[field] then
       b[field] = value
     else
-      b[field] = tonumber(value)
+      local number = tonumber(value)
+      -- A NaN or an infinity, which only somebody else writes, would keep it open for ever.
+      b[field] = number and math.abs(number) < LARGEST and number or nil
     end
   end
-  b.state = b.state or 'closed'
+  if not STATES[b.state or ''] then
+    b.state = 'closed'
+  end
+  if not OVERRIDES[b.ov or ''] then
+    b.ov = nil
+  end
   for _, field in ipairs({'epoch', 'open_until', 'trips', 'open_ms', 'closed_at', 'failures', 'last_failure',
     'probe_ok', 'drain_at', 'ov_until'}) do
     b[field] = b[field] or 0
