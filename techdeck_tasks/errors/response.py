@@ -14,6 +14,7 @@ from techdeck_tasks.errors.base import TechDeckError, lookup
 from techdeck_tasks.errors.classification import Classification
 from techdeck_tasks.errors.conversion import error_id_of
 from techdeck_tasks.errors.guidance import guidance_for
+from techdeck_tasks.errors.text import text_of
 from techdeck_tasks.redaction import sanitize_message
 
 Response = dict[str, Any]
@@ -53,7 +54,7 @@ def build_response(
     response: dict[str, Any] = {
         "error_id": error_id,
         "error_code": classification.error_code,
-        "message": sanitize_message(str(error)) if ours else guidance.message,
+        "message": sanitize_message(text_of(error)) if ours else guidance.message,
         "timestamp": timestamp.isoformat(),
         "recoverable": classification.recoverable,
     }

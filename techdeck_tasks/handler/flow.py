@@ -149,7 +149,7 @@ class ErrorFlow:
         Raises:
             AuditUnavailableError: the error could be recorded nowhere and the fail policy is closed.
         """
-        facts = dict(context) if context else {}
+        facts = _facts_of(context)
         try:
             return self._handle(error, facts, outcome, event_id)
         except AuditUnavailableError:
@@ -290,3 +290,10 @@ class ErrorFlow:
         except Exception as second:  # noqa: BLE001 - there is nobody left to tell but the log
             logger.critical("error_id=%s could not be recorded: %s", case.error_id, said(second))
         return HandledError(error, case.found, response, None)
+
+
+def _facts_of(context: Mapping[str, Any] | None) -> dict[str, Any]:
+    try:
+        return dict(context) if context else {}
+    except Exception as failure:  # noqa: BLE001 - a context of its own making must not mask the error
+        return {"context": f"could not be read ({type(failure).__name__})"}

@@ -381,6 +381,21 @@ def test_a_closed_fail_policy_passes_through_a_failing_handler_as_well() -> None
         broken.handle(ValueError())
 
 
+class UnreadableContext(dict[str, Any]):
+    """Holds something and lets nobody see it."""
+
+    def keys(self) -> Any:
+        raise RuntimeError("no")
+
+
+@pytest.mark.parametrize("context", [UnreadableContext(a=1), ["no", "mapping"], "text", 5])
+def test_a_context_that_cannot_be_read_masks_nothing(context: Any) -> None:
+    trail = Trail()
+    handled = a_handler(trail).handle(ConnectionError("away"), context)
+    assert handled.response["error_code"] == "CONNECTION_ERROR"
+    assert [event.error_code for event in trail.events] == ["CONNECTION_ERROR"]
+
+
 def test_a_hostile_context_is_survived() -> None:
     class Hostile:
         def __str__(self) -> str:
