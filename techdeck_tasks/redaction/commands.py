@@ -12,6 +12,16 @@ _CLIENTS = (
 
 COMMAND_RULES: tuple[Rule, ...] = (
     Rule(
+        name="redis-directive",
+        reason="Redis is told its passwords by directives, which MONITOR and CONFIG SET show.",
+        find=matching(
+            r"""(?i:\b(?:requirepass|masterauth)\\{0,4}["']?[ ]\\{0,4}["']?)(?P<secret>[^\s"'\\]{3,}+)"""
+        ),
+        words=("masterauth", "requirepass"),
+        leaks=("CONFIG SET requirepass «hunter2»", 'masterauth "«mongoose»"'),
+        benign=("no requirepass: open to all",),
+    ),
+    Rule(
         name="login-line",
         reason="A .netrc names machine, login and password in words.",
         find=matching(r"(?i:\blogin[ \t]+[^\s:]{1,80}\s{1,8}password[ \t]+)(?P<secret>\S{3,})"),

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 
 from techdeck_tasks.redaction import checksums
 from techdeck_tasks.redaction.rule import Rule, Span, Subject, matching
-from techdeck_tasks.redaction.shapes import is_operational, is_uuid
+from techdeck_tasks.redaction.shapes import is_hash, is_operational, is_uuid
 
 _SEPARATORS = str.maketrans("", "", " -./()")
 _MBI = "AC-HJKMNP-RT-Y"  # the letters of a Medicare beneficiary identifier
@@ -23,6 +23,12 @@ _SPANISH_CHARS = 9
 _QUOTED = re.compile(r"['\"(](?<![A-Za-z0-9].)(?P<value>[A-Za-z]{0,3}\d[\dA-Za-z -]{5,20}+)['\")]")
 _RECORD = re.compile(r"\brecord for (?P<value>[A-Za-z]{0,3}\d[\dA-Za-z-]{5,20}+)")
 _WHOLE = re.compile(r"\s*+['\"]?(?P<value>[A-Z]{0,3}\d[\d -]{5,90}[\dA-Z])['\"]?\s*+")
+# Letters and digits of a licence, plate or card as a whole message; letters and a number alone are codes.
+_WHOLE_CODE = re.compile(r"\s*+['\"]?(?P<value>[A-Z0-9(][A-Z0-9 ./()-]{5,80}[A-Z0-9)])['\"]?\s*+")
+_PUBLISHED = re.compile(r"(?:[A-Z]+[- ]?\d+|(?:CVE|RFC|ISO|PEP|SQLSTATE|ORA)\W.*|\d+T\d+Z?)")
+_WHOLE_CODE_DIGITS, _LONGEST_WORD = 6, 5
+_SPACED = re.compile(r"\d{1,6}(?: \d{1,6}){1,6}")
+_SPACED_DIGITS = 8
 _LETTERED = re.compile(r"[A-Z]{1,3}\d{6,9}|\d{2}[A-Z]\d{5,6}|[A-Z]\d{2}[A-Z]\d{6}|\d{8,9}[A-Z]")
 
 
@@ -30,6 +36,8 @@ def _is_document_number(value: str) -> bool:
     """One to three letters and six or more digits, or a national number by its checksum."""
     compact = value.translate(_SEPARATORS)
     if compact.isdecimal():
+        if len(compact) >= _SPACED_DIGITS and _SPACED.fullmatch(value):
+            return True
         return checksums.nhs_number(compact) or checksums.npi(compact) or checksums.aba_routing(compact)
     return _LETTERED.fullmatch(compact) is not None and not compact.startswith("ISO")
 
@@ -45,6 +53,17 @@ def _has_check_digit(value: str) -> bool:
     return checksums.dea_number(compact) or (len(compact) == _SPANISH_CHARS and checksums.spanish_id(compact))
 
 
+def _is_code(value: str) -> bool:
+    """Tell whether a whole message of capitals and digits is a document's number and no word or error code."""
+    digits = sum(map(str.isdigit, value))
+    words = re.findall("[A-Z]+", value)
+    return (
+        digits >= _WHOLE_CODE_DIGITS
+        and max(map(len, words), default=0) <= _LONGEST_WORD
+        and not (_PUBLISHED.fullmatch(value) or is_operational(value) or is_uuid(value) or is_hash(value))
+    )
+
+
 def _find_bare_values(subject: Subject) -> Iterator[Span]:
     """Yield numbers that are nothing but data: the whole message, or the whole of a quoted value."""
     whole = _WHOLE.fullmatch(subject.text)
@@ -52,6 +71,11 @@ def _find_bare_values(subject: Subject) -> Iterator[Span]:
         value = whole["value"]
         if sum(map(str.isdigit, value)) >= _LEAST_DIGITS and not is_operational(value) and not is_uuid(value):
             yield whole.span("value")
+        return
+    code = _WHOLE_CODE.fullmatch(subject.text)
+    if code:
+        if _is_code(code["value"]):
+            yield code.span("value")
         return
     for match in _QUOTED.finditer(subject.text):
         if _is_document_number(match["value"]):
@@ -97,7 +121,7 @@ DOCUMENT_RULES: tuple[Rule, ...] = (
             "for «ABCPX1234Y»",
             "cpf «111.444.777-35»",
         ),
-        benign=("ERROR 12345", "at 20240101T120000", "10.2.3.4-55"),
+        benign=("ERROR 12345", "at 20240101T120000", "at 10.2.3.4-55"),
     ),
     Rule(
         name="lower-case-national-insurance-number",
@@ -137,7 +161,19 @@ DOCUMENT_RULES: tuple[Rule, ...] = (
             "could not parse value '«K40217739»' in column",
             "exporting record for «4028819318»",
             "«402938475610»",
+            "«MH12AB123456»",
+            "'«65 170839 J 003»'",
+            "«(01)00844588003288(17)141120(21)10987»",
+            "KeyError: '«51 824 753 556»'",
+            "('«912 345 678»', 'x')",
         ),
-        benign=("2024-03-15", "took '123456789'", "error 12345678 of 9", "codec 'ISO885913'"),
+        benign=(
+            "2024-03-15",
+            "took '123456789'",
+            "error 12345678 of 9",
+            "codec 'ISO885913'",
+            "CVE-2024-123456",
+            "20240101T120000Z",
+        ),
     ),
 )

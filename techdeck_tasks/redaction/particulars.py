@@ -32,8 +32,8 @@ _NUMBERED = r"""(?:
   | imei | imsi | meid | iccid | udi | implant | pacemaker | npi | dea | upin
   | ssn | social[ _-]?security | itin | ein | tax(?:payer)?[ _-]?(?:id|file)? | nhs | nino
   | paye(?:[ ]temp(?:orary)?)? | utr | aadhaa?r | pan | abn | acn | tfn | nric | cpf | cnpj | pesel | bsn
-  | curp | nif | nie | rrn | cnic | nin | insee | nir | cnp | egn | avs | ahv | nss | rut | cuit | cuil | dni
-  | afm | amka | hkid | tckn | ppsn? | csn | dl(?=[ ]?(?:no|num|\#))
+  | curp | nif | nie | rrn | cnic | nin | insee | nir | cnp | egn | avs | ahv | nss | tin | rut | cuit | cuil
+  | dni | afm | amka | hkid | tckn | ppsn? | csn | dl(?=[ ]?(?:no|num|\#))
   | (?:hospital|accession|group|social[ _-]?insurance)[ _-]?(?:number|num|no\.?|\#)
   | (?:(?:credit|debit)[ _-]?)?card | ccn | (?:tele)?phone | tel | mobile | cell | fax | pager
   | whatsapp | sms | fingerprint
@@ -53,7 +53,7 @@ _NUMBER_WORDS = (
     "paye", "pesel", "phone", "phonenumber", "plate", "policy", "policyid", "policynumber", "pps", "ppsn",
     "routing", "rrn", "rut", "savings", "serial", "serialnumber", "sms", "social", "sort", "ssn",
     "subscriber", "subscriberid", "swift", "tax", "taxid", "taxpayer", "tckn", "tel", "telephone", "tfn",
-    "travel", "udi", "upin", "utr", "vehicle", "vin", "voter", "whatsapp",
+    "tin", "travel", "udi", "upin", "utr", "vehicle", "vin", "voter", "whatsapp",
 )  # fmt: skip
 NUMBER = r"""(?: (?:[a-z]{2,5}(?=[ ]\d))? [ ]? \(?\+? (?=[\w-]{0,8}\d)
     (?: [a-z0-9][\w./-]{2,40}(?<=\w) | \d{1,2}(?=[ -]{1,2}\d\d) )
@@ -61,6 +61,8 @@ NUMBER = r"""(?: (?:[a-z]{2,5}(?=[ ]\d))? [ ]? \(?\+? (?=[\w-]{0,8}\d)
 _MEASURE = re.compile(
     r"v?\d+(?:\.\d+)+|\d{4}-\d\d-\d\d.*|0x.*|\d+(?:ms|s|kb|mb|gb|%)", re.IGNORECASE | re.DOTALL
 )
+# The AVS number of Switzerland and the Rijksregisternummer of Belgium look like versions.
+_DOTTED_ID = re.compile(r"\d{3}\.\d{4}\.\d{4}\.\d\d|\d{2}\.\d{2}\.\d{2}[.-]\d{3}[.-]\d{2}")
 _LEAST_DIGITS = 3
 _LEAST_DIGITS_WITHOUT_LABEL = 5
 
@@ -107,7 +109,9 @@ _NAME_PART = (
 def is_number(value: str) -> bool:
     """Tell whether what stands behind a label is a number of somebody, and no measure, version or hash."""
     digits = sum(map(str.isdigit, value))
-    if digits < _LEAST_DIGITS or digits * 3 < len(value.replace(" ", "")) or _MEASURE.fullmatch(value):
+    if digits < _LEAST_DIGITS or digits * 3 < len(value.replace(" ", "")):
+        return False
+    if _MEASURE.fullmatch(value) and not _DOTTED_ID.fullmatch(value):
         return False
     return not (is_uuid(value) or is_hash(value))
 

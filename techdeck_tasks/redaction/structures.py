@@ -16,6 +16,7 @@ from techdeck_tasks.redaction.rule import Finder, Rule, Span, Subject, matching
 _HARMLESS = re.compile(
     r"(?:[\s,()\[\]{}]++|(?<![\w.])-?\d{1,4}(?![\w.])|none|null|true|false|''|\"\")*+", re.IGNORECASE
 )
+_ID_DIGITS = 7
 _LOWER_WORD = re.compile(r"['\"]?[a-z_-]{1,16}['\"]?")
 _STRING_LITERAL = re.compile(r"(?<!\w)'((?:[^']|'')*+)'")
 # What follows the bracket that closes PostgreSQL's data; a line break alone may be inside a value.
@@ -70,7 +71,11 @@ def _sql_literals(subject: Subject) -> Iterator[Span]:
 
 def _is_lookup_data(value: str) -> bool:
     """A missing key that is a name explains the error; one that is a number or random is data."""
-    return shapes.is_uuid(value) or shapes.looks_assigned(value)
+    return (
+        shapes.is_uuid(value)
+        or shapes.looks_assigned(value)
+        or (value.isdigit() and len(value) >= _ID_DIGITS)
+    )
 
 
 STRUCTURE_RULES: tuple[Rule, ...] = (
