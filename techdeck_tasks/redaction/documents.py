@@ -23,6 +23,14 @@ _SPANISH_CHARS = 9
 _QUOTED = re.compile(r"['\"(](?<![A-Za-z0-9].)(?P<value>[A-Za-z]{0,3}\d[\dA-Za-z -]{5,20}+)['\")]")
 _RECORD = re.compile(r"\brecord for (?P<value>[A-Za-z]{0,3}\d[\dA-Za-z-]{5,20}+)")
 _WHOLE = re.compile(r"\s*+['\"]?(?P<value>[A-Z]{0,3}\d[\d -]{5,90}[\dA-Z])['\"]?\s*+")
+_LOWER_CASE_NINO = re.compile(
+    r"""\d (?:
+        (?<=[a-ceghj-pr-tw-z][a-ceghj-npr-tw-z]\d) (?<![\w-]..\d) \d{5}[a-dA-D]
+      | (?P<spaced> (?<=[a-ceghj-pr-tw-z][a-ceghj-npr-tw-z][ ]\d) (?<![\w-]...\d)
+        \d[ ]\d\d[ ]\d\d[ ][a-dA-D] )
+    )(?![\w-])""",
+    re.VERBOSE,
+)
 # Letters and digits of a licence, plate or card as a whole message; letters and a number alone are codes.
 _WHOLE_CODE = re.compile(r"\s*+['\"]?(?P<value>[A-Z0-9(][A-Z0-9 ./()-]{5,80}[A-Z0-9)])['\"]?\s*+")
 _PUBLISHED = re.compile(r"(?:[A-Z]+[- ]?\d+|(?:CVE|RFC|ISO|PEP|SQLSTATE|ORA)\W.*|\d+T\d+Z?)")
@@ -53,8 +61,16 @@ def _has_check_digit(value: str) -> bool:
     return checksums.dea_number(compact) or (len(compact) == _SPANISH_CHARS and checksums.spanish_id(compact))
 
 
+def _find_lower_case_nino(subject: Subject) -> Iterator[Span]:
+    """Yield each; looked for from its first digit, as letters are everywhere."""
+    for match in _LOWER_CASE_NINO.finditer(subject.text):
+        start = match.start() - (3 if match["spaced"] else 2)
+        if re.search("[g-z ]", subject.text[start : match.end()]):  # else it may be a hash
+            yield start, match.end()
+
+
 def _is_code(value: str) -> bool:
-    """Tell whether a whole message of capitals and digits is a document's number and no word or error code."""
+    """Tell whether a whole message of capitals and digits is a document's number and no error code."""
     digits = sum(map(str.isdigit, value))
     words = re.findall("[A-Z]+", value)
     return (
@@ -126,11 +142,7 @@ DOCUMENT_RULES: tuple[Rule, ...] = (
     Rule(
         name="lower-case-national-insurance-number",
         reason="National insurance numbers are typed in lower case as well.",
-        find=matching(
-            r"""[a-ceghj-pr-tw-z](?<![\w-].)[a-ceghj-npr-tw-z]
-            (?: [ ]\d\d[ ]\d\d[ ]\d\d[ ][a-dA-D] | \d{6}[a-dA-D] ) (?![\w-])""",
-            lambda value: re.search("[g-z ]", value) is not None,  # else it may be a hash
-        ),
+        find=_find_lower_case_nino,
         digits=6,
         leaks=("no «hh 01 02 03 d»", "«tw987654a»"),
         benign=("abc 123456a", "ab123456c"),

@@ -9,7 +9,7 @@ from techdeck_tasks.redaction import shapes
 from techdeck_tasks.redaction.quoting import end_of_line, end_of_quote
 from techdeck_tasks.redaction.rule import REDACTED, Rule, Span, Subject, matching
 
-_QUOTE = r"""\\{0,8}["'`]"""
+_QUOTE = r"""\\{0,32}["'`]"""
 _SCHEMES = (
     r"bearer|basic|digest|negotiate|ntlm|kerberos|token|api-?key|api-?token|oauth|hawk|aws4-hmac-sha256|aws|ssws|jwt"
     r"|key|googlelogin|sharedkey(?:lite)?|sharedaccesssignature|hmac|signature|mac|dpop|gssapi|scram-sha-256|vapid"

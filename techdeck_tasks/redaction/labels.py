@@ -14,7 +14,7 @@ from techdeck_tasks.redaction.quoting import end_before, end_of_quote, end_on_li
 from techdeck_tasks.redaction.rule import REDACTED, Rule, Span, Subject
 from techdeck_tasks.redaction.vocabulary import ANY_WORD, Sensitivity, find_words, prefix_of, sensitivity_of
 
-_QUOTE = r"""\\{0,8}+["'`]|%2[27]|&quot;|&\#0?3[49];|\\{1,4}u002[27]"""
+_QUOTE = r"""\\{0,32}+["'`]|%2[27]|&quot;|&\#0?3[49];|\\{1,4}u002[27]"""
 _FILLER = r"""(?:[ \t]{1,4}(?:provided|given|supplied|is|was|are|value|used|with|id|string|of|received|found
     |specified|named|set\ to|equal\ to|has\ value|sent|presented|ending\ in))"""
 

@@ -11,7 +11,7 @@ import re
 from techdeck_tasks.redaction.rule import Rule, anchored, matching
 from techdeck_tasks.redaction.shapes import is_hash, is_prose, is_state, is_trivial, is_uuid
 
-_QUOTE = r"""(?:\\{0,8}["'`])?"""
+_QUOTE = r"""(?:\\{0,32}["'`])?"""
 # What stands between a label and its value: "number is", ": ", "=", "['", " no. #".
 JOINT = rf"""{_QUOTE}\]? (?:[ _-]?(?:number|num|no\.?|nr\.?|id|code|identifier|value|\#)(?![a-z]))?
     {_QUOTE}\]? \s{{0,4}}

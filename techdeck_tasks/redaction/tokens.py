@@ -136,6 +136,7 @@ TOKEN_RULES: tuple[Rule, ...] = (
         name="asana-token",
         reason="Asana joins the user's number with a hash.",
         find=matching(r"[0-2](?<![\w.-].)/\d{12,19}(?:/\d{12,19})?:[0-9a-f]{32}(?![\w-])"),
+        hints=("/",),
         digits=6,
         leaks=("as «1/1200000000000001:0123456789abcdef0123456789abcdef»",),
         benign=("1/12: 0123456789abcdef0123456789abcdef",),

@@ -92,7 +92,7 @@ def test_no_planted_secret_survives_in_any_wrapper(
     assert secret not in redact(text)
 
 
-@given(st.sampled_from(WRAPPERS), secrets, st.integers(0, 3))
+@given(st.sampled_from(WRAPPERS), secrets, st.integers(0, 4))
 @settings(max_examples=150)
 def test_no_planted_secret_survives_in_nested_quoting(wrapper: str, secret: str, depth: int) -> None:
     text = wrapper.format(secret)
