@@ -101,8 +101,8 @@ class Attempt:
                 )
             elif is_control_flow(error):
                 self._release()
-                # Celery logs what it was raised from, too, which may hold data; this hides that.
-                error.__cause__ = None
+                # Celery logs and stores what it was raised from, or while handling, which may hold data.
+                error.__cause__ = error.__context__ = None
                 raise
             else:
                 failure = error

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 from celery import Celery, chain, group
-from celery.exceptions import Ignore, Reject
+from celery.exceptions import Ignore, Reject, Retry
 
 from techdeck_tasks.audit.event import AuditEvent, AuditUnavailableError
 from techdeck_tasks.errors import RetryExhaustedError, ServiceUnavailableError, TechDeckError
@@ -174,3 +174,13 @@ def test_an_application_that_was_never_installed_works_without_keys_or_servers(
     assert "not audited: error_id=" in caplog.text
     assert bare.conf.task_serializer == "json"
     assert not list(tmp_path.rglob("*.spool"))
+
+
+def test_what_celerys_own_retry_was_raised_over_does_not_leave_the_attempt(app: Celery) -> None:
+    app.conf.task_eager_propagates = True
+    auto = declare(app, fails(1, KeyError("mia@clinic.test")), autoretry_for=(KeyError,))
+    with pytest.raises(Retry) as caught:
+        auto.delay()
+    assert caught.value.__context__ is None
+    assert caught.value.__cause__ is None
+    assert "mia" not in str(caught.value)
