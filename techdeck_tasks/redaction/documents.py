@@ -33,7 +33,9 @@ _LOWER_CASE_NINO = re.compile(
 )
 # Letters and digits of a licence, plate or card as a whole message; letters and a number alone are codes.
 _WHOLE_CODE = re.compile(r"\s*+['\"]?(?P<value>[A-Z0-9(][A-Z0-9 ./()-]{5,80}[A-Z0-9)])['\"]?\s*+")
-_PUBLISHED = re.compile(r"(?:[A-Z]+[- ]?\d+|(?:CVE|RFC|ISO|PEP|SQLSTATE|ORA)\W.*|\d+T\d+Z?)")
+_PUBLISHED = re.compile(
+    r"(?:[A-Z]+[- ]?\d+|(?:CVE|RFC|ISO|PEP|SQLSTATE|ORA)\W.*|\d+T\d+Z?|[0-9A-F]{2,8}(?: [0-9A-F]{2,8}){2,})"
+)
 _WHOLE_CODE_DIGITS, _LONGEST_WORD = 6, 5
 _SPACED = re.compile(r"\d{1,6}(?: \d{1,6}){1,6}")
 _SPACED_DIGITS = 8
@@ -186,6 +188,7 @@ DOCUMENT_RULES: tuple[Rule, ...] = (
             "codec 'ISO885913'",
             "CVE-2024-123456",
             "20240101T120000Z",
+            "5159 515B 515E 515D 5161",
         ),
     ),
 )
