@@ -6,7 +6,7 @@ import hashlib
 import json
 import uuid
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import UTC, datetime
 from enum import StrEnum
 from typing import Any
 
@@ -23,6 +23,10 @@ from techdeck_tasks.redaction import sanitize_message
 from techdeck_tasks.storage.database import transaction
 
 MAX_LISTED = 1000
+
+REPORT_MADE, REPORT_SIGNED = "report.generate", "report.sign_off"
+"""Operations on record. Their `outcome`, in the clear for verify, is the report's id and its SHA-256, or the
+one of its signature."""
 
 
 class ReportKind(StrEnum):
@@ -60,6 +64,13 @@ class StoredReport:
     def unchanged(self) -> bool:
         """Whether the text still has the digest it was stored with."""
         return hashlib.sha256(self.text.encode()).hexdigest() == self.sha256
+
+    @property
+    def signature(self) -> str:
+        """SHA-256 over the report and who signed it off when with which note, in hex."""
+        at = None if self.reviewed_at is None else self.reviewed_at.astimezone(UTC).isoformat()
+        said = [self.report_id, self.sha256, at, self.reviewed_by, self.review_note]
+        return hashlib.sha256(json.dumps(said).encode()).hexdigest()
 
     def summary(self) -> dict[str, Any]:
         """Return everything but the report itself, JSON-safe."""
@@ -146,7 +157,8 @@ class ReportStore:
             if made is None:
                 return None
             # After the insert, which waits for another scheduler in this slot: one report, one record.
-            self._record("report.generate", by, **facts)
+            outcome = f"{document['report_id']} {digest.hexdigest()}"
+            self._record(REPORT_MADE, by, outcome, **facts)
         return _stored(made)
 
     def search(self, limit: int = 100, before: tuple[datetime, str] | None = None) -> list[StoredReport]:
@@ -221,8 +233,6 @@ class ReportStore:
                     "find out who changed it, and generate a new one",
                     field="sha256",
                 )
-            facts = {"report_id": report.report_id, "sha256": report.sha256, "note": note}
-            self._record("report.sign_off", reviewer, **facts)
             values = {
                 "reviewed_at": self._clock.now(),
                 "reviewed_by": reviewer,
@@ -234,7 +244,11 @@ class ReportStore:
                 .values(values)
                 .returning(*ComplianceReportRow.__table__.c)
             )
-            return _stored(signed.one())
+            stored = _stored(signed.one())
+            # Before the commit and not before the statement: what the database refuses is not on record.
+            facts = {"report_id": report.report_id, "sha256": report.sha256, "note": note}
+            self._record(REPORT_SIGNED, reviewer, f"{report.report_id} {stored.signature}", **facts)
+            return stored
 
     def _is_made(self, kind: ReportKind, start: datetime) -> bool:
         made = select(ComplianceReportRow.report_id).where(
@@ -243,7 +257,7 @@ class ReportStore:
         with transaction(self._engine) as connection:
             return connection.execute(made).first() is not None
 
-    def _record(self, operation: str, by: str, **facts: Any) -> None:
+    def _record(self, operation: str, by: str, outcome: str, **facts: Any) -> None:
         self._trail.record(
             operator_action(
                 "compliance",
@@ -252,6 +266,7 @@ class ReportStore:
                 facts,
                 severity=Severity.LOW,
                 retention_days=self._retention_days,
+                outcome=outcome,
             )
         )
 
@@ -262,6 +277,11 @@ def _lock(connection: Connection, key: Any) -> StoredReport:
 
 
 def _stored(row: Row[Any]) -> StoredReport:
+    return stored_report(row, row.document)
+
+
+def stored_report(row: Row[Any], body: str) -> StoredReport:
+    """Return the report of a row of `compliance_report` whose document is `body`."""
     return StoredReport(
         report_id=str(row.report_id),
         kind=ReportKind(row.kind),
@@ -273,5 +293,5 @@ def _stored(row: Row[Any]) -> StoredReport:
         reviewed_at=row.reviewed_at,
         reviewed_by=row.reviewed_by,
         review_note=row.review_note,
-        text=row.document,
+        text=body,
     )

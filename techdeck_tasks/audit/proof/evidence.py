@@ -23,13 +23,20 @@ CHECKPOINTS = "audit_checkpoint"
 TOMBSTONES = "audit_tombstone"
 
 _BASE = text("SELECT max(checkpoint_seq) FROM audit_checkpoint WHERE made_at <= :since")
+# A time that Python does not know (infinity, say) is none that was signed, and must not end the verification.
 _CHECKPOINTS = text("""
-    SELECT checkpoint_seq, made_at, rows, key_id, statement, signature FROM audit_checkpoint
+    SELECT checkpoint_seq,
+        CASE WHEN made_at BETWEEN '0001-01-02' AND '9999-12-30' THEN made_at END AS made_at,
+        rows, key_id, statement, signature
+    FROM audit_checkpoint
     WHERE checkpoint_seq >= :first ORDER BY checkpoint_seq
 """)
-_TOMBSTONES = text(
-    "SELECT month, made_at, rows, key_id, statement, signature FROM audit_tombstone ORDER BY month"
-)
+_TOMBSTONES = text("""
+    SELECT CASE WHEN month BETWEEN '0001-01-02' AND '9999-12-30' THEN month END AS month,
+        to_char(month, 'YYYY-MM') AS name,
+        CASE WHEN made_at BETWEEN '0001-01-02' AND '9999-12-30' THEN made_at END AS made_at,
+        rows, key_id, statement, signature FROM audit_tombstone ORDER BY audit_tombstone.month
+""")
 
 
 _Kind = TypeVar("_Kind", Checkpoint, Tombstone)
@@ -160,7 +167,7 @@ def _check_tombstones(
     connection: Connection, check: SignatureCheck, valid: list[Tombstone]
 ) -> Iterator[Finding]:
     for row in connection.execute(_TOMBSTONES):
-        tombstone = _read(row, check, Tombstone, row.month, f"the tombstone of {row.month:%Y-%m}")
+        tombstone = _read(row, check, Tombstone, row.month, f"the tombstone of {row.name or 'no month'}")
         if isinstance(tombstone, Finding):
             yield tombstone
         else:

@@ -64,6 +64,12 @@ class Verdict(StrEnum):
     """A legal hold that the log tells of is not there, or is released and the log does not tell of it."""
     ARCHIVE_DIFFERS = "archive_differs"
     """The archive of a dropped month is missing, or not the one its tombstone signs."""
+    SCHEMA_CHANGED = "schema_changed"
+    """A table, trigger or function of the log is not as the migrations made it."""
+    DATA_KEY_REMOVED = "data_key_removed"
+    """Documents whose data key is gone, or was destroyed by an erasure that the log does not tell of."""
+    REPORT_CHANGED = "report_changed"
+    """A compliance report or its sign-off is not what the log tells of, or is gone."""
     PRODUCER_NUMBER_REPEATED = "producer_number_repeated"
     """A producer's number stands on several rows: forged in its name."""
 

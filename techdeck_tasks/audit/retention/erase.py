@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 import uuid
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import date, datetime, timedelta
 from typing import Any
@@ -21,6 +23,10 @@ from techdeck_tasks.audit.retention.holds import HeldError, Hold, active_holds, 
 from techdeck_tasks.clock import Clock
 from techdeck_tasks.errors import Severity, ValidationError
 from techdeck_tasks.storage.database import transaction
+
+ERASED = "erase"
+"""Operation on record. Its `outcome`, in the clear for verify, is how many keys it destroyed, and the SHA-256
+over their ids."""
 
 _LOCK_HOLDS = text("SELECT techdeck_audit_lock_holds()")
 
@@ -142,13 +148,14 @@ class Eraser:
         with transaction(self._engine) as connection:
             connection.execute(_LOCK_HOLDS)
             erasure = self._plan(connection, scope)
-            connection.execute(
+            destroyed = connection.execute(
                 update(AuditDataKey)
                 .where(AuditDataKey.key_id.in_(erasure.keys), AuditDataKey.erased_at.is_(None))
                 .values(sealed_key=b"", erased_at=self._clock.now())
-            )
+                .returning(AuditDataKey.key_id)
+            ).scalars()
             # Before the commit and not before the statement: what the database refuses is not on record.
-            self._record(scope, erasure, reason, by)
+            self._record(scope, erasure, sorted(destroyed), reason, by)
         if self._sink is not None:
             for key_id in erasure.keys:
                 self._sink.forget_key(str(key_id))
@@ -215,11 +222,14 @@ class Eraser:
                     use.others += 1
         return held
 
-    def _record(self, scope: ErasureScope, erasure: Erasure, reason: str, by: str) -> None:
+    def _record(
+        self, scope: ErasureScope, erasure: Erasure, destroyed: Sequence[uuid.UUID], reason: str, by: str
+    ) -> None:
+        digest = hashlib.sha256(",".join(map(str, destroyed)).encode()).hexdigest()
         self._trail.record(
             operator_action(
                 "audit",
-                "erase",
+                ERASED,
                 by,
                 {
                     "message": f"{by}: erase {len(erasure.keys)} data keys",
@@ -232,6 +242,7 @@ class Eraser:
                 },
                 severity=Severity.CRITICAL,
                 retention_days=self._retention_days,
+                outcome=f"{len(destroyed)} {digest}",
                 subject_id=scope.subject,
             )
         )

@@ -18,7 +18,7 @@ from techdeck_tasks.audit.event import AuditEvent, new_event_id
 from techdeck_tasks.audit.models import AuditTombstone
 from techdeck_tasks.audit.proof.chain import Head, hash_row
 from techdeck_tasks.audit.proof.checkpoint import Checkpoint, Checkpointer
-from techdeck_tasks.audit.proof.finding import Verdict, VerifyReport
+from techdeck_tasks.audit.proof.finding import Finding, Verdict, VerifyReport
 from techdeck_tasks.audit.proof.sink import SegmentStore
 from techdeck_tasks.audit.proof.sink_export import LOOK_AGAIN_S, SinkExporter
 from techdeck_tasks.audit.proof.statement import Signer
@@ -109,12 +109,17 @@ def check(engine: Engine, public_keys: KeySet) -> Callable[..., set[tuple[Verdic
         sink: SegmentStore | None = None, settling: timedelta = timedelta(hours=1)
     ) -> set[tuple[Verdict, str]]:
         report = verify(engine, settling, keys=public_keys, sink=sink)
-        return {(finding.verdict, finding.chain) for finding in report.findings}
+        return {(finding.verdict, finding.chain) for finding in _besides_the_triggers(report)}
 
     return check
 
 
 Check = Callable[..., set[tuple[Verdict, str]]]
+
+
+def _besides_the_triggers(report: VerifyReport) -> tuple[Finding, ...]:
+    """Leave out that the triggers are switched off: none of these attacks is possible with them."""
+    return tuple(finding for finding in report.findings if "the trigger refuse_" not in finding.detail)
 
 
 def _run(engine: Engine, *statements: str) -> None:
@@ -170,7 +175,8 @@ def test_an_untouched_log_and_its_sink_have_no_finding(
     log: Engine, store: SegmentStore, public_keys: KeySet
 ) -> None:
     report = verify(log, timedelta(hours=1), keys=public_keys, sink=store)
-    assert report == VerifyReport(17, 2, (), checkpoints=2, segments=2)
+    assert _besides_the_triggers(report) == ()
+    assert (report.rows, report.writers, report.checkpoints, report.segments) == (17, 2, 2, 2)
 
 
 def test_a_quiet_log_gets_empty_checkpoints_that_verify(
@@ -435,10 +441,18 @@ def test_a_document_under_the_name_of_another_tenant_is_named(
     assert (Verdict.ROW_EDITED, ONE) in check()
 
 
-@pytest.mark.parametrize("edit", ["stage = ''", "key_id = gen_random_uuid()", "subject_index = '\\x'"])
-def test_null_is_not_empty_and_a_key_is_not_another(edit: str, log: Engine, check: Check) -> None:
+@pytest.mark.parametrize("edit", ["stage = ''", "subject_index = '\\x'"])
+def test_null_is_not_empty(edit: str, log: Engine, check: Check) -> None:
     _run(log, f"UPDATE audit_event SET {edit} WHERE writer_id = '{ONE}' AND writer_seq = 4")
     assert check() == {(Verdict.ROW_EDITED, ONE)}
+
+
+def test_a_data_key_is_not_another(log: Engine, check: Check) -> None:
+    _run(
+        log,
+        f"UPDATE audit_event SET key_id = gen_random_uuid() WHERE writer_id = '{ONE}' AND writer_seq = 4",
+    )
+    assert check() == {(Verdict.ROW_EDITED, ONE), (Verdict.DATA_KEY_REMOVED, "audit_data_key")}
 
 
 def test_a_row_from_the_future_is_named_though_its_hashes_are_right(
@@ -559,10 +573,10 @@ def test_what_came_after_a_checkpoint_is_verified_alone(
     log: Engine, checkpointer: Checkpointer, public_keys: KeySet, store: SegmentStore
 ) -> None:
     report = verify(log, timedelta(hours=1), keys=public_keys, since=datetime.now(UTC), sink=store)
-    assert (report.rows, report.checkpoints, report.findings) == (2, 1, ())
+    assert (report.rows, report.checkpoints, _besides_the_triggers(report)) == (2, 1, ())
     _run(log, f"UPDATE audit_event SET stage = '' WHERE writer_id = '{ONE}' AND writer_seq IN (4, 11)")
     report = verify(log, timedelta(hours=1), keys=public_keys, since=datetime.now(UTC))
-    assert [finding.detail[:6] for finding in report.findings] == ["row 11"]
+    assert [finding.detail[:6] for finding in _besides_the_triggers(report)] == ["row 11"]
 
 
 def test_a_checkpoint_dated_back_to_hide_what_it_covers_is_named(log: Engine, public_keys: KeySet) -> None:
