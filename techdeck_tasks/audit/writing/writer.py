@@ -18,6 +18,7 @@ from techdeck_tasks.audit.proof.chain import Head
 from techdeck_tasks.audit.sealing import SealedDataKey, SealedEvent
 from techdeck_tasks.audit.writing.bulk import bulk_copy, pack_bigint, pack_timestamp
 from techdeck_tasks.clock import Clock
+from techdeck_tasks.errors import ServiceUnavailableError
 from techdeck_tasks.storage.database import transaction
 
 MAX_CLOCK_SKEW = timedelta(days=1)
@@ -238,8 +239,17 @@ def _claim_ids(connection: Connection, batch: Mapping[bytes, _Item]) -> tuple[se
     parameters = columns | {"digests": _literal(r"\\x", on_record.values())}
     claimed = {event_id.bytes for event_id in connection.execute(_CLAIM_IDS, parameters).scalars()}
     if len(claimed) < len(batch):
-        known = connection.execute(_KNOWN_DIGESTS, columns)
-        on_record |= {row.event_id.bytes: bytes(row.content_digest) for row in known}
+        known = {
+            row.event_id.bytes: bytes(row.content_digest)
+            for row in connection.execute(_KNOWN_DIGESTS, columns)
+        }
+        if not batch.keys() <= known.keys() | claimed:
+            # Taken for duplicates, they would be acknowledged, and nowhere.
+            raise ServiceUnavailableError(
+                "audit_event_id keeps no ids: somebody put a trigger on it; run 'techdeck audit verify'",
+                service_name="postgresql",
+            )
+        on_record |= known
     return claimed, on_record
 
 

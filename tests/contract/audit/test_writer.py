@@ -341,3 +341,19 @@ def test_rows_refused_by_postgresql_raise_though_other_work_was_done(
     with engine.begin() as connection:
         connection.execute(text("ALTER TABLE audit_event DROP CONSTRAINT refused"))
     assert writer.write(events).written == 5
+
+
+def test_ids_that_a_trigger_swallows_are_an_outage_and_no_duplicates(
+    writer: AuditWriter, engine: Engine, seal: Seal
+) -> None:
+    swallow = "CREATE FUNCTION swallow() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RETURN NULL; END'"
+    trigger = "BEFORE INSERT ON audit_event_id FOR EACH ROW EXECUTE FUNCTION swallow()"
+    events = seal(2)
+    with engine.begin() as connection:
+        connection.execute(text(swallow))
+        connection.execute(text(f"CREATE TRIGGER swallow {trigger}"))
+    with pytest.raises(ServiceUnavailableError, match="keeps no ids"):
+        writer.write(events)
+    with engine.begin() as connection:
+        connection.execute(text("DROP TRIGGER swallow ON audit_event_id"))
+    assert writer.write(events).written == 2
