@@ -12,6 +12,7 @@ import hmac
 import json
 import os
 import threading
+import unicodedata
 import uuid
 import weakref
 from collections import OrderedDict
@@ -220,8 +221,17 @@ def _part_from_parent(sealer: Sealer | None) -> None:
 
 def blind_index(key: bytes, tenant: str, what: str, value: str) -> bytes:
     """Return the fingerprint of `value` under one key of the blind indexes."""
-    text = b"\0".join((tenant.encode(), what.encode(), value.encode("utf-8", "surrogatepass")))
+    spelled = one_spelling(value).encode("utf-8", "surrogatepass")
+    text = b"\0".join((tenant.encode(), what.encode(), spelled))
     return hmac.digest(key, text, "sha256")[:BLIND_INDEX_BYTES]
+
+
+def one_spelling(person: str) -> str:
+    """Return a person's id as it is compared: composed (NFC), as one name may be typed in two ways.
+
+    Letters keep their case: whether it matters is for the application that gives the ids to say.
+    """
+    return unicodedata.normalize("NFC", person)
 
 
 class Opener:

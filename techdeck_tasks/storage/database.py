@@ -22,6 +22,15 @@ NAMING = {
     "pk": "pk_%(table_name)s",
 }
 
+_KEEPALIVE = {
+    "keepalives_idle": 30,
+    "keepalives_interval": 10,
+    "keepalives_count": 3,
+    "tcp_user_timeout": 60_000,
+}
+"""In libpq's words: a server whose machine or network is gone is noticed within a minute, also while its reply
+is waited for; Linux alone takes two hours. What the URL says wins."""
+
 
 class Base(DeclarativeBase):
     """Every table of the package; a test holds it equal to what the migrations build."""
@@ -50,6 +59,7 @@ def connect_database(settings: Settings) -> Engine:
             field="database_url",
         )
     connect_args: dict[str, Any] = {
+        **{name: value for name, value in _KEEPALIVE.items() if name not in url.query},
         "connect_timeout": settings.database_connect_timeout_seconds,
         "application_name": "techdeck",
         "options": "-c timezone=UTC",

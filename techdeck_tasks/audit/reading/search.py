@@ -17,6 +17,7 @@ from sqlalchemy import Select, and_, select, tuple_
 from techdeck_tasks.audit.event import EventType, time_of
 from techdeck_tasks.audit.models import AuditDataKey, AuditEventRow
 from techdeck_tasks.audit.period import check_period
+from techdeck_tasks.audit.sealing import one_spelling
 from techdeck_tasks.errors import Severity, ValidationError
 
 BlindIndexes = Callable[[str, str], Sequence[bytes]]
@@ -104,7 +105,10 @@ class AuditFilter:
         if document is None:
             return True
         wanted = {"user_id": self.user, "subject_id": self.subject}
-        return all(value is None or document.get(name, value) == value for name, value in wanted.items())
+        return all(
+            value is None or one_spelling(str(document.get(name, value))) == one_spelling(value)
+            for name, value in wanted.items()
+        )
 
 
 @dataclass(frozen=True, slots=True)

@@ -80,6 +80,7 @@ class Spool:
         self._lock = threading.Lock()
         self._descriptor: int | None = None
         self._path = folder
+        self._unreadable: set[Path] = set()
         self.damaged = 0
         this = weakref.ref(self)
         os.register_at_fork(after_in_child=lambda: _part_from_parent(this()))
@@ -138,16 +139,23 @@ class Spool:
         """Hand the waiting payloads to `send`, a file at a time, oldest first; return how many.
 
         A file is deleted after `send` returned. If `send` raises, its payloads stay and will be sent again.
+        One that cannot be opened, such as another user's, is told of once, stays, and holds up no other.
         """
-        sent = 0
-        for path in self._paths()[:max_files]:
+        sent, done = 0, 0
+        for path in self._paths():
+            if done == max_files:
+                break
             try:
                 file = path.open("r+b")
             except FileNotFoundError:
                 continue
+            except OSError as error:
+                self._tell_unreadable(path, error)
+                continue
             with file:
                 if not _own(file.fileno(), path):
                     continue
+                done += 1
                 payloads, damage = _read_frames(file.read())
                 if payloads:
                     send(payloads)
@@ -157,6 +165,11 @@ class Spool:
                 else:
                     self._set_aside(path, damage)
         return sent
+
+    def _tell_unreadable(self, path: Path, error: OSError) -> None:
+        if path not in self._unreadable:
+            self._unreadable.add(path)
+            logger.error("the audit spool file %s cannot be read (%s); mend it", path, type(error).__name__)
 
     def _set_aside(self, path: Path, damage: str) -> None:
         kept = path.with_suffix(_DAMAGED_SUFFIX)

@@ -6,11 +6,12 @@ import csv
 import io
 import json
 import stat
+import unicodedata
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import pytest
 from sqlalchemy import Engine
@@ -79,6 +80,14 @@ def test_a_person_is_found_by_a_fingerprint_and_named_by_the_document(reader: Au
     (entry,) = reader.search(AuditFilter(subject="jörg@example.org"))
     assert entry.document is not None
     assert (entry.document["subject_id"], entry.document["user_id"]) == ("jörg@example.org", "user-7")
+
+
+@pytest.mark.parametrize("form", ["NFC", "NFD"])
+def test_a_person_is_found_however_the_letters_of_the_name_were_composed(
+    form: Literal["NFC", "NFD"], reader: AuditReader
+) -> None:
+    typed = unicodedata.normalize(form, "jörg@example.org")
+    assert _numbers(reader.search(AuditFilter(subject=typed))) == [7]
 
 
 def test_a_user_and_a_subject_of_one_name_are_two_persons(reader: AuditReader) -> None:

@@ -373,3 +373,15 @@ def test_a_full_spool_refuses_keeps_what_it_has_and_takes_more_once_it_was_drain
     assert spool.drain(Taken().take) == 2
     spool.append(bytes(400))
     assert spool.size().files == 1
+
+
+def test_a_file_that_cannot_be_read_is_told_of_once_and_holds_up_no_other(
+    spool: Spool, folder: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    spool.append(b"one")
+    (folder / "00000000000000000000-of-somebody-else.spool").mkdir()
+    taken = Taken()
+    assert [spool.drain(taken.take, max_files=1) for _ in range(3)] == [1, 0, 0]
+    assert taken == [b"one"]
+    assert len([record for record in caplog.records if "cannot be read" in record.message]) == 1
+    assert not spool.is_empty(), "it is still there, to be mended"
