@@ -9,6 +9,7 @@ from cryptography.exceptions import InvalidTag
 from sqlalchemy import Engine, func, select, update
 
 from techdeck_tasks.audit.models import AuditDataKey
+from techdeck_tasks.audit.proof.sink import SegmentStore
 from techdeck_tasks.audit.sealing import Opener, SealedDataKey
 from techdeck_tasks.errors import EncryptionError
 from techdeck_tasks.keyring import KeySet
@@ -34,6 +35,7 @@ def reseal(
     engine: Engine,
     opener: Opener,
     recipients: KeySet,
+    sink: SegmentStore | None = None,
     on_progress: Callable[[int], None] = lambda _done: None,
 ) -> Resealed:
     """Seal every data key to the active recipient; afterwards the old private keys can be destroyed.
@@ -44,10 +46,13 @@ def reseal(
         engine: the database.
         opener: holds the private keys of the old recipients.
         recipients: public keys; the active one is sealed to.
+        sink: the backup, whose copies of the keys are sealed anew first: the old private key may be destroyed
+            after this.
         on_progress: takes how many were done so far.
 
     Raises:
         ServiceUnavailableError: PostgreSQL is away.
+        OSError: the sink cannot be written; the batch in hand stays as it was.
     """
     done = 0
     unopened: list[str] = []
@@ -61,7 +66,8 @@ def reseal(
     while True:
         with transaction(engine) as connection:
             page = due if after is None else due.where(AuditDataKey.key_id > after)
-            rows = connection.execute(page.limit(BATCH)).all()
+            # Locked: a key that is being destroyed must not come back to the sink.
+            rows = connection.execute(page.limit(BATCH).with_for_update()).all()
             if not rows:
                 return Resealed(done, tuple(unopened))
             for row in rows:
@@ -71,11 +77,14 @@ def reseal(
                 except (EncryptionError, InvalidTag):
                     unopened.append(str(row.key_id))
                     continue
-                connection.execute(
+                resealed = connection.execute(
                     update(AuditDataKey)
-                    .where(AuditDataKey.key_id == row.key_id, AuditDataKey.recipient_id == row.recipient_id)
+                    .where(AuditDataKey.key_id == row.key_id)
                     .values(recipient_id=new.recipient_id, sealed_key=new.sealed_key)
-                )
+                    .returning(*AuditDataKey.__table__.c)
+                ).one()
+                if sink is not None and sink.has_key(str(row.key_id)):
+                    sink.write_key(resealed)
                 done += 1
             after = rows[-1].key_id
         on_progress(done)

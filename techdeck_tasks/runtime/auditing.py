@@ -167,7 +167,8 @@ class Auditing(Resilience):
     def reseal_audit(self) -> Resealed:
         """Seal every data key of the audit log to the recipient that is active now."""
         opener = Opener(KeySet.load(self.settings.reader_keys_dir / AUDIT_PRIVATE_KEYS))
-        return reseal(self.engine, opener, KeySet.load(self.settings.keys_dir / AUDIT_PUBLIC_KEYS))
+        recipients = KeySet.load(self.settings.keys_dir / AUDIT_PUBLIC_KEYS)
+        return reseal(self.engine, opener, recipients, self._audit_sink)
 
     def verify_audit(
         self,

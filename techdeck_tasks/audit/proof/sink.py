@@ -9,13 +9,18 @@ checkpoint. Object stores cannot append, and a file that is held open can be unl
 
 from __future__ import annotations
 
+import io
 import re
 from collections.abc import Iterator
-from typing import IO
+from typing import IO, Any
+
+from sqlalchemy.engine import Row
 
 from techdeck_tasks.audit.folder import Folder
+from techdeck_tasks.audit.row_document import to_base64, to_line
 
 _SEGMENT = re.compile(r"/(\d{12})\.jsonl$")
+_KEY = re.compile(r"/([0-9a-f-]{36})\.json$")
 _SEGMENTS_A_FOLDER = 10_000
 
 
@@ -47,13 +52,23 @@ class SegmentStore:
         with self._folder.open(_segment_path(number)) as file:
             yield from file
 
+    def keys(self) -> set[str]:
+        """Return the ids of all data keys there are."""
+        return {match[1] for path in self._folder.paths("keys") if (match := _KEY.search(path))}
+
     def has_key(self, key_id: str) -> bool:
         """Tell whether a data key is there."""
         return self._folder.has(_key_path(key_id))
 
-    def write_key(self, key_id: str, content: IO[bytes]) -> None:
-        """Write a sealed data key."""
-        self._folder.write(_key_path(key_id), content)
+    def write_key(self, key: Row[Any]) -> None:
+        """Write a sealed data key, a row of `audit_data_key`; one of that id is replaced."""
+        document = {
+            "key_id": str(key.key_id),
+            "tenant": key.tenant,
+            "recipient_id": key.recipient_id,
+            "sealed_key": to_base64(key.sealed_key),
+        }
+        self._folder.write(_key_path(str(key.key_id)), io.BytesIO(to_line(document)))
 
     def forget_key(self, key_id: str) -> None:
         """Remove a sealed data key: what it sealed can be read no more."""

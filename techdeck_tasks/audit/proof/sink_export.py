@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import io
 import logging
 import tempfile
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import IO, Any
 
 from sqlalchemy import Connection, Engine, select, text
@@ -85,6 +84,7 @@ class SinkExporter:
                     len(removed),
                     removed[0],
                 )
+            self._replace_removed_keys()
             yield from (number for number in numbers if number not in there)
             self._done = max(self._done, newest)
             self._looked_at = self._clock.monotonic()
@@ -107,27 +107,46 @@ class SinkExporter:
                         number,
                     )
                     return
-                missing = keys - self._known_keys
-                data_keys = connection.execute(
-                    select(AuditDataKey.__table__).where(
-                        AuditDataKey.key_id.in_(missing), AuditDataKey.erased_at.is_(None)
-                    )
-                ).all()
-            for key in data_keys:
-                self._export_key(key)
+            missing = keys - self._known_keys
+            self._export_keys(
+                key for key in self._keys_of(missing) if not self._store.has_key(str(key.key_id))
+            )
             file.seek(0)
             self._store.write(number, file)
         self._known_keys |= missing
 
-    def _export_key(self, key: Row[Any]) -> None:
-        if not self._store.has_key(str(key.key_id)):
-            document = {
-                "key_id": str(key.key_id),
-                "tenant": key.tenant,
-                "recipient_id": key.recipient_id,
-                "sealed_key": to_base64(key.sealed_key),
-            }
-            self._store.write_key(str(key.key_id), io.BytesIO(to_line(document)))
+    def _replace_removed_keys(self) -> None:
+        """Write the data keys again that somebody removed from the sink."""
+        there = self._store.keys()
+        removed = [key_id for key_id in self._known_keys if str(key_id) not in there]
+        lost = self._keys_of(removed)
+        if lost:
+            logger.critical(
+                "%d data keys were removed from the audit sink; they are written again", len(lost)
+            )
+            self._export_keys(lost)
+
+    def _keys_of(self, wanted: Iterable[uuid.UUID]) -> list[Row[Any]]:
+        """Return those of the data keys `wanted` that are not destroyed."""
+        statement = select(AuditDataKey.__table__).where(
+            AuditDataKey.key_id.in_(wanted), AuditDataKey.erased_at.is_(None)
+        )
+        with transaction(self._engine) as connection:
+            return list(connection.execute(statement).all())
+
+    def _export_keys(self, keys: Iterable[Row[Any]]) -> None:
+        written = {}
+        for key in keys:
+            self._store.write_key(key)
+            written[key.key_id] = key.sealed_key
+        # Meanwhile some may have been destroyed, or sealed anew: both reach the sink before or after this.
+        current = {key.key_id: key for key in self._keys_of(written)}
+        for key_id, sealed_key in written.items():
+            key = current.get(key_id)
+            if key is None:
+                self._store.forget_key(str(key_id))
+            elif key.sealed_key != sealed_key:
+                self._store.write_key(key)
 
 
 def _write_segment(connection: Connection, number: int, file: IO[bytes]) -> set[uuid.UUID] | None:

@@ -9,6 +9,7 @@ from contextlib import AbstractContextManager
 from dataclasses import replace
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 import pytest
 from sqlalchemy import Engine, insert, text
@@ -528,6 +529,43 @@ def test_an_unlinked_segment_is_named_reported_and_written_again(
     assert "1 segments were removed from the audit sink" in caplog.text
     assert _segment(tmp_path, 1).read_bytes() == before
     assert check(store) == set()
+
+
+def test_a_data_key_removed_from_the_sink_is_reported_and_written_again(
+    log: Engine,
+    engine: Engine,
+    seal: Seal,
+    checkpointer: Checkpointer,
+    store: SegmentStore,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    clock = FakeClock()
+    exporter = SinkExporter(engine, store, clock)
+    exporter.catch_up()
+    checkpointer.make()
+    exporter.catch_up()
+    (key_id,) = store.keys()
+    store.forget_key(key_id)
+    clock.sleep(LOOK_AGAIN_S)
+    exporter.catch_up()
+    assert "1 data keys were removed from the audit sink" in caplog.text
+    assert store.keys() == {key_id}
+
+
+def test_a_data_key_destroyed_while_it_is_copied_does_not_stay_in_the_sink(
+    log: Engine, engine: Engine, tmp_path: Path
+) -> None:
+    class Meanwhile(SegmentStore):
+        def write_key(self, key: Any) -> None:
+            statement = "UPDATE audit_data_key SET sealed_key = '', erased_at = now() WHERE key_id = :key_id"
+            with engine.begin() as connection:
+                connection.execute(text(statement), {"key_id": key.key_id})
+            self.forget_key(str(key.key_id))
+            super().write_key(key)
+
+    late = Meanwhile((tmp_path / "late").as_uri())
+    assert SinkExporter(engine, late, FakeClock()).catch_up() == 2
+    assert late.keys() == set()
 
 
 @pytest.mark.parametrize(

@@ -2,22 +2,33 @@
 
 from __future__ import annotations
 
+import base64
+import json
+import uuid
 from collections.abc import Callable
+from datetime import timedelta
 from pathlib import Path
+from typing import Any
 
 import pytest
 from sqlalchemy import Engine
 
 from techdeck_tasks.audit.event import AuditEvent
+from techdeck_tasks.audit.proof.checkpoint import Checkpointer
+from techdeck_tasks.audit.proof.sink import SegmentStore
+from techdeck_tasks.audit.proof.sink_export import SinkExporter
+from techdeck_tasks.audit.proof.statement import Signer
 from techdeck_tasks.audit.proof.verify import verify
 from techdeck_tasks.audit.reading.reader import AuditReader
 from techdeck_tasks.audit.rekeying import count_sealed_to, reseal
-from techdeck_tasks.audit.sealing import Opener, Sealer
+from techdeck_tasks.audit.sealing import Opener, SealedDataKey, Sealer
 from techdeck_tasks.audit.writing.writer import AuditWriter
+from techdeck_tasks.clock import SystemClock
 from techdeck_tasks.keyring import (
     AUDIT_PRIVATE_KEYS,
     AUDIT_PUBLIC_KEYS,
     BLIND_INDEX_KEYS,
+    CHECKPOINT_PRIVATE_KEYS,
     KeyFolders,
     KeySet,
     Purpose,
@@ -80,6 +91,50 @@ def test_after_resealing_the_old_key_is_not_needed(
     assert _messages(engine, folders) == {f"no {number}" for number in range(PRODUCERS)}
     assert not before.findings
     assert not verify(engine).findings
+
+
+def test_resealing_reaches_the_copies_in_the_backup_sink(
+    engine: Engine, folders: KeyFolders, written: None, tmp_path: Path
+) -> None:
+    signer = Signer(KeySet.load(folders.signer / CHECKPOINT_PRIVATE_KEYS))
+    Checkpointer(engine, signer, SystemClock(), timedelta(hours=1), 10).make()
+    store = SegmentStore((tmp_path / "sink").as_uri())
+    SinkExporter(engine, store, SystemClock()).catch_up()
+    old = _public(folders).active
+    folders.add(Purpose.AUDIT, activate=True)
+    reseal(engine, _opener(folders), _public(folders), store)
+    folders.destroy(Purpose.AUDIT, old)
+    opener = _opener(folders)
+    copies = [json.loads(path.read_text()) for path in (tmp_path / "sink" / "keys").iterdir()]
+    opened = {
+        opener.data_key(
+            SealedDataKey(
+                uuid.UUID(copy["key_id"]),
+                copy["tenant"],
+                copy["recipient_id"],
+                base64.b64decode(copy["sealed_key"]),
+            )
+        )
+        for copy in copies
+    }
+    assert len(opened) == PRODUCERS
+
+
+def test_a_sink_that_cannot_be_written_leaves_the_keys_as_they_were(
+    engine: Engine, folders: KeyFolders, written: None, tmp_path: Path
+) -> None:
+    class FullStore(SegmentStore):
+        def has_key(self, key_id: str) -> bool:
+            return True
+
+        def write_key(self, key: Any) -> None:
+            raise OSError("no space left")
+
+    old = _public(folders).active
+    folders.add(Purpose.AUDIT, activate=True)
+    with pytest.raises(OSError, match="no space left"):
+        reseal(engine, _opener(folders), _public(folders), FullStore((tmp_path / "sink").as_uri()))
+    assert count_sealed_to(engine, old) == PRODUCERS
 
 
 def test_resealing_twice_does_nothing_the_second_time(
