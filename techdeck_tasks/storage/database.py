@@ -28,8 +28,8 @@ _KEEPALIVE = {
     "keepalives_count": 3,
     "tcp_user_timeout": 60_000,
 }
-"""In libpq's words: a server whose machine or network is gone is noticed within a minute, also where it owes an
-answer; Linux alone takes two hours. What the URL says wins."""
+"""In libpq's words: a server whose machine or network is gone is noticed within a minute, also where it owes
+an answer; Linux alone takes two hours. What the URL says wins."""
 
 
 class Base(DeclarativeBase):

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import uuid
 from dataclasses import fields
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from sqlalchemy import ColumnElement, Connection, Engine, String, cast, select, text, update
@@ -19,6 +21,10 @@ from techdeck_tasks.redaction import sanitize_message
 from techdeck_tasks.storage.database import transaction
 
 MAX_LISTED = 1000
+
+INCIDENT_NOTIFIED = "incident.notified"
+"""Operation on record. Its `outcome`, as that of each decision, is the incident's id and a SHA-256 over what
+the table says since; in the clear, for verify."""
 
 # From the log itself and not from a mark of what was seen: a row that commits late is found the next time.
 # Of the reports of one error the first becomes the incident, also where two runs of this meet.
@@ -146,9 +152,10 @@ class IncidentStore:
             incident = self._lock(connection, incident_id)
             if incident.notification_sent:
                 return False
-            self._record("incident.notified", channel, incident, channel=channel)
             values = {"notification_sent_at": now, "notification_channel": sanitize_message(channel)}
-            _change(connection, incident, values)
+            changed = _change(connection, incident, values)
+            # Before the commit and not before the statement: what the database refuses is not on record.
+            self._record(INCIDENT_NOTIFIED, channel, incident, notice_digest(changed), channel=channel)
         return True
 
     # -- investigation -----------------------------------------------------------------------------
@@ -196,14 +203,16 @@ class IncidentStore:
                     f"incident {whole_id} was {incident.state} by {incident.changed_by}; that stays",
                     field="incident_id",
                 )
-            self._record(f"incident.{target}", by, incident, note=note, **values)
             change = {
                 "state": target,
                 "changed_at": self._clock.now(),
                 "changed_by": by,
                 "note": sanitize_message(note),
             }
-            return _change(connection, incident, {**change, **values})
+            changed = _change(connection, incident, {**change, **values})
+            digest = decision_digest(changed)
+            self._record(f"incident.{target}", by, incident, digest, note=note, **values)
+            return changed
 
     def _lock(self, connection: Connection, incident_id: str) -> Incident:
         found = None
@@ -222,7 +231,7 @@ class IncidentStore:
         with transaction(self._engine) as connection:
             return [_incident(row) for row in connection.execute(statement.limit(limit))]
 
-    def _record(self, operation: str, by: str, incident: Incident, **facts: Any) -> None:
+    def _record(self, operation: str, by: str, incident: Incident, digest: str, **facts: Any) -> None:
         self._trail.record(
             operator_action(
                 "incidents",
@@ -231,10 +240,27 @@ class IncidentStore:
                 {"incident_id": incident.incident_id, "from": incident.state, **facts},
                 severity=Severity.MEDIUM,
                 retention_days=self._retention_days,
+                outcome=f"{incident.incident_id} {digest}",
                 error_id=incident.error_id,
                 error_code=incident.error_code,
             )
         )
+
+
+def decision_digest(incident: Incident | Row[Any]) -> str:
+    """Return the SHA-256 over the last decision about an incident, in hex."""
+    decided = (incident.state, incident.assignee, incident.changed_by, incident.note, incident.secured)
+    return _digest(incident.incident_id, incident.changed_at, *decided)
+
+
+def notice_digest(incident: Incident | Row[Any]) -> str:
+    """Return the SHA-256 over which channel took an incident's notification when, in hex."""
+    return _digest(incident.incident_id, incident.notification_sent_at, incident.notification_channel)
+
+
+def _digest(incident_id: object, at: datetime | None, *said: object) -> str:
+    moment = None if at is None else at.astimezone(UTC).isoformat()
+    return hashlib.sha256(json.dumps([str(incident_id), moment, *said]).encode()).hexdigest()
 
 
 _UNRESOLVED = SecurityIncident.state.in_(UNRESOLVED)

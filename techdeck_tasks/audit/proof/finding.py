@@ -68,6 +68,8 @@ class Verdict(StrEnum):
     """A table, trigger or function of the log is not as the migrations made it."""
     DATA_KEY_REMOVED = "data_key_removed"
     """Documents whose data key is gone, or was destroyed by an erasure that the log does not tell of."""
+    INCIDENT_CHANGED = "incident_changed"
+    """A security incident was decided, dated or marked as notified past the log."""
     REPORT_CHANGED = "report_changed"
     """A compliance report or its sign-off is not what the log tells of, or is gone."""
     PRODUCER_NUMBER_REPEATED = "producer_number_repeated"

@@ -16,6 +16,7 @@ from functools import partial
 from sqlalchemy import Connection, Engine, text
 
 from techdeck_tasks.audit.compliance.check import check_reports
+from techdeck_tasks.audit.incidents.check import check_incidents
 from techdeck_tasks.audit.proof.chain import Head
 from techdeck_tasks.audit.proof.chain_judge import ChainJudge
 from techdeck_tasks.audit.proof.chain_scan import (
@@ -126,6 +127,7 @@ def verify(
             findings += check_holds(connection, evidence.tombstones, settling)
             findings += check_keys(connection, evidence.tombstones, settling, first_time)
             findings += check_reports(connection, evidence.tombstones, settling)
+            findings += check_incidents(connection, evidence.tombstones, settling)
     segments = 0
     if sink is not None and keys is not None:
         segments, differences = check_sink(sink, SignatureCheck(keys), evidence)

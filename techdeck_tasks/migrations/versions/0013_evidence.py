@@ -1,5 +1,5 @@
 # ruff: noqa: INP001 - alembic loads it by its path
-"""What verification also holds against the log: reports, and which data keys there are."""
+"""What verification also holds against the log: reports, incidents, and which data keys there are."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ logger = logging.getLogger(__name__)
 _VERIFIERS = "techdeck_audit_writer, techdeck_audit_auditor"
 # Which keys there are, and not the keys: who proves that the log is whole need not be able to read it.
 _GRANTS = (
-    "SELECT ON compliance_report TO {verifiers}",
+    "SELECT ON compliance_report, security_incident TO {verifiers}",
     "SELECT (key_id, erased_at) ON audit_data_key TO {verifiers}",
 )
 _REVOKES = (
-    "SELECT ON compliance_report FROM {verifiers}",
+    "SELECT ON compliance_report, security_incident FROM {verifiers}",
     "SELECT (key_id, erased_at) ON audit_data_key FROM {verifiers}",
 )
 

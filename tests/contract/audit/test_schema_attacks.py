@@ -15,6 +15,8 @@ from sqlalchemy import Engine, text
 from sqlalchemy.exc import DBAPIError
 
 from techdeck_tasks.audit.compliance.store import ReportKind, ReportStore
+from techdeck_tasks.audit.event import EventType
+from techdeck_tasks.audit.incidents.store import IncidentStore
 from techdeck_tasks.audit.proof.checkpoint import Checkpointer
 from techdeck_tasks.audit.proof.finding import Verdict
 from techdeck_tasks.audit.proof.statement import Signer
@@ -25,7 +27,7 @@ from techdeck_tasks.clock import SystemClock
 from techdeck_tasks.keyring import CHECKPOINT_PRIVATE_KEYS, CHECKPOINT_PUBLIC_KEYS, KeySet
 
 if TYPE_CHECKING:
-    from tests.contract.audit.conftest import Trail
+    from tests.contract.audit.conftest import NewEvent, Trail
 
 ONE, TWO = "audit@one", "audit@two"
 Check = Callable[[], set[tuple[Verdict, str]]]
@@ -263,3 +265,56 @@ def test_reports_are_not_truncated(report_id: str, log: Engine, check: Check) ->
     assert report_id
     with pytest.raises(DBAPIError, match="append-only"):
         _run(log, "TRUNCATE compliance_report")
+
+
+# -- incidents --------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def incident_id(
+    log: Engine, trail: Trail, sealer: Sealer, new_event: NewEvent, checkpointer: Checkpointer
+) -> str:
+    """An incident that somebody was told of and that was resolved, all of it on record."""
+    writer = AuditWriter(log, TWO, _Earlier())
+    writer.write([sealer.seal(new_event(event_type=EventType.SECURITY_INCIDENT, error_id="error-1"))])
+    store = IncidentStore(log, trail, _Earlier(), 2190)
+    store.catch_up()
+    (incident,) = store.search()
+    store.mark_notified(incident.incident_id, "email")
+    store.assign(incident.incident_id, assignee="anna", by="berta", note="please look")
+    store.resolve(incident.incident_id, secured=False, by="anna", note="told the patient, 555-01-2345")
+    writer.write([sealer.seal(event) for event in trail.events])
+    checkpointer.make()
+    return incident.incident_id
+
+
+def test_an_incident_that_stands_as_the_log_tells_is_no_finding(incident_id: str, check: Check) -> None:
+    assert incident_id
+    assert check() == set()
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        "secured = true",
+        "note = 'nothing happened'",
+        "state = 'dismissed'",
+        "state = 'investigating'",
+        "changed_by = 'somebody'",
+        "changed_at = changed_at - interval '1 day'",
+        "changed_at = 'infinity'",
+        "state = 'open', changed_at = NULL, changed_by = NULL",
+        "notification_channel = 'pager'",
+        "notification_sent_at = '-infinity'",
+        "notification_deadline = notification_deadline + interval '1 year'",
+        "discovered_at = 'infinity'",
+        "severity = 'low'",
+        "error_id = NULL",
+    ],
+)
+def test_an_incident_that_was_changed_past_the_log_is_named(
+    change: str, incident_id: str, log: Engine, check: Check
+) -> None:
+    assert incident_id
+    _run(log, f"UPDATE security_incident SET {change}")
+    assert check() == {(Verdict.INCIDENT_CHANGED, "security_incident")}
