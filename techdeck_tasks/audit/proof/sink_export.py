@@ -142,11 +142,10 @@ class SinkExporter:
         # Meanwhile some may have been destroyed, or sealed anew: both reach the sink before or after this.
         current = {key.key_id: key for key in self._keys_of(written)}
         for key_id, sealed_key in written.items():
-            key = current.get(key_id)
-            if key is None:
+            if key_id not in current:
                 self._store.forget_key(str(key_id))
-            elif key.sealed_key != sealed_key:
-                self._store.write_key(key)
+            elif current[key_id].sealed_key != sealed_key:
+                self._store.write_key(current[key_id])
 
 
 def _write_segment(connection: Connection, number: int, file: IO[bytes]) -> set[uuid.UUID] | None:
