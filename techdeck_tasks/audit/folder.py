@@ -13,6 +13,8 @@ from typing import IO, Any
 import fsspec
 from fsspec.implementations.local import LocalFileSystem
 
+from techdeck_tasks.errors import ValidationError
+
 
 class Folder:
     """Files in a folder; each is there as a whole or not at all, and on the disk of a local folder.
@@ -26,7 +28,16 @@ class Folder:
 
     @cached_property
     def _place(self) -> tuple[Any, str]:
-        fs, root = fsspec.core.url_to_fs(self._url)
+        try:
+            fs, root = fsspec.core.url_to_fs(self._url)
+        except (ValueError, ImportError) as error:
+            # Its text may quote the URL, which may hold a password.
+            kind = self._url.partition("://")[0] if "://" in self._url else "no URL"
+            raise ValidationError(
+                f"a folder of the audit log cannot be reached by {kind!r} ({type(error).__name__}); "
+                "install its fsspec driver, or correct the URL",
+                field="url",
+            ) from None
         return fs, root.rstrip("/")
 
     def paths(self, below: str) -> list[str]:

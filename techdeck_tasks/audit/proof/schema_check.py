@@ -13,6 +13,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date
+from importlib import resources
 from typing import Any
 
 from sqlalchemy import Connection, Table, text
@@ -24,6 +25,7 @@ from techdeck_tasks.audit.month import bounds_of
 from techdeck_tasks.audit.proof.finding import Finding, Verdict
 from techdeck_tasks.storage.database import Base
 
+_REVISIONS = "alembic_version"
 _PARTITIONED = ("audit_event", "audit_event_id")
 _TABLES: tuple[Table, ...] = tuple(
     Base.metadata.tables[row.__tablename__]
@@ -138,6 +140,13 @@ class SchemaCheck:
 
 def check_schema(connection: Connection) -> SchemaCheck:
     """Compare the catalogue with the models and with what the migrations made."""
+    revision = _revision_of(connection)
+    if revision != newest_revision():
+        detail = (
+            f"the schema is at revision {revision}, this version's is {newest_revision()}; "
+            "run 'techdeck db upgrade'"
+        )
+        return SchemaCheck((_finding(_REVISIONS, detail),), readable=False)
     relations = connection.execute(_RELATIONS, {"names": list(_NAMES)}).all()
     there = {
         found.parent: _columns_of(connection, found.oid) for found in relations if not found.is_partition
@@ -148,6 +157,20 @@ def check_schema(connection: Connection) -> SchemaCheck:
     others += _check_triggers(connection, relations)
     others += _check_functions(connection)
     return SchemaCheck((*columns, *others), not columns)
+
+
+def newest_revision() -> str:
+    """Return the revision of the newest migration, with which its file's name begins."""
+    # Without alembic, whose import takes longer than a small log's verification.
+    files = (resources.files("techdeck_tasks.migrations") / "versions").iterdir()
+    return max(file.name[:4] for file in files if file.name.endswith(".py"))
+
+
+def _revision_of(connection: Connection) -> str | None:
+    there = text("SELECT to_regclass('alembic_version') IS NOT NULL")
+    if not connection.execute(there).scalar_one():
+        return None
+    return connection.execute(text("SELECT max(version_num) FROM alembic_version")).scalar_one_or_none()
 
 
 def _finding(table: str, detail: str) -> Finding:

@@ -222,11 +222,15 @@ def _read_truth(name: str, value: Any) -> bool:
     return truth
 
 
+def is_storable(text: str) -> bool:
+    """Tell whether a stored text can be `text`: PostgreSQL's holds no NUL, and UTF-8 no lone surrogate."""
+    return "\0" not in text and text.encode("utf-8", "replace").decode() == text
+
+
 def _read_text(name: str, value: Any) -> str:
     if not isinstance(value, str):
         raise ValidationError(f"audit search takes text as {name!r}", field=name)
-    # PostgreSQL's text holds no NUL and UTF-8 no lone surrogate: nothing stored can match either.
-    if "\0" in value or value.encode("utf-8", "replace").decode() != value:
+    if not is_storable(value):
         raise ValidationError(
             f"audit search takes text without NUL and lone surrogates as {name!r}", field=name
         )

@@ -17,7 +17,7 @@ from techdeck_tasks.audit.canonical import AuditRecord
 from techdeck_tasks.audit.event import AuditTrail, operator_action
 from techdeck_tasks.audit.models import AuditEventRow, AuditHold
 from techdeck_tasks.audit.period import check_period
-from techdeck_tasks.audit.reading.search import BlindIndexes
+from techdeck_tasks.audit.reading.search import BlindIndexes, is_storable
 from techdeck_tasks.audit.retention.coverage import HOLD_COVERS, months_with, noted_months
 from techdeck_tasks.clock import Clock
 from techdeck_tasks.errors import Severity, ValidationError
@@ -52,6 +52,10 @@ class HoldScope:
         check_period("a legal hold", self.since, self.until)
         if self.user is not None and self.subject is not None:
             raise ValidationError("a hold names a user or a subject; add one for each", field="subject")
+        if self.pipeline_id is not None and not is_storable(self.pipeline_id):
+            raise ValidationError(
+                "a hold names a run without NUL and lone surrogates: no row has such", field="pipeline_id"
+            )
 
 
 @dataclass(frozen=True, slots=True)

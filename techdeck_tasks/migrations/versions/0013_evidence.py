@@ -18,11 +18,11 @@ logger = logging.getLogger(__name__)
 _VERIFIERS = "techdeck_audit_writer, techdeck_audit_auditor"
 # Which keys there are, and not the keys: who proves that the log is whole need not be able to read it.
 _GRANTS = (
-    "SELECT ON compliance_report, security_incident TO {verifiers}",
+    "SELECT ON compliance_report, security_incident, alembic_version TO {verifiers}",
     "SELECT (key_id, erased_at) ON audit_data_key TO {verifiers}",
 )
 _REVOKES = (
-    "SELECT ON compliance_report, security_incident FROM {verifiers}",
+    "SELECT ON compliance_report, security_incident, alembic_version FROM {verifiers}",
     "SELECT (key_id, erased_at) ON audit_data_key FROM {verifiers}",
 )
 

@@ -487,6 +487,18 @@ def test_the_database_refuses_to_forget_a_hold_or_to_drop_a_month_past_the_rules
         connection.execute(text(statement))
 
 
+@pytest.mark.parametrize("run", ["a\0b", "\udcff"])
+def test_a_hold_on_a_run_that_no_row_can_name_is_refused(run: str) -> None:
+    with pytest.raises(ValidationError, match="lone surrogates"):
+        HoldScope(pipeline_id=run)
+
+
+def test_a_folder_that_no_driver_reaches_is_named_without_its_password() -> None:
+    with pytest.raises(ValidationError, match="'nosuch'") as caught:
+        SegmentStore("nosuch://me:geheim@host/folder").numbers()
+    assert "geheim" not in str(caught.value)
+
+
 # -- attacks on retention by who may do everything in the database, and has the signing key ----------------
 
 

@@ -19,6 +19,7 @@ from techdeck_tasks.audit.event import EventType
 from techdeck_tasks.audit.incidents.store import IncidentStore
 from techdeck_tasks.audit.proof.checkpoint import Checkpointer
 from techdeck_tasks.audit.proof.finding import Verdict
+from techdeck_tasks.audit.proof.schema_check import newest_revision
 from techdeck_tasks.audit.proof.statement import Signer
 from techdeck_tasks.audit.proof.verify import verify
 from techdeck_tasks.audit.sealing import SealedEvent, Sealer
@@ -87,6 +88,22 @@ def _names_of(table: str, change: str | None) -> tuple[str, ...]:
 def test_an_untouched_log_has_no_finding(log: Engine, check: Check) -> None:
     AuditWriter(log, ONE, SystemClock()).prepare_partitions()
     assert check() == set()
+
+
+def test_a_schema_of_another_version_is_named_with_the_remedy(log: Engine, keys_dir: Path) -> None:
+    _run(log, "UPDATE alembic_version SET version_num = '0012'")
+    report = verify(log, keys=KeySet.load(keys_dir / CHECKPOINT_PUBLIC_KEYS))
+    (finding,) = report.findings
+    assert finding.verdict is SCHEMA
+    assert "techdeck db upgrade" in finding.detail
+    _run(log, "DROP TABLE alembic_version")
+    assert not verify(log, keys=KeySet.load(keys_dir / CHECKPOINT_PUBLIC_KEYS)).ok
+
+
+def test_the_newest_revision_is_that_of_the_migrations(engine: Engine) -> None:
+    with engine.connect() as connection:
+        at = connection.execute(text("SELECT version_num FROM alembic_version")).scalar_one()
+    assert at == newest_revision()
 
 
 # A copy of a row that no reader could tell from a true one, with its id on record.
