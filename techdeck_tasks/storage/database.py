@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import timedelta
 from typing import Any
 
-from sqlalchemy import Connection, Engine, MetaData, create_engine, make_url
+from sqlalchemy import Connection, Engine, MetaData, create_engine, make_url, text
 from sqlalchemy.exc import ArgumentError, DBAPIError, InterfaceError, OperationalError
 from sqlalchemy.orm import DeclarativeBase
 
@@ -30,6 +31,11 @@ _KEEPALIVE = {
 }
 """In libpq's words: a server whose machine or network is gone is noticed within a minute, also where it owes
 an answer; Linux alone takes two hours. What the URL says wins."""
+
+_BOUND = text("""
+    SELECT set_config(name, :ms, true)
+    FROM unnest(ARRAY['statement_timeout', 'idle_in_transaction_session_timeout']) AS name
+""")
 
 
 class Base(DeclarativeBase):
@@ -92,6 +98,15 @@ def transaction(engine: Engine) -> Iterator[Connection]:
         if error.connection_invalidated:
             raise unavailable(engine, error) from error
         raise
+
+
+def bound(connection: Connection, stuck_after: timedelta) -> None:
+    """Let PostgreSQL end this transaction if it stands still or waits for so long.
+
+    A process that is stopped, or its paused machine, holds its locks as long as its connection lives: all who
+    need them would wait for it.
+    """
+    connection.execute(_BOUND, {"ms": str(int(stuck_after / timedelta(milliseconds=1)))})
 
 
 def unavailable(engine: Engine, error: DBAPIError) -> ServiceUnavailableError:

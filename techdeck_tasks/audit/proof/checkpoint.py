@@ -18,13 +18,16 @@ from techdeck_tasks.audit.models import AuditCheckpoint
 from techdeck_tasks.audit.proof.chain import Head
 from techdeck_tasks.audit.proof.statement import Signer, StatementReader, StatementWriter
 from techdeck_tasks.clock import Clock
-from techdeck_tasks.storage.database import transaction
+from techdeck_tasks.storage.database import bound, transaction
 
 _MAGIC, _VERSION = b"TDCP", 1
 _GENESIS = hashlib.sha256(b"techdeck-audit-checkpoint-genesis-1").digest()
 
 # One audit worker makes a checkpoint; the others wait for its commit and find it made.
 _LOCK = text("SELECT pg_advisory_xact_lock(7236589410022)")
+_STUCK_AFTER = timedelta(minutes=1)
+"""The lock of a worker that was stopped in the middle is gone after this."""
+
 _STATE = text("""
     SELECT last.checkpoint_seq, last.made_at, last.rows, last.statement, heads.total
     FROM (SELECT coalesce(sum(writer_seq), 0)::bigint AS total FROM audit_writer_head) heads
@@ -131,6 +134,7 @@ class Checkpointer:
             ServiceUnavailableError: PostgreSQL is away; nothing was made.
         """
         with transaction(self._engine) as connection:
+            bound(connection, _STUCK_AFTER)
             if not self._is_due(connection):
                 return None
             connection.execute(_LOCK)
@@ -143,6 +147,7 @@ class Checkpointer:
             ServiceUnavailableError: PostgreSQL is away; nothing was made.
         """
         with transaction(self._engine) as connection:
+            bound(connection, _STUCK_AFTER)
             connection.execute(_LOCK)
             return self._make(connection)
 

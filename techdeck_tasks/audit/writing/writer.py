@@ -19,11 +19,15 @@ from techdeck_tasks.audit.sealing import SealedDataKey, SealedEvent
 from techdeck_tasks.audit.writing.bulk import bulk_copy, pack_bigint, pack_timestamp
 from techdeck_tasks.clock import Clock
 from techdeck_tasks.errors import ServiceUnavailableError
-from techdeck_tasks.storage.database import transaction
+from techdeck_tasks.storage.database import bound, transaction
 
 MAX_CLOCK_SKEW = timedelta(days=1)
 MAX_AGE = timedelta(days=366)
 """An event older than this cannot have waited in a spool; its id is forged or its producer's clock is off."""
+
+STUCK_AFTER = timedelta(minutes=1)
+"""A batch takes a fraction of a second. One that a stopped worker has in hand must not hold up the others,
+which claim the same events after a while."""
 
 _ROW_COLUMNS = (
     "occurred_at",
@@ -104,10 +108,14 @@ class AuditWriter:
         writer_id: names the chain. Two processes under one id stay correct, but wait for each other: give
             every audit worker its own.
         clock: tells `recorded_at`.
+        stuck_after: PostgreSQL ends a batch that stands still for so long.
     """
 
-    def __init__(self, engine: Engine, writer_id: str, clock: Clock) -> None:
+    def __init__(
+        self, engine: Engine, writer_id: str, clock: Clock, stuck_after: timedelta = STUCK_AFTER
+    ) -> None:
         self._engine = engine
+        self._stuck_after = stuck_after
         self._writer_id = writer_id
         self._clock = clock
         self._partitions: set[date] = set()
@@ -166,6 +174,7 @@ class AuditWriter:
         for item in items:
             first.setdefault(item.event_id, item)
         with transaction(self._engine) as connection:
+            bound(connection, self._stuck_after)
             months = self._ensure_partitions(connection, items)
             claimed, on_record = _claim_ids(connection, first)
             fresh = [item for event_id, item in first.items() if event_id in claimed]

@@ -357,3 +357,19 @@ def test_ids_that_a_trigger_swallows_are_an_outage_and_no_duplicates(
     with engine.begin() as connection:
         connection.execute(text("DROP TRIGGER swallow ON audit_event_id"))
     assert writer.write(events).written == 2
+
+
+def test_a_worker_that_is_stopped_in_the_middle_of_a_batch_holds_up_the_others_for_a_bounded_time(
+    engine: Engine, seal: Seal
+) -> None:
+    events = seal(3)
+    other = AuditWriter(engine, "audit@two", SystemClock())
+    stopped = AuditWriter(engine, "audit@one", SystemClock(), stuck_after=timedelta(milliseconds=300))
+    results = []
+    # While the first one stands still with its ids claimed and not committed, the second claims them too.
+    with pytest.raises(ServiceUnavailableError):
+        stopped.write(events, lambda: results.append(other.write(events)))
+    assert [result.written for result in results] == [3]
+    again = stopped.write(events)
+    assert (again.written, again.duplicates) == (0, 3)
+    assert verify(engine, NO_SETTLING).ok
