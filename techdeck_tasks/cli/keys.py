@@ -7,7 +7,6 @@ from typing import Annotated
 import typer
 from rich.table import Table
 
-from techdeck_tasks.audit.rekeying import count_sealed_to
 from techdeck_tasks.cli.console import out, print_json
 from techdeck_tasks.cli.exits import Exit
 from techdeck_tasks.errors import ValidationError
@@ -119,12 +118,8 @@ def destroy(
     if confirm != key_id:
         raise ValidationError(f"--confirm says {confirm!r}; it must say {key_id!r}", field="confirm")
     runtime = _runtime()
-    if purpose is Purpose.AUDIT and (sealed := count_sealed_to(runtime.engine, key_id)):
-        raise ValidationError(
-            f"audit key {key_id} is the only one that opens {sealed} data keys; "
-            "run 'techdeck keys reseal' first",
-            field="key_id",
-        )
+    if purpose is Purpose.AUDIT:
+        runtime.check_audit_key_is_unused(key_id)
     runtime.key_folders.destroy(purpose, key_id)
     out.print(f"{purpose} key {key_id} was destroyed here; destroy its backups too")
 

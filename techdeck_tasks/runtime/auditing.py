@@ -21,7 +21,7 @@ from techdeck_tasks.audit.proof.verify import Progress, verify
 from techdeck_tasks.audit.proof.verify_run import Verification
 from techdeck_tasks.audit.reading.reader import AuditReader
 from techdeck_tasks.audit.reading.search import BlindIndexes
-from techdeck_tasks.audit.rekeying import Resealed, reseal
+from techdeck_tasks.audit.rekeying import Resealed, count_sealed_to, reseal
 from techdeck_tasks.audit.retention.archive import Archive
 from techdeck_tasks.audit.retention.erase import Eraser
 from techdeck_tasks.audit.retention.holds import HoldStore
@@ -33,7 +33,7 @@ from techdeck_tasks.audit.writing.publisher import StreamPublisher
 from techdeck_tasks.audit.writing.spool import Spool
 from techdeck_tasks.audit.writing.stream import AuditStream
 from techdeck_tasks.audit.writing.writer import AuditWriter
-from techdeck_tasks.errors import Severity
+from techdeck_tasks.errors import Severity, ValidationError
 from techdeck_tasks.keyring import (
     AUDIT_PRIVATE_KEYS,
     AUDIT_PUBLIC_KEYS,
@@ -169,6 +169,29 @@ class Auditing(Resilience):
         opener = Opener(KeySet.load(self.settings.reader_keys_dir / AUDIT_PRIVATE_KEYS))
         recipients = KeySet.load(self.settings.keys_dir / AUDIT_PUBLIC_KEYS)
         return reseal(self.engine, opener, recipients, self._audit_sink)
+
+    def check_audit_key_is_unused(self, key_id: str) -> None:
+        """Make sure that nothing is left that only the private key `key_id` opens.
+
+        Not seen are spools of other machines, and workers that were not restarted since the last rotation.
+
+        Raises:
+            ValidationError: rows are, or events on their way may be.
+            ServiceUnavailableError: PostgreSQL is away.
+        """
+        if sealed := count_sealed_to(self.engine, key_id):
+            raise ValidationError(
+                f"audit key {key_id} is the only one that opens {sealed} data keys; "
+                "run 'techdeck keys reseal' first",
+                field="key_id",
+            )
+        backlog = self.audit_backlog()
+        if backlog.stream_entries != 0 or backlog.spool_files:
+            raise ValidationError(
+                f"audit key {key_id} may be the only one that opens events on their way; try again when "
+                "'techdeck audit status' shows neither stream entries nor spool files",
+                field="key_id",
+            )
 
     def verify_audit(
         self,

@@ -14,7 +14,8 @@ from techdeck_tasks.audit.writing.stream import STREAM, AuditStream, unpack
 from techdeck_tasks.audit.writing.writer import AuditWriter
 from techdeck_tasks.celeryconfig import Role
 from techdeck_tasks.clock import SystemClock
-from techdeck_tasks.keyring import generate_keys
+from techdeck_tasks.errors import ValidationError
+from techdeck_tasks.keyring import AUDIT_PUBLIC_KEYS, KeySet, Purpose, generate_keys
 from techdeck_tasks.runtime import Runtime, create_app, runtime_of
 from techdeck_tasks.settings import load_settings
 from techdeck_tasks.tasks.upkeep import VERIFY
@@ -87,3 +88,19 @@ def test_a_changed_log_becomes_a_critical_incident_on_record(
     (incident,) = _sent(audit_worker)
     record = incident.record
     assert (record.event_type, record.severity) == (EventType.SECURITY_INCIDENT, "critical")
+
+
+def test_an_audit_key_is_not_destroyed_while_events_under_it_may_be_on_their_way(
+    audit_worker: Runtime,
+) -> None:
+    old = KeySet.load(audit_worker.settings.keys_dir / AUDIT_PUBLIC_KEYS).active
+    audit_worker.key_folders.add(Purpose.AUDIT, activate=True)
+    audit_worker.redis.delete(STREAM)
+    audit_worker.check_audit_key_is_unused(old)
+    audit_worker.redis.xadd(STREAM, {"e": b"waits"})
+    with pytest.raises(ValidationError, match="on their way"):
+        audit_worker.check_audit_key_is_unused(old)
+    audit_worker.redis.delete(STREAM)
+    audit_worker.spool.append(b"waits")
+    with pytest.raises(ValidationError, match="on their way"):
+        audit_worker.check_audit_key_is_unused(old)
