@@ -5,10 +5,10 @@ from __future__ import annotations
 import logging
 import uuid
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any, Self
 
-from sqlalchemy import Engine, insert, select
+from sqlalchemy import Engine, func, insert, select
 from sqlalchemy.engine import Row
 
 from techdeck_tasks.audit.event import AuditEvent, AuditTrail, EventType
@@ -20,6 +20,9 @@ from techdeck_tasks.storage.database import transaction
 logger = logging.getLogger(__name__)
 
 MAX_KEPT_FINDINGS = 200
+
+MAX_AHEAD = timedelta(minutes=5)
+"""So far may the clock of an audit worker be ahead of PostgreSQL's."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,7 +94,9 @@ def last(engine: Engine) -> Verification | None:
     Raises:
         ServiceUnavailableError: PostgreSQL is away.
     """
-    newest = select(AuditVerifyRun.__table__).order_by(AuditVerifyRun.started_at.desc()).limit(1)
+    # Not from the future: one that somebody dates ahead would hide all that follow.
+    ended = select(AuditVerifyRun.__table__).where(AuditVerifyRun.finished_at <= func.now() + MAX_AHEAD)
+    newest = ended.order_by(AuditVerifyRun.started_at.desc()).limit(1)
     with transaction(engine) as connection:
         row: Row[Any] | None = connection.execute(newest).one_or_none()
     if row is None:

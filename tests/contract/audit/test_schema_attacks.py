@@ -17,11 +17,13 @@ from sqlalchemy.exc import DBAPIError
 from techdeck_tasks.audit.compliance.store import ReportKind, ReportStore
 from techdeck_tasks.audit.event import EventType
 from techdeck_tasks.audit.incidents.store import IncidentStore
+from techdeck_tasks.audit.proof import verify_run
 from techdeck_tasks.audit.proof.checkpoint import Checkpointer
-from techdeck_tasks.audit.proof.finding import Verdict
+from techdeck_tasks.audit.proof.finding import Finding, Verdict, VerifyReport
 from techdeck_tasks.audit.proof.schema_check import newest_revision
 from techdeck_tasks.audit.proof.statement import Signer
 from techdeck_tasks.audit.proof.verify import verify
+from techdeck_tasks.audit.proof.verify_run import Verification
 from techdeck_tasks.audit.sealing import SealedEvent, Sealer
 from techdeck_tasks.audit.writing.writer import AuditWriter
 from techdeck_tasks.clock import SystemClock
@@ -221,6 +223,24 @@ def test_a_data_key_destroyed_without_an_erasure_on_record_is_named(
     # The keeper's role may do that much.
     _run(log, f"UPDATE audit_data_key SET sealed_key = '', erased_at = {moment}")
     assert check() == {(Verdict.DATA_KEY_REMOVED, "audit_data_key")}
+
+
+@pytest.mark.parametrize("moment", ["now() + interval '1 day'", "'infinity'"])
+def test_a_verification_that_somebody_dates_ahead_does_not_hide_the_last_one(
+    moment: str, log: Engine
+) -> None:
+    now = datetime.now(UTC)
+    bad = VerifyReport(10, 2, (Finding(Verdict.ROW_EDITED, ONE, "row 1"),))
+    verify_run.keep(log, Verification.of(bad, now, now))
+    # The writer's role may do that much.
+    _run(
+        log,
+        "INSERT INTO audit_verify_run (run_id, started_at, finished_at, rows, writers, checkpoints, ok,"
+        f" finding_count, findings) VALUES (gen_random_uuid(), {moment}, {moment}, 9, 1, 1, true, 0, '[]')",
+    )
+    last = verify_run.last(log)
+    assert last is not None
+    assert not last.ok
 
 
 # -- reports ----------------------------------------------------------------------------------------------
