@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import json
+import struct
 import uuid
 from dataclasses import dataclass, fields
 from datetime import datetime
@@ -14,6 +15,7 @@ from sqlalchemy.engine import Row
 
 from techdeck_tasks.audit.canonical import COLUMN_NAMES, AuditRecord, encode, microseconds
 from techdeck_tasks.audit.proof.chain import Head, hash_row
+from techdeck_tasks.errors import ValidationError
 
 _UUID_COLUMNS = ("event_id", "producer_id", "key_id")
 _BYTES_COLUMNS = ("sealed_document", "user_index", "subject_index")
@@ -41,6 +43,19 @@ class StoredRow:
     place: Head
 
 
+MALFORMED: tuple[type[Exception], ...] = (
+    ValidationError,
+    ValueError,
+    KeyError,
+    TypeError,
+    AttributeError,
+    OverflowError,
+    RecursionError,
+    struct.error,
+)
+"""What reading a line raises that somebody else has written: any JSON at all, as deep as it likes."""
+
+
 def document_of(row: Row[Any]) -> dict[str, Any]:
     """Return a row of `audit_event` as JSON-safe data."""
     record = {name: _plain(value) for name in COLUMN_NAMES if (value := getattr(row, name)) is not None}
@@ -60,7 +75,7 @@ def read_row(document: dict[str, Any]) -> StoredRow:
 
     Raises:
         DiffersError: it does not fit its hash.
-        ValueError, KeyError, TypeError, ValidationError: it is no row.
+        One of `MALFORMED`: it is no row.
     """
     values = {name: value for name, value in document["record"].items() if name in _COLUMNS}
     for name in _UUID_COLUMNS:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import binascii
 import json
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
@@ -14,8 +13,7 @@ from techdeck_tasks.audit.proof.evidence import Evidence
 from techdeck_tasks.audit.proof.finding import Finding, Verdict
 from techdeck_tasks.audit.proof.sink import SegmentStore
 from techdeck_tasks.audit.proof.statement import SignatureCheck, SignatureState, Signed
-from techdeck_tasks.audit.row_document import DiffersError, from_base64, read_row
-from techdeck_tasks.errors import ValidationError
+from techdeck_tasks.audit.row_document import MALFORMED, DiffersError, from_base64, read_row
 
 _SINK = "sink"
 _LATENESS = timedelta(minutes=10)
@@ -44,7 +42,7 @@ def check_sink(store: SegmentStore, check: SignatureCheck, evidence: Evidence) -
         expected = number + 1
         try:
             checkpoint = _check_segment(store, check, number, heads)
-        except (ValidationError, ValueError, KeyError, TypeError, binascii.Error) as error:
+        except MALFORMED as error:
             reason = error.args[0] if isinstance(error, DiffersError) else "is malformed"
             findings.append(Finding(Verdict.SINK_DIFFERS, _SINK, f"segment {number} {reason}"))
             heads = None

@@ -20,6 +20,7 @@ from techdeck_tasks.audit.models import AuditEventRow
 from techdeck_tasks.audit.month import bounds_of
 from techdeck_tasks.audit.proof.statement import Signed
 from techdeck_tasks.audit.row_document import (
+    MALFORMED,
     DiffersError,
     StoredRow,
     document_of,
@@ -108,7 +109,7 @@ class Archive:
                 document = json.loads(file.read())
                 statement, signature = (from_base64(document[name]) for name in ("statement", "signature"))
                 return Signed(statement, str(document["key_id"]), signature)
-            except (ValueError, KeyError, TypeError):
+            except MALFORMED:
                 raise DiffersError("is no tombstone") from None
 
     def tombstone_months(self) -> set[date]:

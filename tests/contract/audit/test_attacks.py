@@ -578,8 +578,16 @@ def test_a_data_key_destroyed_while_it_is_copied_does_not_stay_in_the_sink(
         lambda lines: [*lines, lines[0]],
         lambda lines: [b"{}"],
         lambda lines: [b"\xff"],
+        lambda lines: [b"[" * 200_000, *lines[1:]],
+        lambda lines: [b'{"kind":"row","record":[]}', *lines[1:]],
+        lambda lines: [lines[0].replace(b'"retention_days":2190', b'"retention_days":1e400'), *lines[1:]],
+        lambda lines: [lines[0].replace(b'"writer_seq":1', b'"writer_seq":1e400'), *lines[1:]],
+        lambda lines: [lines[0].replace(b'"event_id":"', b'"event_id":0,"x":"'), *lines[1:]],
     ],
-    ids=["edited", "removed", "reordered", "unsigned", "appended", "empty", "garbage"],
+    ids=[
+        *("edited", "removed", "reordered", "unsigned", "appended", "empty", "garbage"),
+        *("deep", "no record", "no number", "no place", "no id"),
+    ],
 )
 def test_a_changed_segment_is_named(
     spoil: Callable[[list[bytes]], list[bytes]],
