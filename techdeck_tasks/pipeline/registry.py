@@ -142,7 +142,7 @@ class StageContext:
             frame.sink_parquet(file, compression="lz4")
         frame = pl.scan_parquet(plain, glob=False)
         rows = int(frame.select(pl.len()).collect().item())
-        batches = batches_of(frame, rows, max(1, part_bytes // row_bytes(frame)))
+        batches = batches_of(frame, rows, max(1, part_bytes // row_bytes(frame, rows)))
         written = [self.write(batch, f"output-{number:04}") for number, batch in enumerate(batches)]
         plain.unlink()
         return ArtifactRef.of_parts(written) if len(written) > 1 else written[0]

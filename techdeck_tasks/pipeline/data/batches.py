@@ -10,7 +10,8 @@ from collections.abc import Iterator
 
 import polars as pl
 
-_SAMPLE_ROWS = 1000
+_SAMPLES = 8
+_SAMPLE_ROWS = 125
 
 
 def batches_of(frame: pl.LazyFrame, rows: int, batch_rows: int) -> Iterator[pl.DataFrame]:
@@ -22,7 +23,11 @@ def batches_of(frame: pl.LazyFrame, rows: int, batch_rows: int) -> Iterator[pl.D
         yield frame.slice(begin, batch_rows).collect(engine="streaming")
 
 
-def row_bytes(frame: pl.LazyFrame) -> int:
-    """Return about how many bytes of memory a row takes, by the first ones."""
-    sample = frame.head(_SAMPLE_ROWS).collect()
-    return max(1, int(sample.estimated_size()) // max(1, sample.height))
+def row_bytes(frame: pl.LazyFrame, rows: int) -> int:
+    """Return about how many bytes of memory a row takes, of several samples the one where it is most.
+
+    The frame's slices must be cheap.
+    """
+    starts = {rows * sample // _SAMPLES for sample in range(_SAMPLES)}
+    samples = [frame.slice(start, _SAMPLE_ROWS).collect(engine="streaming") for start in starts]
+    return max(1, *(int(sample.estimated_size()) // max(1, sample.height) for sample in samples))

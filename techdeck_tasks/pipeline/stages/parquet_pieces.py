@@ -25,13 +25,12 @@ class ParquetFile:
         self.found: dict[str, Any] = {}
 
     def weight(self) -> int:
-        """Return what its rows take in memory, by the first ones; its size where that is more."""
-        with frame_errors(_READING):
-            return max(self._path.stat().st_size, self._height * row_bytes(self._frame))
+        """Return what its rows take in memory, by samples; its size where that is more."""
+        return self._weight
 
     def ends(self, part_bytes: int) -> list[int]:
         """Return numbers of rows."""
-        step = max(1, part_bytes * self._height // self.weight())
+        step = max(1, part_bytes * self._height // self._weight)
         return [*range(step, self._height - step // 2, step), self._height]
 
     def columns(self) -> pl.Schema:
@@ -48,6 +47,11 @@ class ParquetFile:
     def _frame(self) -> pl.LazyFrame:
         frame = pl.scan_parquet(self._path, glob=False)
         return frame.cast({name: dtype_of(dtype) for name, dtype in self._params.dtypes.items()})
+
+    @cached_property
+    def _weight(self) -> int:
+        with frame_errors(_READING):
+            return max(self._path.stat().st_size, self._height * row_bytes(self._frame, self._height))
 
     @cached_property
     def _height(self) -> int:

@@ -12,7 +12,7 @@ import pytest
 from pydantic import ValidationError as ParamsError
 
 from techdeck_tasks.errors import DataProcessingError, ServiceUnavailableError, ValidationError
-from techdeck_tasks.pipeline.data.artifacts import ArtifactRef
+from techdeck_tasks.pipeline.data.artifacts import ArtifactRef, ArtifactStore
 from techdeck_tasks.pipeline.registry import StageResult
 from techdeck_tasks.pipeline.stages.csv_scan import CsvParams, csv_scan
 
@@ -380,3 +380,14 @@ def test_a_quote_without_an_end_far_down_is_refused_and_no_row_is_lost_in_silenc
     path.write_text("n,v\n" + "1,1\n" * 10_500 + '1,"')
     with pytest.raises(DataProcessingError):
         run_stage("dataset_load", source=str(path), part_bytes=part_bytes)
+
+
+@pytest.mark.parametrize("form", ["jsonl", "parquet"])
+def test_long_texts_far_down_do_not_make_parts_large(
+    run_stage: RunStage, store: ArtifactStore, tmp_path: Path, form: str
+) -> None:
+    notes = pl.DataFrame({"note": [f"{number:05}" * (1 if number < 3000 else 200) for number in range(4000)]})
+    loaded = run_stage("dataset_load", source=str(written(tmp_path, form, notes)), part_bytes=200_000).output
+    assert isinstance(loaded, ArtifactRef)
+    sizes = [store.scan(part, tmp_path).collect().estimated_size() for part in loaded.parts]
+    assert max(sizes) < 300_000
