@@ -14,12 +14,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from techdeck_tasks.errors import ValidationError
-from techdeck_tasks.pipeline.stages.json_records import RecordWriter, schema_of
+from techdeck_tasks.pipeline.stages.json_records import RecordWriter
 
 DATA = Path(os.environ.get("TECHDECK_TEST_DATA", Path(__file__).parents[3] / "shared" / "data"))
 KNOWN: list[dict[str, Any]] = [
     {"n": 1, "x": 1.5, "t": "a", "b": True, 'é\\"': "ü", "none": None, "s": {"k": 1, "l": ["a"]}, "e": []},
-    {"n": None, "x": 2, "t": None, "b": None, "s": {"k": None, "l": None}, "l": [[1.5, None], []]},
+    {"n": None, "x": 2, "t": None, "b": None, "s": {"l": None, "m": 0.5}, "l": [[1.5, None], []]},
 ]
 NUMBERS = st.one_of(
     st.from_regex(r"-?(0|[1-9][0-9]{0,20})(\.[0-9]{1,20})?([eE][-+]?[0-9]{1,3})?", fullmatch=True),
@@ -58,7 +58,10 @@ FITTING = {
     "b": st.sampled_from(["true", "false", "null"]),
     'é\\"': TEXTS,
     "none": st.just("null"),
-    "s": st.one_of(st.just("null"), st.builds('{{"k":{}, "l" : [{}]}}'.format, st.integers(), TEXTS)),
+    "s": st.one_of(
+        st.sampled_from(["null", "{}", '{"m" : 1}', '{ "k":1,"m":2.5 }']),
+        st.builds('{{"k":{}, "l" : [{}]}}'.format, st.integers(), TEXTS),
+    ),
     "e": st.just("[ ]"),
     "l": st.lists(st.one_of(st.just("null"), DECIMALS.map("[{}]".format))).map(
         lambda all_: f"[{','.join(all_)}]"
@@ -95,9 +98,9 @@ def read(writer: RecordWriter, data: bytes) -> tuple[Any, ...]:
     except ValidationError as error:
         return (str(error), error.details)
     known = "".join(json.dumps(record) + "\n" for record in KNOWN).encode()
-    frame = pl.scan_ndjson(io.BytesIO(known + records), infer_schema_length=None)
     try:
-        rows = frame.collect()
+        schema = writer.schema(io.BytesIO(known + records))
+        rows = pl.scan_ndjson(io.BytesIO(known + records), schema=schema).collect()
     except pl.exceptions.PolarsError as error:
         return (type(error),)
     return (rows.schema, str(rows.to_dicts()), writer.rounded, writer.kinds)
@@ -106,7 +109,8 @@ def read(writer: RecordWriter, data: bytes) -> tuple[Any, ...]:
 def writer_of_known() -> tuple[RecordWriter, pl.Schema]:
     writer = RecordWriter()
     text = "".join(json.dumps(record) + "\n" for record in KNOWN)
-    return writer, schema_of([record for record, _ in writer.records(io.BytesIO(text.encode()))])
+    records = b"".join(record for record, _ in writer.records(io.BytesIO(text.encode())))
+    return writer, writer.schema(io.BytesIO(records))
 
 
 @given(st.lists(lines(), min_size=1, max_size=4))
@@ -128,7 +132,8 @@ def test_lines_taken_as_they_are_have_the_types_known(block: list[bytes]) -> Non
             taken = [record for record, plain in writer.records(io.BytesIO(line + b"\n")) if plain]
         except ValidationError:
             continue
-        assert list(schema_of([known, *taken]).items()) == list(schema.items())
+        found = writer.schema(io.BytesIO(b"".join([known, *taken])))
+        assert list(found.items()) == list(schema.items())
 
 
 def test_what_is_written_as_usual_is_taken_as_it_is() -> None:

@@ -91,6 +91,7 @@ class _Reading:
 
     Attributes:
         files: what Polars will read, local, plain and in UTF-8.
+        writers: by file, of JSON, what wrote its records and knows their columns.
         source_bytes: the size of the files as they came.
         unpacked_bytes: their size unpacked.
         found: what was detected, of the last file where they differ, for the report.
@@ -100,6 +101,7 @@ class _Reading:
     params: DatasetLoadParams
     form: str
     files: list[Path] = field(default_factory=list)
+    writers: dict[Path, RecordWriter] = field(default_factory=dict)
     source_bytes: int = 0
     unpacked_bytes: int = 0
     found: dict[str, Any] = field(default_factory=dict)
@@ -131,8 +133,8 @@ class _Reading:
         plain = as_utf8(path, encoding, folder / "utf8")
         if self.form == "csv":
             return plain
-        records = RecordWriter()
         target = folder / "records.jsonl"
+        records = self.writers[target] = RecordWriter()
         (records.write_document if self.form == "json" else records.write_lines)(plain, target)
         self.found["numbers_rounded"] = self.found.get("numbers_rounded", 0) + records.rounded
         return target
@@ -160,7 +162,7 @@ class _Reading:
         if self.form == "parquet":
             frame = pl.scan_parquet(path, glob=False)
         else:
-            frame = pl.scan_ndjson(path, infer_schema_length=None)
+            frame = pl.scan_ndjson(path, schema=self.writers[path].schema(path))
         return frame.cast({name: dtype_of(dtype) for name, dtype in self.params.dtypes.items()})
 
     def _csv(self, path: Path, number: int) -> CsvScan:

@@ -23,6 +23,7 @@ from typing import Any, BinaryIO, NoReturn
 import polars as pl
 
 from techdeck_tasks.errors import ValidationError
+from techdeck_tasks.pipeline.stages.field_order import FieldOrder
 from techdeck_tasks.pipeline.stages.plain_lines import PlainLines
 
 VALUE_COLUMN = "value"
@@ -70,6 +71,7 @@ class RecordWriter:
     rounded: int = 0
     kinds: dict[str, str] = field(default_factory=dict)
     plain: PlainLines | None = None
+    _order: FieldOrder = field(init=False, default_factory=FieldOrder)
     _decoder: json.JSONDecoder = field(init=False)
 
     def __post_init__(self) -> None:
@@ -120,9 +122,17 @@ class RecordWriter:
         first = [record for record, _ in islice(records, _LEARNED_RECORDS)]
         yield from first
         with suppress(pl.exceptions.PolarsError):  # who reads the records meets it again, and tells it
-            self.learn(schema_of(first))
+            self.learn(self.schema(io.BytesIO(b"".join(first))))
         for record, _ in records:
             yield record
+
+    def schema(self, records: Path | BinaryIO) -> pl.Schema:
+        """Return the columns of records that were written here; they are all looked at.
+
+        Raises:
+            PolarsError: they are no table to Polars.
+        """
+        return self._order.schema(pl.scan_ndjson(records, infer_schema_length=None).collect_schema())
 
     def learn(self, schema: pl.Schema) -> None:
         """Take lines as they are from here on that are plain by these columns."""
@@ -194,8 +204,10 @@ class RecordWriter:
                         f"{place}: the source is not a table: a field is {kind} here and {known} before",
                         "give each field values of one type",
                     )
-            if kind in ("list", "object") and _too_deep(value):
-                raise _error("depth", f"{place} is nested deeper than {MAX_DEPTH}", "flatten it")
+            if kind in ("list", "object"):
+                if _too_deep(value):
+                    raise _error("depth", f"{place} is nested deeper than {MAX_DEPTH}", "flatten it")
+                self._order.see_field(name, value)
 
     def _decoded(self, data: bytes, where: str) -> Any:
         try:
@@ -222,15 +234,6 @@ class RecordWriter:
         if (len(text) > _SAFE_FLOAT_CHARS or abs(value) < _SMALLEST_NORMAL) and _is_rounded(text, value):
             self.rounded += 1
         return value
-
-
-def schema_of(records: list[bytes]) -> pl.Schema:
-    """Return the columns that Polars finds in records, one a line; it reads records with nothing else so.
-
-    Raises:
-        PolarsError: they are no table to it.
-    """
-    return pl.scan_ndjson(io.BytesIO(b"".join(records)), infer_schema_length=None).collect_schema()
 
 
 def _is_rounded(text: str, value: float) -> bool:

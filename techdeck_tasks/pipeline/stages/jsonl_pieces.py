@@ -14,8 +14,7 @@ from techdeck_tasks.pipeline.data.frame_errors import frame_errors
 from techdeck_tasks.pipeline.stages.cut_file import Misfit, is_plain_text, read_range
 from techdeck_tasks.pipeline.stages.dialect import cuts
 from techdeck_tasks.pipeline.stages.dtypes import dtype_of
-from techdeck_tasks.pipeline.stages.json_records import RecordWriter, schema_of
-from techdeck_tasks.pipeline.stages.plain_lines import has_type
+from techdeck_tasks.pipeline.stages.json_records import RecordWriter
 from techdeck_tasks.pipeline.stages.source_params import DatasetLoadParams
 
 _HEAD_BYTES = 1 << 21
@@ -26,13 +25,11 @@ class _Head:
     """The first lines, and what they tell of those that follow.
 
     Attributes:
-        text: whole lines.
         records: what was made of them.
         schema: their columns.
         writer: takes lines of these columns as they are, and knows the kinds of their values.
     """
 
-    text: bytes
     records: list[bytes]
     schema: pl.Schema
     writer: RecordWriter
@@ -51,13 +48,9 @@ class JsonlFile:
         return self._path.stat().st_size
 
     def ends(self, part_bytes: int) -> list[int]:
-        """Return offsets; none where the first lines have objects in them with some fields each."""
+        """Return offsets."""
         if not is_plain_text(self._path, self._params) or not self._head.writer.kinds:
             return []
-        if has_type(self._head.schema, pl.Struct):
-            lines = self._head.writer.records(io.BytesIO(self._head.text))
-            if not all(plain for _, plain in lines):
-                return []
         return cuts(self._path, part_bytes, quote=None)
 
     def columns(self) -> pl.Schema:
@@ -84,14 +77,10 @@ class JsonlFile:
             return self._as_wanted(frame).collect(engine="streaming")
 
     def _fit(self, records: list[bytes]) -> bool:
-        """Whether the columns stay what they are with these records; plain ones are no question.
-
-        The order that Polars finds for the fields of objects inside of records depends on all of them.
-        """
-        schema = self._head.schema
-        if has_type(schema, pl.Struct):
-            return False
-        return list(schema_of([*self._head.records, *records]).items()) == list(schema.items())
+        """Whether the columns stay what they are with these records; plain ones are no question."""
+        head = self._head
+        schema = head.writer.schema(io.BytesIO(b"".join([*head.records, *records])))
+        return list(schema.items()) == list(head.schema.items())
 
     def _as_wanted(self, frame: pl.LazyFrame) -> pl.LazyFrame:
         return frame.cast({name: dtype_of(dtype) for name, dtype in self._params.dtypes.items()})
@@ -103,6 +92,6 @@ class JsonlFile:
         writer = RecordWriter()
         records = list(writer.learning(io.BytesIO(text)))
         with frame_errors("reading the jsonl source"):
-            schema = schema_of(records)
+            schema = writer.schema(io.BytesIO(b"".join(records)))
         writer.learn(schema)
-        return _Head(text, records, schema, writer)
+        return _Head(records, schema, writer)

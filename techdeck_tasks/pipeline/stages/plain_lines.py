@@ -34,12 +34,13 @@ class PlainLines:
     """The pattern of the lines of one table.
 
     Args:
-        schema: the columns, as Polars infers them from lines of JSON.
+        schema: the columns, as Polars infers them from lines of JSON. A line has some of them, in their
+            order, and so has an object in it of its fields.
     """
 
     def __init__(self, schema: pl.Schema) -> None:
-        self._floats = has_type(schema, pl.Float64)
-        pattern = rf"{_SPACE}{_line(dict(schema))}{_SPACE}\r?\n"
+        self._floats = any(map(_has_float, schema.values()))
+        pattern = rf"{_SPACE}{_object(dict(schema))}{_SPACE}\r?\n"
         self._match = re.compile(pattern.encode()).match
 
     @classmethod
@@ -65,27 +66,15 @@ class PlainLines:
         return bool((decimals.cast(pl.Float64).cast(pl.String) == decimals).all())
 
 
-def _line(fields: dict[str, pl.DataType]) -> str:
+def _object(fields: dict[str, pl.DataType]) -> str:
     """Any of the fields, each once at most, in their order."""
     pairs = ""
     for name, dtype in fields.items():
-        pair = rf'{_pair(name, dtype)}(?:,{_SPACE}(?=")|(?=\}}))'
+        key = _key(name)
+        pair = rf'{key}{_SPACE}:{_SPACE}{_value(dtype)}{_SPACE}(?:,{_SPACE}(?=")|(?=\}}))'
         # A field is left out where it is not there, and not where its value does not match: in linear time.
-        pairs += f"(?:{pair}|(?!{_key(name)}))"
+        pairs += f"(?:{pair}|(?!{key}))"
     return rf"\{{{_SPACE}{pairs}\}}"
-
-
-def _object(fields: dict[str, pl.DataType]) -> str:
-    """All of the fields in their order.
-
-    Of objects with some each, Polars finds an order of the fields that depends on all of them.
-    """
-    pairs = f",{_SPACE}".join(_pair(name, dtype) for name, dtype in fields.items())
-    return rf"\{{{_SPACE}{pairs}\}}"
-
-
-def _pair(name: str, dtype: pl.DataType) -> str:
-    return f"{_key(name)}{_SPACE}:{_SPACE}{_value(dtype)}{_SPACE}"
 
 
 def _key(name: str) -> str:
@@ -112,13 +101,8 @@ def _value(dtype: pl.DataType) -> str:
     return f"(?:{known}|null)"
 
 
-def has_type(schema: pl.Schema, wanted: type[pl.DataType]) -> bool:
-    """Whether a column, or what is nested in it, is of a type."""
-    return any(_holds(dtype, wanted) for dtype in schema.values())
-
-
-def _holds(dtype: pl.DataType, wanted: type[pl.DataType]) -> bool:
-    return isinstance(dtype, wanted) or any(_holds(inner, wanted) for inner in _inner(dtype))
+def _has_float(dtype: pl.DataType) -> bool:
+    return isinstance(dtype, pl.Float64) or any(map(_has_float, _inner(dtype)))
 
 
 def _fields(dtype: pl.DataType) -> int:

@@ -325,6 +325,23 @@ def test_json_lines_are_read_by_the_letter(
     assert "Jane" not in str(caught.value.to_dict())
 
 
+@pytest.mark.parametrize("form", ["json", "jsonl"])
+def test_fields_of_nested_objects_are_in_the_order_of_their_first_appearance(
+    run_stage: RunStage, rows_of: RowsOf, tmp_path: Path, form: str
+) -> None:
+    records = [
+        '{"p": {"k": 1, "l": 2}}',
+        '{"p": {"l": 1, "m": [{"x": 1}], "k": 1}}',
+        '{"p": {"m": [{"y": 1}]}}',
+    ]
+    text = "\n".join(records) if form == "jsonl" else f"[{','.join(records)}]"
+    (tmp_path / f"a.{form}").write_text(text)
+    rows = rows_of(run_stage("dataset_load", source=str(tmp_path / f"a.{form}")))
+    inner = pl.List(pl.Struct({"x": pl.Int64, "y": pl.Int64}))
+    assert rows.schema == {"p": pl.Struct({"k": pl.Int64, "l": pl.Int64, "m": inner})}
+    assert rows["p"].to_list()[1] == {"k": 1, "l": 1, "m": [{"x": 1, "y": None}]}
+
+
 def test_a_number_that_a_double_cannot_hold_is_counted(run_stage: RunStage, tmp_path: Path) -> None:
     (tmp_path / "a.jsonl").write_text('{"a": 0.1}\n{"a": 1.000000000000000005}\n{"a": 1e-999}\n')
     assert run_stage("dataset_load", source=str(tmp_path / "a.jsonl")).report["numbers_rounded"] == 2
