@@ -14,6 +14,7 @@ import json
 import math
 from collections.abc import Iterator
 from contextlib import suppress
+from copy import deepcopy
 from dataclasses import dataclass, field
 from decimal import Decimal
 from itertools import islice
@@ -66,12 +67,13 @@ class RecordWriter:
         rounded: how many numbers have more digits than a double holds; they are read as the nearest one.
         kinds: by column, the kind of its values; a column has one.
         plain: tells the lines that can be taken as they are; None: none is.
+        order: of the fields of objects in records.
     """
 
     rounded: int = 0
     kinds: dict[str, str] = field(default_factory=dict)
     plain: PlainLines | None = None
-    _order: FieldOrder = field(init=False, default_factory=FieldOrder)
+    order: FieldOrder = field(default_factory=FieldOrder)
     _decoder: json.JSONDecoder = field(init=False)
 
     def __post_init__(self) -> None:
@@ -82,6 +84,10 @@ class RecordWriter:
             parse_float=self._float,
             object_pairs_hook=_object,
         )
+
+    def continued(self) -> RecordWriter:
+        """Return another that knows the columns as this one does, for records further down."""
+        return RecordWriter(kinds=dict(self.kinds), plain=self.plain, order=deepcopy(self.order))
 
     def write_document(self, source: Path, target: Path) -> None:
         """Read one JSON document, UTF-8, and write its records.
@@ -132,7 +138,7 @@ class RecordWriter:
         Raises:
             PolarsError: they are no table to Polars.
         """
-        return self._order.schema(pl.scan_ndjson(records, infer_schema_length=None).collect_schema())
+        return self.order.schema(pl.scan_ndjson(records, infer_schema_length=None).collect_schema())
 
     def learn(self, schema: pl.Schema) -> None:
         """Take lines as they are from here on that are plain by these columns."""
@@ -207,7 +213,7 @@ class RecordWriter:
             if kind in ("list", "object"):
                 if _too_deep(value):
                     raise _error("depth", f"{place} is nested deeper than {MAX_DEPTH}", "flatten it")
-                self._order.see_field(name, value)
+                self.order.see_field(name, value)
 
     def _decoded(self, data: bytes, where: str) -> Any:
         try:

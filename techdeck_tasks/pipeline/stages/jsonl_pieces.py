@@ -60,26 +60,27 @@ class JsonlFile:
     def rows(self, begin: int, end: int) -> pl.DataFrame:
         """Return the rows of whole lines, each checked by the letter."""
         head = self._head
-        head.writer.rounded = 0
+        # What a piece adds to is its own: the head is kept for others.
+        writer = head.writer.continued()
         records: list[bytes] = []
         close: list[bytes] = []
-        for record, plain in head.writer.records(io.BytesIO(read_range(self._path, begin, end))):
+        for record, plain in writer.records(io.BytesIO(read_range(self._path, begin, end))):
             records.append(record)
             if not plain:
                 close.append(record)
-        self.found = {"encoding": "utf-8", "numbers_rounded": head.writer.rounded}
+        self.found = {"encoding": "utf-8", "numbers_rounded": writer.rounded}
         with frame_errors("reading the jsonl source"):
-            if close and not self._fit(close):
+            if close and not self._fit(writer, close):
                 raise Misfit
             if not records:
                 return pl.DataFrame(schema=self.columns())
             frame = pl.scan_ndjson(io.BytesIO(b"".join(records)), schema=head.schema)
             return self._as_wanted(frame).collect(engine="streaming")
 
-    def _fit(self, records: list[bytes]) -> bool:
+    def _fit(self, writer: RecordWriter, records: list[bytes]) -> bool:
         """Whether the columns stay what they are with these records; plain ones are no question."""
         head = self._head
-        schema = head.writer.schema(io.BytesIO(b"".join([*head.records, *records])))
+        schema = writer.schema(io.BytesIO(b"".join([*head.records, *records])))
         return list(schema.items()) == list(head.schema.items())
 
     def _as_wanted(self, frame: pl.LazyFrame) -> pl.LazyFrame:
