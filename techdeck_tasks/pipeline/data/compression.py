@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import os
 import zlib
 from pathlib import Path
 from typing import IO, Any
@@ -16,6 +17,13 @@ _BLOCK_BYTES = 1 << 20
 _Opened = tuple[Any, tuple[type[Exception], ...]]
 # Bounds the memory that a zstd frame may ask for: 128 MiB, what `zstd --long` makes at most by default.
 _MAX_ZSTD_WINDOW_BYTES = 1 << 27
+# RFC 8878, section 3.1: bounds of a frame's header, the parts of a block's, and frames that are skipped.
+_MAX_FRAME_HEADER_BYTES = 18
+_BLOCK_HEADER_BYTES = 3
+_RLE_BLOCK = 1
+_CHECKSUM_BYTES = 4
+_SKIPPABLE = b"\x2a\x4d\x18"
+_SKIPPABLE_HEADER_BYTES = 8
 
 
 def is_packed(path: Path) -> bool:
@@ -48,6 +56,8 @@ def unpacked(path: Path, target: Path, url: str, max_bytes: int) -> Path:
         stream, errors = opened(packed)
         written = 0
         try:
+            if name == "zstd":
+                _require_whole_frames(packed)
             with stream, target.open("wb") as out:
                 while block := stream.read(_BLOCK_BYTES):
                     written += len(block)
@@ -62,6 +72,41 @@ def unpacked(path: Path, target: Path, url: str, max_bytes: int) -> Path:
                 validation_rule=name,
             ) from None
     return target
+
+
+def _require_whole_frames(packed: IO[bytes]) -> None:
+    """Check that the last frame has its end, which the decompressor does not: it stops where the data does.
+
+    Only the headers of frames and blocks are read. What is no frame is left to the decompressor.
+
+    Raises:
+        EOFError: the file ends inside a frame.
+    """
+    import zstandard  # noqa: PLC0415 - an optional extra
+
+    size = packed.seek(0, os.SEEK_END)
+    at = 0
+    while at < size:
+        packed.seek(at)
+        head = packed.read(_MAX_FRAME_HEADER_BYTES)
+        if head[1:4] == _SKIPPABLE:
+            at += _SKIPPABLE_HEADER_BYTES + int.from_bytes(head[4:_SKIPPABLE_HEADER_BYTES], "little")
+            continue
+        if not head.startswith(_ZSTD):
+            break
+        at += zstandard.frame_header_size(head)
+        last = False
+        while not last and at < size:
+            packed.seek(at)
+            block = int.from_bytes(packed.read(_BLOCK_HEADER_BYTES), "little")
+            last, kind, length = bool(block & 1), block >> 1 & 3, block >> 3
+            at += _BLOCK_HEADER_BYTES + (1 if kind == _RLE_BLOCK else length)
+        if not last:
+            raise EOFError
+        at += _CHECKSUM_BYTES if zstandard.get_frame_parameters(head).has_checksum else 0
+    if at > size:
+        raise EOFError
+    packed.seek(0)
 
 
 def _gzip(packed: IO[bytes]) -> _Opened:

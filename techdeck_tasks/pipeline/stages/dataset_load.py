@@ -18,6 +18,7 @@ from techdeck_tasks.pipeline.data import data_url, location
 from techdeck_tasks.pipeline.data.artifacts import ArtifactRef
 from techdeck_tasks.pipeline.data.compression import unpacked
 from techdeck_tasks.pipeline.data.frame_errors import frame_errors
+from techdeck_tasks.pipeline.data.transfer_errors import transfer_errors
 from techdeck_tasks.pipeline.registry import (
     Partitioning,
     StageContext,
@@ -26,11 +27,12 @@ from techdeck_tasks.pipeline.registry import (
     stage,
     summed,
 )
-from techdeck_tasks.pipeline.stages.csv_scan import CsvScan, csv_scan
+from techdeck_tasks.pipeline.stages.csv_scan import CsvScan, csv_scan, require_columns
+from techdeck_tasks.pipeline.stages.dialect import long_row
 from techdeck_tasks.pipeline.stages.dtypes import dtype_of
-from techdeck_tasks.pipeline.stages.encoding import as_utf8, detect_encoding
+from techdeck_tasks.pipeline.stages.encoding import as_utf8, detect_encoding, with_line_feeds
 from techdeck_tasks.pipeline.stages.json_records import RecordWriter
-from techdeck_tasks.pipeline.stages.same_columns import union
+from techdeck_tasks.pipeline.stages.same_columns import mixed_columns, union
 from techdeck_tasks.pipeline.stages.source_params import INFERENCE_ROWS, DatasetLoadParams
 from techdeck_tasks.pipeline.stages.source_pieces import MISFITS, loaded_part, pieces
 
@@ -108,6 +110,10 @@ class _Reading:
 
     def take(self, url: str) -> None:
         """Make the file at `url` ready to be read."""
+        with transfer_errors(url):
+            self._take(url)
+
+    def _take(self, url: str) -> None:
         folder = self.context.workspace / f"source-{len(self.files)}"
         folder.mkdir()
         allowed = self.params.max_bytes - self.unpacked_bytes
@@ -132,7 +138,7 @@ class _Reading:
         self.found["encoding"] = encoding
         plain = as_utf8(path, encoding, folder / "utf8")
         if self.form == "csv":
-            return plain
+            return with_line_feeds(plain, folder / "lines")
         target = folder / "records.jsonl"
         records = self.writers[target] = RecordWriter()
         (records.write_document if self.form == "json" else records.write_lines)(plain, target)
@@ -148,10 +154,12 @@ class _Reading:
                 return write(union([self._scan(path) for path in self.files], url))
             scans = [self._csv(path, number) for number, path in enumerate(self.files)]
             try:
-                return write(union([scan.frame(INFERENCE_ROWS) for scan in scans], url))
+                return write(union(_agreeing(scans, INFERENCE_ROWS), url))
             except DataProcessingError:
+                for scan in scans:
+                    _require_even_rows(scan)
                 # A value further down does not fit the type of the first rows: look at all of them.
-                return write(union([scan.frame(None) for scan in scans], url))
+                return write(union(_agreeing(scans, None), url))
 
     def _parts(self, frame: pl.LazyFrame) -> ArtifactRef:
         part_bytes = max(self.params.part_bytes, self.unpacked_bytes // _MOST_PARTS)
@@ -163,6 +171,7 @@ class _Reading:
             frame = pl.scan_parquet(path, glob=False)
         else:
             frame = pl.scan_ndjson(path, schema=self.writers[path].schema(path))
+        require_columns(self.params.dtypes, frame.collect_schema())
         return frame.cast({name: dtype_of(dtype) for name, dtype in self.params.dtypes.items()})
 
     def _csv(self, path: Path, number: int) -> CsvScan:
@@ -171,6 +180,35 @@ class _Reading:
         if not self.params.trim:
             return scan
         return scan.trimmed(self.context.workspace / f"trimmed-{number}.csv")
+
+
+def _agreeing(scans: list[CsvScan], inference_rows: int | None) -> list[pl.LazyFrame]:
+    """Return the rows of files, as if they were one file.
+
+    A column is read again as text where one file has no numbers in it. A file without rows says nothing of
+    types, and is left out where another has rows.
+    """
+    frames = [scan.frame(inference_rows) for scan in scans]
+    if len(scans) == 1:
+        return frames
+    filled = [
+        (scan, frame) for scan, frame in zip(scans, frames, strict=True) if frame.head(1).collect().height
+    ]
+    mixed = mixed_columns([frame.collect_schema() for _, frame in filled])
+    return [
+        scan.with_dtypes(dict.fromkeys(mixed, "str")).frame(inference_rows) if mixed else frame
+        for scan, frame in filled
+    ] or frames
+
+
+def _require_even_rows(scan: CsvScan) -> None:
+    if found := long_row(scan.path, scan.separator, scan.quote):
+        line, fields, width = found
+        raise DataProcessingError(
+            f"reading the csv source failed: the row that ends in line {line} has {fields} fields, "
+            f"the first row {width}; mend the row, or check separator and quote",
+            operation="reading the csv source",
+        )
 
 
 def _checked_parquet(path: Path, url: str) -> Path:

@@ -64,6 +64,20 @@ def _count(file: BinaryIO, begin: int, end: int, mark: bytes) -> int:
     return found
 
 
+def long_row(path: Path, separator: str, quote: str) -> tuple[int, int, int] | None:
+    """Return of the first row that has more fields than the first one: its line, its fields, the other's.
+
+    None where there is no such row before one that is no CSV at all.
+    """
+    with path.open(encoding="utf-8", newline="") as file:
+        rows = csv.reader(file, delimiter=separator, quotechar=quote)
+        try:
+            width = len(next(rows, []))
+            return next(((rows.line_num, len(row), width) for row in rows if len(row) > width > 0), None)
+        except csv.Error:
+            return None
+
+
 def detect_separator(sample: str, quote: str) -> str:
     """Return the separator that cuts most rows of `sample` into the same number of fields, two or more.
 

@@ -24,6 +24,11 @@ _MIN_ZERO_SHARE = 1 / 3
 # A superset of Latin-1's text, and what most old files of clinics in the West are in.
 _PREFERRED = "cp1252"
 _CONTROLS = re.compile(r"[\x00-\x08\x0e-\x1f]")
+_WORD = re.compile(r"[^\W\d_]+")
+# A symbol between two letters is a letter of another encoding; apostrophes and dashes are not.
+_SYMBOL_IN_WORD = re.compile(
+    r"[^\W\d_][^\w\s\x00-\x7f\u2019\u2013\u2014\u00ad\u00b7][^\W\d_]|[^\W\d_][\xb2\xb3\xb9][^\W\d_]"
+)
 
 
 def known_encoding(name: str) -> str:
@@ -65,9 +70,14 @@ def detect_encoding(path: Path) -> str:
 
 
 def is_unmarked_text(path: Path) -> bool:
-    """Whether the beginning of a file has neither a byte order mark nor a zero byte, as UTF-16 would."""
+    """Whether the beginning of a file has neither a byte order mark nor a zero byte, as UTF-16 would.
+
+    Nor lines that end with a carriage return alone.
+    """
     with path.open("rb") as file:
         head = file.read(_SAMPLE_BYTES)
+    if b"\r" in head and b"\n" not in head:
+        return False
     return b"\0" not in head and not head.startswith(tuple(mark for mark, _ in _MARKS))
 
 
@@ -127,6 +137,8 @@ def _guess(path: Path, offset: int) -> str:
         )
     found = from_bytes(sample)
     best = found.best()
+    if (best is None or not best.coherence) and _is_western(sample):
+        return _PREFERRED  # too little text to know its language by
     if best is None or _CONTROLS.search(str(best)):
         raise ValidationError(
             f"the source is no text: byte {offset} is not UTF-8 and no other encoding fits; "
@@ -137,6 +149,37 @@ def _guess(path: Path, offset: int) -> str:
     as_likely = (match for match in found if match.chaos <= best.chaos and match.coherence >= best.coherence)
     names = {name for match in as_likely for name in (match.encoding, *match.could_be_from_charset)}
     return _PREFERRED if _PREFERRED in names else best.encoding
+
+
+def _is_western(sample: bytes) -> bool:
+    """Whether the bytes, as `_PREFERRED`, read like text of Western Europe.
+
+    Most letters of a word are plain there; of a word in Cyrillic or Greek, none is.
+    """
+    try:
+        text = sample.decode(_PREFERRED)
+    except UnicodeDecodeError:
+        return False
+    if _CONTROLS.search(text) or _SYMBOL_IN_WORD.search(text):
+        return False
+    words = _WORD.findall(text)
+    return all(2 * sum(map(str.isascii, word)) >= len(word) for word in words if len(word) > 1)
+
+
+def with_line_feeds(path: Path, target: Path) -> Path:
+    """Return a UTF-8 file whose lines end with a line feed: `path`, or a copy where it has carriage returns.
+
+    Only a file that begins without a line feed is copied, as of an old Macintosh or some instruments;
+    elsewhere a carriage return is text.
+    """
+    with path.open("rb") as file:
+        head = file.read(_SAMPLE_BYTES)
+    if b"\n" in head or b"\r" not in head:
+        return path
+    with path.open(encoding="utf-8") as source, target.open("w", encoding="utf-8", newline="\n") as out:
+        while block := source.read(_BLOCK_BYTES):
+            out.write(block)
+    return target
 
 
 def _undecodable(encoding: str, offset: int) -> ValidationError:

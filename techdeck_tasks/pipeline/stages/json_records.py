@@ -28,6 +28,7 @@ from techdeck_tasks.pipeline.stages.field_order import FieldOrder
 from techdeck_tasks.pipeline.stages.plain_lines import PlainLines
 
 VALUE_COLUMN = "value"
+_ELEMENT = "[]"
 MAX_DEPTH = 64
 MAX_DOCUMENT_BYTES = 1 << 28
 MAX_LINE_BYTES = 1 << 26
@@ -65,13 +66,13 @@ class RecordWriter:
 
     Attributes:
         rounded: how many numbers have more digits than a double holds; they are read as the nearest one.
-        kinds: by column, the kind of its values; a column has one.
+        kinds: by place (a column, and the names inside of it), the kind of its values; a place has one.
         plain: tells the lines that can be taken as they are; None: none is.
         order: of the fields of objects in records.
     """
 
     rounded: int = 0
-    kinds: dict[str, str] = field(default_factory=dict)
+    kinds: dict[tuple[str, ...], str] = field(default_factory=dict)
     plain: PlainLines | None = None
     order: FieldOrder = field(default_factory=FieldOrder)
     _decoder: json.JSONDecoder = field(init=False)
@@ -199,21 +200,34 @@ class RecordWriter:
 
     def _check(self, row: dict[str, Any], place: str) -> None:
         for name, value in row.items():
-            kind = _KINDS[type(value)]
-            known = self.kinds.setdefault(name, kind)
-            if kind != known:
-                if known == "null":
-                    self.kinds[name] = kind
-                elif kind != "null":
-                    raise _error(
-                        "table",
-                        f"{place}: the source is not a table: a field is {kind} here and {known} before",
-                        "give each field values of one type",
-                    )
+            kind = self._one_kind((name,), value, place)
             if kind in ("list", "object"):
                 if _too_deep(value):
                     raise _error("depth", f"{place} is nested deeper than {MAX_DEPTH}", "flatten it")
+                self._check_inside((name,), value, place)
                 self.order.see_field(name, value)
+
+    def _one_kind(self, where: tuple[str, ...], value: Any, place: str) -> str:
+        kind = _KINDS[type(value)]
+        known = self.kinds.setdefault(where, kind)
+        if kind != known:
+            if known == "null":
+                self.kinds[where] = kind
+            elif kind != "null":
+                raise _error(
+                    "table",
+                    f"{place}: the source is not a table: a field is {kind} here and {known} before",
+                    "give each field values of one type",
+                )
+        return kind
+
+    def _check_inside(self, where: tuple[str, ...], value: dict[str, Any] | list[Any], place: str) -> None:
+        """Check what is nested, of which Polars would make text where kinds differ."""
+        inner = value.items() if isinstance(value, dict) else ((_ELEMENT, each) for each in value)
+        for name, each in inner:
+            deeper = (*where, name)
+            if self._one_kind(deeper, each, place) in ("list", "object"):
+                self._check_inside(deeper, each, place)
 
     def _decoded(self, data: bytes, where: str) -> Any:
         try:

@@ -10,6 +10,22 @@ from techdeck_tasks.errors import ValidationError
 from techdeck_tasks.pipeline.data import data_url
 
 
+def mixed_columns(schemas: Sequence[pl.Schema]) -> set[str]:
+    """Return the columns that are numbers in one file and something else in another.
+
+    CSV is to be read again for them: text made of numbers would have lost its zeros.
+    """
+    types: dict[str, set[pl.DataType]] = {}
+    for schema in schemas:
+        for name, dtype in schema.items():
+            types.setdefault(name, set()).add(dtype)
+    return {
+        name
+        for name, dtypes in types.items()
+        if len(dtypes) > 1 and not all(dtype.is_numeric() for dtype in dtypes)
+    }
+
+
 def union(frames: Sequence[pl.LazyFrame], url: str) -> pl.LazyFrame:
     """Return the rows of all frames, one after the other, with the columns in the order of the first.
 

@@ -26,7 +26,7 @@ from techdeck_tasks.pipeline.stages.csv_pieces import CsvFile
 from techdeck_tasks.pipeline.stages.cut_file import CutFile, Misfit
 from techdeck_tasks.pipeline.stages.jsonl_pieces import JsonlFile
 from techdeck_tasks.pipeline.stages.parquet_pieces import ParquetFile
-from techdeck_tasks.pipeline.stages.same_columns import union
+from techdeck_tasks.pipeline.stages.same_columns import mixed_columns, union
 from techdeck_tasks.pipeline.stages.source_params import DatasetLoadParams
 
 MISFITS = "misfits"
@@ -84,6 +84,8 @@ def _cut(
             one = _Range(number, begin, end, fact.st_size, fact.st_mtime_ns)
             gathered.add(one, weight * (end - begin) // max(1, ends[-1]))
     like = _alike(files, url)
+    if mixed_columns([files[number].columns() for number in like]):
+        return []
     return [{_RANGES: [asdict(one) for one in ranges], _LIKE: like} for ranges in gathered.pieces]
 
 

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import gzip
 import json
+import resource
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -408,3 +409,130 @@ def test_long_texts_far_down_do_not_make_parts_large(
     assert isinstance(loaded, ArtifactRef)
     sizes = [store.scan(part, tmp_path).collect().estimated_size() for part in loaded.parts]
     assert max(sizes) < 300_000
+
+
+@pytest.mark.parametrize("cut", [1, 5, 2000])
+def test_a_zstd_source_that_is_cut_off_is_refused_and_not_taken_for_all(
+    run_stage: RunStage, tmp_path: Path, cut: int
+) -> None:
+    zstandard = pytest.importorskip("zstandard")
+    packing = zstandard.ZstdCompressor(write_checksum=True).compressobj()
+    rows = b"age,n\n" + b"".join(b"%d,%d\n" % (n, n * 7919) for n in range(50_000))
+    packed = packing.compress(rows) + packing.flush()
+    path = tmp_path / "people.csv.zst"
+    path.write_bytes(packed[:-cut])
+    with pytest.raises(ValidationError, match="cut off"):
+        run_stage("dataset_load", source=str(path))
+
+
+def test_frames_of_zstd_one_after_the_other_and_skipped_ones_are_read(
+    run_stage: RunStage, rows_of: RowsOf, tmp_path: Path
+) -> None:
+    zstandard = pytest.importorskip("zstandard")
+    compressor = zstandard.ZstdCompressor()
+    skipped = b"\x50\x2a\x4d\x18\x04\0\0\0note"
+    path = tmp_path / "people.csv.zst"
+    path.write_bytes(compressor.compress(b"age\n1\n") + skipped + compressor.compress(b"2\n" * 100_000))
+    assert rows_of(run_stage("dataset_load", source=str(path))).height == 100_001
+
+
+def test_a_row_of_thousands_of_columns_is_read_in_bounded_memory(
+    run_stage: RunStage, rows_of: RowsOf, tmp_path: Path
+) -> None:
+    path = tmp_path / "wide.csv"
+    names = [f"c{n}" for n in range(6000)]
+    blank = "," * (len(names) - 1)
+    path.write_text("\n".join([",".join(names), ",".join("1" * len(names)), blank, ""]))
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    assert rows_of(run_stage("dataset_load", source=str(path))).shape == (1, len(names))
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 1 << 20  # KiB
+
+
+def test_lines_that_end_with_a_carriage_return_alone_are_lines(
+    run_stage: RunStage, rows_of: RowsOf, tmp_path: Path
+) -> None:
+    path = tmp_path / "old.csv"
+    path.write_bytes(b"age,name\r36,Ada\r51,Bob\r")
+    assert rows_of(run_stage("dataset_load", source=str(path))).equals(FRAME)
+
+
+@pytest.mark.parametrize("content", [bytes(4096), b"PAR1\x15\x04\x15\0,\n"])
+def test_a_file_of_zeros_or_of_a_program_is_no_table_without_rows(
+    run_stage: RunStage, tmp_path: Path, content: bytes
+) -> None:
+    path = tmp_path / "a.csv"
+    path.write_bytes(content)
+    with pytest.raises(ValidationError, match="no CSV"):
+        run_stage("dataset_load", source=str(path))
+
+
+@pytest.mark.parametrize("text", ["20 €\n", "“Müller”,€uro\n", "5 µg,37 °C\n", "12 ± 3\n", "Köln, 3 ½ Öre\n"])
+def test_a_little_western_text_is_not_taken_for_a_far_language(
+    run_stage: RunStage, rows_of: RowsOf, tmp_path: Path, text: str
+) -> None:
+    path = tmp_path / "a.csv"
+    path.write_bytes(("note\n" + text).encode("cp1252"))
+    result = run_stage("dataset_load", source=str(path), separator=";")
+    assert result.report["encoding"] == "cp1252"
+    assert rows_of(result)["note"].to_list() == [text.strip()]
+
+
+def test_a_row_with_too_many_fields_is_named_and_not_shown(run_stage: RunStage, tmp_path: Path) -> None:
+    path = tmp_path / "a.csv"
+    path.write_text('age,name\n36,"Ada\nL"\n51,Bob,secret\n')
+    with pytest.raises(DataProcessingError, match="ends in line 4 has 3 fields, the first row 2") as caught:
+        run_stage("dataset_load", source=str(path))
+    assert "secret" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("params", "field"),
+    [
+        ({"dtypes": {"agee": "int"}}, "params.dtypes"),
+        ({"columns": ["age"]}, "params.columns"),
+        ({"columns": ["age", "name", "more"]}, "params.columns"),
+    ],
+)
+def test_parameters_that_do_not_fit_the_columns_are_refused(
+    run_stage: RunStage, tmp_path: Path, params: dict[str, Any], field: str
+) -> None:
+    with pytest.raises(ValidationError) as caught:
+        run_stage("dataset_load", source=str(written(tmp_path, "csv")), **params)
+    assert caught.value.details["field"] == field
+
+
+@pytest.mark.parametrize("separator", ["§", "\n", '"', "\0", "", ",,"])
+def test_a_separator_that_cannot_be_is_refused_with_the_definition(separator: str) -> None:
+    with pytest.raises(ParamsError):
+        CsvParams(separator=separator)
+
+
+@pytest.mark.parametrize(
+    "records", ['[{"a":{"b":1}},{"a":{"b":"x"}}]', '[{"a":[1,"x"]}]', '[{"a":[{"b":1}]},{"a":[{"b":[]}]}]']
+)
+def test_a_nested_value_does_not_change_its_type_in_silence(
+    run_stage: RunStage, tmp_path: Path, records: str
+) -> None:
+    path = tmp_path / "a.json"
+    path.write_text(records)
+    with pytest.raises(ValidationError, match="not a table"):
+        run_stage("dataset_load", source=str(path))
+
+
+def test_text_of_one_file_of_a_pattern_leaves_the_zeros_of_the_others(
+    run_stage: RunStage, rows_of: RowsOf, tmp_path: Path
+) -> None:
+    (tmp_path / "a-1.csv").write_text("code,n,flag\n01234,1,2\n")
+    (tmp_path / "a-2.csv").write_text("code,n,flag\nx1,1.5,true\n")
+    frame = rows_of(run_stage("dataset_load", source=str(tmp_path / "a-*.csv")))
+    assert frame["code"].to_list() == ["01234", "x1"]
+    assert frame["n"].to_list() == [1, 1.5]
+    assert frame["flag"].to_list() == ["2", "true"]
+
+
+def test_a_file_without_rows_does_not_make_the_numbers_of_others_text(
+    run_stage: RunStage, rows_of: RowsOf, tmp_path: Path
+) -> None:
+    (tmp_path / "a-1.csv").write_text("n\n")
+    (tmp_path / "a-2.csv").write_text("n\n7\n")
+    assert rows_of(run_stage("dataset_load", source=str(tmp_path / "a-*.csv")))["n"].to_list() == [7]
