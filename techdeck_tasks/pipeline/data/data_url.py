@@ -39,7 +39,9 @@ def data_format(url: str) -> str | None:
 
 
 def display(url: str) -> str:
-    """Return `url` without user, password and query, fit for a message."""
+    """Return `url`, which may be several in fsspec's chain, without users, passwords and queries."""
+    if "::" in url:
+        return "::".join(display(part) for part in url.split("::"))
     if not is_remote(url):
         return str(local_path(url))
     parts = urlsplit(url)
@@ -48,6 +50,13 @@ def display(url: str) -> str:
 
 
 def _resolve(url: str, info: ValidationInfo) -> str:
+    if any(char < " " or char == "\x7f" for char in url):
+        raise ValueError("a path or URL has no control characters")
+    try:
+        for part in url.split("::"):
+            _ = urlsplit(part).port  # a port is parsed when it is asked for
+    except ValueError:
+        raise ValueError("this is no URL: its host or port is malformed") from None
     folder = (info.context or {}).get("folder")
     if folder is None or is_remote(url):
         return url

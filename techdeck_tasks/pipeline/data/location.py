@@ -17,7 +17,7 @@ import fsspec
 from fsspec.callbacks import DEFAULT_CALLBACK, Callback
 from fsspec.core import url_to_fs
 
-from techdeck_tasks.errors import ValidationError
+from techdeck_tasks.errors import TechDeckError, ValidationError
 from techdeck_tasks.pipeline.data.data_url import display, is_remote, local_path
 from techdeck_tasks.pipeline.data.folders import flush, make_folder, publish_local
 from techdeck_tasks.pipeline.data.transfer_errors import READ_TIMEOUT_S, transfer_errors
@@ -35,7 +35,8 @@ def open_location(url: str) -> tuple[Any, str]:
     if url.startswith(("http://", "https://")):
         options["client_kwargs"] = {"timeout": _http_timeout()}
     try:
-        found: tuple[Any, str] = url_to_fs(url if is_remote(url) else str(local_path(url)), **options)
+        with transfer_errors(url):  # some file systems connect, or open an archive, when they are made
+            found: tuple[Any, str] = url_to_fs(url if is_remote(url) else str(local_path(url)), **options)
     except ValueError:
         known = ", ".join(
             sorted(set(fsspec.available_protocols()) & {"file", "http", "https", "s3", "gcs", "abfs"})
@@ -47,6 +48,13 @@ def open_location(url: str) -> tuple[Any, str]:
     except ImportError:
         raise ValidationError(
             f"the driver for {display(url)} is not installed; fsspec's documentation names the package",
+            field="url",
+        ) from None
+    except TechDeckError:
+        raise
+    except Exception as error:  # noqa: BLE001 - what a file system raises for nonsense is its own affair
+        raise ValidationError(
+            f"{display(url)} cannot be opened ({type(error).__name__}); check the URL and what it leads to",
             field="url",
         ) from None
     return found

@@ -41,6 +41,10 @@ def transfer_errors(url: str) -> Iterator[None]:
         raise
     except FileNotFoundError:
         raise ValidationError(f"there is no file {where}; check the path", field="url") from None
+    except (IsADirectoryError, NotADirectoryError):
+        raise ValidationError(
+            f"{where} is a folder, or lies in what is none; name a file", field="url"
+        ) from None
     except PermissionError:
         raise AuthorizationError(f"access to {where} was refused; check the rights of this user") from None
     except (FSTimeoutError, builtins.TimeoutError):

@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING
 
 import fsspec
 import pytest
+from pydantic import TypeAdapter
+from pydantic import ValidationError as ParamsError
 
 from techdeck_tasks.errors import (
     AuthenticationError,
@@ -144,3 +146,42 @@ def test_a_folder_that_cannot_be_made_is_named(tmp_path: Path) -> None:
 )
 def test_the_suffix_tells_the_format(url: str, form: str | None) -> None:
     assert data_url.data_format(url) == form
+
+
+def test_a_chain_of_urls_is_shown_without_the_secrets_of_any() -> None:
+    url = "simplecache::https://ada:secret@example.org/a.csv?token=secret"
+    assert data_url.display(url) == "simplecache::https://example.org/a.csv"
+
+
+@pytest.mark.parametrize(
+    "url", ["http://[::1/a.csv", "http://127.0.0.1:99999/a.csv", "zip://a::http://x:y/b"]
+)
+def test_a_url_whose_host_or_port_is_malformed_is_refused_with_the_definition(url: str) -> None:
+    with pytest.raises(ParamsError, match="malformed"):
+        TypeAdapter(data_url.DataUrl).validate_python(url)
+
+
+def test_an_archive_that_is_none_is_named(tmp_path: Path) -> None:
+    (tmp_path / "a.zip").write_text("no archive")
+    with pytest.raises(ValidationError, match="cannot be opened"):
+        location.fetch(f"zip://a.csv::file://{tmp_path}/a.zip", tmp_path / "a.csv")
+
+
+def test_a_file_system_that_refuses_when_it_is_made_is_a_failed_connection() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port = server.getsockname()[1]
+    with pytest.raises(ConnectionFailedError, match="ftp://127"):
+        location.open_location(f"ftp://127.0.0.1:{port}/a.csv")
+
+
+def test_a_folder_in_place_of_a_file_is_no_trouble_of_a_service(tmp_path: Path) -> None:
+    (tmp_path / "a.csv").write_text("a")
+    (tmp_path / "b.csv").mkdir()
+    with pytest.raises(ValidationError, match="folder"):
+        location.publish(tmp_path / "a.csv", str(tmp_path / "b.csv"))
+
+
+@pytest.mark.parametrize("url", ["a\0.csv", "http://example.org/a\r\nHost: b", "a\x7f.csv"])
+def test_a_url_with_control_characters_is_refused_with_the_definition(url: str) -> None:
+    with pytest.raises(ParamsError, match="control characters"):
+        TypeAdapter(data_url.DataUrl).validate_python(url)
