@@ -9,6 +9,7 @@ from typing import Any, Self
 import polars as pl
 from pydantic import Field, model_validator
 
+from techdeck_tasks.clock import SystemClock
 from techdeck_tasks.errors import ValidationError
 from techdeck_tasks.pipeline.data.artifacts import ArtifactRef
 from techdeck_tasks.pipeline.data.data_url import DataUrl, local_path
@@ -238,7 +239,9 @@ _OPERATIONS: dict[str, Callable[[pl.LazyFrame, Any, DataProcessingParams], pl.La
     "bin": lambda frame, given, _: frame.with_columns(
         _ranges(given).alias(given.into or f"{given.column}_bin")
     ),
-    "deidentify": lambda frame, given, params: deidentified(frame, given, params.hash_key),
+    "deidentify": lambda frame, given, params: deidentified(
+        frame, given, params.hash_key, SystemClock().now().year
+    ),
     "sample": _sample,
     "split": _split,
 }

@@ -21,7 +21,8 @@ Method = Literal["drop", "mask", "hash", "redact", "age_band", "zip3", "year"]
 MIN_KEY_BYTES = 32
 _MASK = "***"
 _BAND_YEARS = 10
-# Ages over 89 are one category: 164.514(b)(2)(i)(C).
+_LAST_ZIP5 = 99_999
+# Ages over 89 are one category, and so are years that tell of them: 164.514(b)(2)(i)(C).
 _OLDEST_BAND = 90
 # Three-digit ZIP areas of 20,000 people or fewer, which become 000: 164.514(b)(2)(i)(B), Census of 2000.
 _SMALL_ZIP3 = (
@@ -53,27 +54,29 @@ def read_key(path: Path) -> bytes:
 
 
 def deidentified(
-    frame: pl.LazyFrame, methods: Mapping[str, Method], key: Callable[[], bytes]
+    frame: pl.LazyFrame, methods: Mapping[str, Method], key: Callable[[], bytes], this_year: int
 ) -> pl.LazyFrame:
     """Return `frame` with each named column treated by its method; null stays null.
 
     drop: the column goes. mask: every value becomes ``***``. hash: HMAC-SHA-256 in hex digits, alike for
     the same value and key, so that tables still join. redact: what looks like an identifier or secret inside
-    free text goes. age_band: ten years, and ``90+``. zip3: the first three digits of a US ZIP code. year: of
-    a date.
+    free text goes. age_band: ten years, and ``90+``. zip3: the first three digits of a US ZIP code, ``000``
+    for what is none. year: of a date; of one 90 or more years ago, the year 90 years ago, since an earlier
+    one tells an age over 89.
 
     Args:
         frame: the rows.
         methods: by column.
         key: gives the key for `hash`; called if that is used.
+        this_year: the year of now.
     """
     schema = frame.collect_schema()
     kept = frame.drop(column for column, method in methods.items() if method == "drop")
-    return kept.with_columns(_expressions(schema, methods, key))
+    return kept.with_columns(_expressions(schema, methods, key, this_year))
 
 
 def _expressions(
-    schema: pl.Schema, methods: Mapping[str, Method], key: Callable[[], bytes]
+    schema: pl.Schema, methods: Mapping[str, Method], key: Callable[[], bytes], this_year: int
 ) -> Iterator[pl.Expr]:
     for name, method in methods.items():
         column = pl.col(name)
@@ -89,7 +92,7 @@ def _expressions(
             yield _zip3(column, schema[name]).alias(name)
         elif method == "year":
             date = column.str.to_date() if schema[name] == pl.String else column
-            yield date.dt.year().alias(name)
+            yield _year(date, this_year).alias(name)
 
 
 def _each_text(column: pl.Expr, change: Callable[[str], str]) -> pl.Expr:
@@ -116,11 +119,18 @@ def _age_band(age: pl.Expr) -> pl.Expr:
 
 
 def _zip3(code: pl.Expr, dtype: pl.DataType) -> pl.Expr:
-    text = code.cast(pl.String)
-    # A reader that took the codes for numbers has lost their zeros.
-    area = (text.str.zfill(5) if dtype.is_integer() else text.str.strip_chars()).str.extract(
-        r"^([0-9]{3})[0-9]{2}"
-    )
+    text = code.cast(pl.String).str.strip_chars()
+    if dtype.is_numeric():
+        # A reader that took the codes for numbers has lost their zeros: of five digits, or of nine.
+        number = code.cast(pl.Int64, strict=False)
+        digits = number.cast(pl.String)
+        text = pl.when(number <= _LAST_ZIP5).then(digits.str.zfill(5)).otherwise(digits.str.zfill(9))
+    area = text.str.extract(r"^([0-9]{3})[0-9]{2}(?:[- ]?[0-9]{4})?$")
     return pl.when(code.is_not_null()).then(
         pl.when(area.is_in(_SMALL_ZIP3) | area.is_null()).then(pl.lit("000")).otherwise(area)
     )
+
+
+def _year(moment: pl.Expr, this_year: int) -> pl.Expr:
+    year = moment.dt.year()
+    return pl.when(year <= this_year - _OLDEST_BAND).then(this_year - _OLDEST_BAND).otherwise(year)

@@ -29,7 +29,13 @@ _DTYPES: dict[str, type[pl.DataType]] = {
     "date": pl.Date,
     "datetime": pl.Datetime,
 }
+_INTEGERS = (pl.Int8, pl.Int16, pl.Int32, pl.Int64, pl.UInt8, pl.UInt16, pl.UInt32, pl.UInt64)
 _TRUE = ("true", "True", "TRUE", "1", "yes", "t", "y")
+_DATE = "%Y-%m-%d"
+_DATETIMES = (
+    "%Y-%m-%dT%H:%M:%S%.f", "%Y-%m-%d %H:%M:%S%.f", "%Y-%m-%dT%H:%M", "%Y-%m-%d %H:%M", _DATE
+)  # fmt: skip
+_WITH_OFFSET = "%+"
 _FALSE = ("false", "False", "FALSE", "0", "no", "f", "n")
 
 
@@ -41,7 +47,9 @@ def dtype_of(name: DtypeName) -> type[pl.DataType]:
 def converted(column: str, source: pl.DataType, name: DtypeName, *, strict: bool) -> pl.Expr:
     """Return `column` as the named type.
 
-    Text becomes a date or datetime by ISO 8601, and a boolean by true/false, yes/no, t/f, y/n, 1/0.
+    Text becomes a date or datetime by ISO 8601 (a datetime with an offset, that of UTC), and a boolean by
+    true/false, yes/no, t/f, y/n, 1/0. A number with a fraction is no integer, a number is no date, and of
+    numbers only 1 and 0 are booleans: what does not fit is not rounded.
 
     Args:
         column: the column.
@@ -50,17 +58,40 @@ def converted(column: str, source: pl.DataType, name: DtypeName, *, strict: bool
         strict: a value that cannot be converted is an error; else it becomes null.
     """
     target = _DTYPES[name]
-    expression = pl.col(column)
+    values = pl.col(column)
     if source == target:
-        return expression
-    if isinstance(source, pl.String) and target is pl.Boolean:
-        pairs = dict.fromkeys(_TRUE, True) | dict.fromkeys(_FALSE, False)
-        old, new = list(pairs), list(pairs.values())
-        if strict:
-            return expression.replace_strict(old, new, return_dtype=pl.Boolean)
-        return expression.replace_strict(old, new, default=None, return_dtype=pl.Boolean)
-    if isinstance(source, pl.String) and target is pl.Date:
-        return expression.str.to_date(strict=strict)
-    if isinstance(source, pl.String) and target is pl.Datetime:
-        return expression.str.to_datetime(strict=strict)
-    return expression.cast(target, strict=strict)
+        return values
+    if source.is_float() and target in (pl.Boolean, *_INTEGERS):
+        # No integer is infinite: a strict cast fails, another one gives null.
+        values = pl.when(values != values.floor()).then(float("inf")).otherwise(values)
+        values = values.cast(pl.Int64 if target is pl.Boolean else target, strict=strict)
+    if isinstance(source, pl.String) or source.is_numeric():
+        text = values.cast(pl.String)
+        if target is pl.Boolean:
+            values = _truth(text, strict=strict)
+        elif target is pl.Date:
+            values = text.str.to_date(_DATE, strict=strict)
+        elif target is pl.Datetime:
+            values = _moment(text, strict=strict)
+    return values.cast(target, strict=strict)
+
+
+def _truth(text: pl.Expr, *, strict: bool) -> pl.Expr:
+    pairs = dict.fromkeys(_TRUE, True) | dict.fromkeys(_FALSE, False)
+    old, new = list(pairs), list(pairs.values())
+    if strict:
+        return text.replace_strict(old, new, return_dtype=pl.Boolean)
+    return text.replace_strict(old, new, default=None, return_dtype=pl.Boolean)
+
+
+def _moment(text: pl.Expr, *, strict: bool) -> pl.Expr:
+    """Return texts as datetimes, each by its own form: Polars would take that of the first for all."""
+    forms = [
+        text.str.to_datetime(form, strict=False, time_unit="us", ambiguous="earliest") for form in _DATETIMES
+    ]
+    with_offset = text.str.to_datetime(_WITH_OFFSET, strict=False, time_unit="us")
+    found = pl.coalesce(*forms, with_offset.dt.convert_time_zone("UTC").dt.replace_time_zone(None))
+    if not strict:
+        return found
+    refused = pl.when(found.is_null()).then(text)
+    return pl.coalesce(found, refused.str.to_datetime(_DATETIMES[0], strict=True, time_unit="us"))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import tempfile
 from functools import partial
 from pathlib import Path
@@ -17,13 +18,18 @@ from techdeck_tasks.pipeline.data.artifacts import ArtifactRef
 from techdeck_tasks.pipeline.data.digest import file_digest
 from techdeck_tasks.pipeline.data.frame_errors import frame_errors
 from techdeck_tasks.pipeline.data.parquet_files import concatenate
+from techdeck_tasks.pipeline.data.transfer_errors import transfer_errors
 from techdeck_tasks.pipeline.registry import StageContext, StageParams, StageResult, stage
 
-# A spreadsheet runs a cell that begins so as a formula (OWASP, "CSV Injection"); also the full-width forms.
-_FORMULA_STARTS = "=+-@\t\r\n\uff1d\uff0b\uff0d\uff20"
-_FORMULA = rf"^[{_FORMULA_STARTS.replace('-', '')}\-]"
-# A signed number is no formula, and a quote before it would make it text.
-_NUMBER = r"^[+-]?[0-9]+(?:\.[0-9]+)?(?:[eE][+-]?[0-9]+)?$"
+# A spreadsheet runs a cell that begins so as a formula (OWASP, "CSV Injection"); also the full-width and
+# small forms, and after what some readers take away: control characters and marks of no width.
+_FORMULA_STARTS = "=+-@\t\r\n\uff1d\uff0b\uff0d\uff20\ufe66\ufe62\ufe63\ufe6b"
+_FORMULA = re.compile(
+    r"^(?:[\t\r\n]|[\x00-\x1f\x7f\u200b-\u200f\ufeff]*"
+    rf"[{_FORMULA_STARTS.replace('-', '')}\-])"
+).pattern
+# A signed number is no formula, and a quote before it would make it text; nor is one with a decimal comma.
+_NUMBER = r"^[+-]?(?:[0-9][0-9.,]*|\.[0-9]+)(?:[eE][+-]?[0-9]+)?%?$"
 
 
 class ExportParams(StageParams):
@@ -67,7 +73,8 @@ def export(context: StageContext, params: ExportParams) -> StageResult:
     form = str(params.effective_format)
     guarded = 0
     staging = location.staging_folder(params.destination, context.workspace)
-    handle, name = tempfile.mkstemp(dir=staging, prefix=".export-", suffix=".tmp")
+    with transfer_errors(params.destination):
+        handle, name = tempfile.mkstemp(dir=staging, prefix=".export-", suffix=".tmp")
     os.close(handle)
     temporary = Path(name)
     try:
@@ -128,9 +135,10 @@ def _sink(frame: pl.LazyFrame, path: Path, form: str, params: ExportParams) -> i
 
 def _fit_for_csv(frame: pl.LazyFrame, params: ExportParams) -> tuple[pl.LazyFrame, int]:
     schema = frame.collect_schema()
-    if nested := [name for name, dtype in schema.items() if dtype.is_nested()]:
+    unfit = (pl.Binary, pl.Duration)
+    if nested := [name for name, dtype in schema.items() if dtype.is_nested() or dtype in unfit]:
         raise ValidationError(
-            f"CSV cannot hold nested columns, and {len(nested)} of {len(schema)} are; "
+            f"CSV cannot hold nested columns, bytes and durations, and {len(nested)} of {len(schema)} are; "
             "export as parquet or jsonl, or leave them out with a select step",
             field="params.format",
         )
@@ -159,4 +167,4 @@ def _fit_for_csv(frame: pl.LazyFrame, params: ExportParams) -> tuple[pl.LazyFram
 
 def _safe_names(frame: pl.LazyFrame, schema: pl.Schema) -> pl.LazyFrame:
     """Guard the header row, too: a name of a column may come from the data's own header."""
-    return frame.rename({name: f"'{name}" for name in schema if name[:1] and name[0] in _FORMULA_STARTS})
+    return frame.rename({name: f"'{name}" for name in schema if re.match(_FORMULA, name)})

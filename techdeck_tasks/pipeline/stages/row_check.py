@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, Annotated, Any, Self
 
 import polars as pl
-from pydantic import Field, field_validator, model_validator
+from pydantic import Field, ValidatorFunctionWrapHandler, WrapValidator, field_validator, model_validator
 from pydantic_core import SchemaError, SchemaValidator, core_schema
 
 from techdeck_tasks.errors import ValidationError
@@ -20,6 +20,15 @@ if TYPE_CHECKING:
 
 ROW_COLUMN = "_row"
 REASONS_COLUMN = "_reasons"
+
+
+def _exact(value: Any, to_float: ValidatorFunctionWrapHandler) -> int | float:
+    """Keep an integer, which a double may not hold."""
+    number: float = to_float(value)
+    return value if type(value) is int else number
+
+
+Bound = Annotated[float, WrapValidator(_exact)]
 
 
 class ColumnRules(StageParams):
@@ -36,8 +45,8 @@ class ColumnRules(StageParams):
 
     dtype: DtypeName | None = None
     nullable: bool = False
-    ge: float | None = None
-    le: float | None = None
+    ge: Bound | None = None
+    le: Bound | None = None
     isin: list[str | int | float | bool] | None = Field(None, min_length=1)
     unique: bool = False
     regex: str | None = Field(None, max_length=500)
@@ -52,6 +61,16 @@ class ColumnRules(StageParams):
             except SchemaError:
                 raise ValueError("this is no regular expression in Rust's syntax") from None
         return pattern
+
+    @field_validator("isin")
+    @classmethod
+    def _one_kind(
+        cls, values: list[str | int | float | bool] | None
+    ) -> list[str | int | float | bool] | None:
+        kinds = {float if type(value) is int else type(value) for value in values or ()}
+        if len(kinds) > 1:
+            raise ValueError("the values of isin are of several types; quote all of them, or none")
+        return values
 
     @model_validator(mode="after")
     def _bounds(self) -> Self:
@@ -82,7 +101,8 @@ class ValidationParams(StageParams):
         if not self.columns and not self.rows:
             raise ValueError("give rules for columns or for rows")
         for text in self.rows.values():
-            expression(text)
+            if not expression(text).meta.root_names():
+                raise ValueError("a rule of rows names a column at least")
         return self
 
     @property

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import polars as pl
 
-from techdeck_tasks.errors import ValidationError
+from techdeck_tasks.errors import DataProcessingError, ValidationError
 from techdeck_tasks.pipeline.data.artifacts import ArtifactRef
 from techdeck_tasks.pipeline.data.batches import batches_of
 from techdeck_tasks.pipeline.data.frame_errors import frame_errors
@@ -130,6 +130,12 @@ def _checked(
         yield check.split(batch.with_row_index(ROW_COLUMN, offset=done), by_rule)
         done += batch.height
         context.report_progress(done, context.input_rows)
+    if done != context.input_rows:
+        # Polars' batches end, without an error, where one of its threads panics.
+        raise DataProcessingError(
+            f"validation: {done} of {context.input_rows} rows could be read; run the stage again",
+            operation="validation",
+        )
 
 
 stage(

@@ -140,3 +140,51 @@ def test_a_text_may_contain_the_word_select(run_stage: RunStage, rows_of: RowsOf
 def test_steps_that_make_no_sense_are_refused_before_the_run(steps: list[Any]) -> None:
     with pytest.raises(ParamsError):
         DataProcessingParams.model_validate({"steps": steps})
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "sum(a)",
+        "a / max(a)",
+        "count(*)",
+        "first(a)",
+        "median(a)",
+        "quantile_cont(a, 0.5)",
+        "array_agg(a)",
+        "unnest(a)",
+        "row_number() over ()",
+        "rank() over (order by a)",
+        "sum(a) over (partition by b)",
+        "lag(a) over (order by a)",
+    ],
+)
+def test_an_expression_over_several_rows_is_refused_since_parts_would_change_it(text: str) -> None:
+    for step in ({"derive": {"x": text}}, {"filter": f"{text} > 1"}):
+        with pytest.raises(ParamsError):
+            DataProcessingParams.model_validate({"steps": [step]})
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "a in (1, 2)",
+        "a between 1 and 2",
+        "greatest(a, b)",
+        "coalesce(a, 1)",
+        "nullif(a, 0)",
+        "round(a, 1)",
+        "'sum'",
+        "case when a > 1 then 2 else 3 end",
+        "date_part('year', d)",
+        "substr(b, 1, 2)",
+        "strptime(b, '%Y')",
+        "regexp_like(b, 'Agg')",
+        "Len + Rank",
+        "date(b)",
+        "d + interval '1 day'",
+        "array_length(l)",
+    ],
+)
+def test_an_expression_over_one_row_is_taken(text: str) -> None:
+    DataProcessingParams.model_validate({"steps": [{"derive": {"x": text}}]})

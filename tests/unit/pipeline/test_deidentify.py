@@ -10,6 +10,7 @@ import polars as pl
 import pytest
 from pydantic import ValidationError as ParamsError
 
+from techdeck_tasks.clock import SystemClock
 from techdeck_tasks.errors import DataProcessingError, ValidationError
 from techdeck_tasks.pipeline.registry import StageResult
 
@@ -125,3 +126,29 @@ def test_nulls_are_filled(run_stage: RunStage, rows_of: RowsOf) -> None:
     frame = pl.DataFrame({"a": [1, None], "b": ["x", None]})
     result = run_stage("data_processing", frame, steps=[{"fill_nulls": {"a": 0, "b": "none"}}])
     assert rows_of(result).rows() == [(1, "x"), (0, "none")]
+
+
+@pytest.mark.parametrize(
+    ("code", "area"),
+    [
+        ("36011234", "000"),
+        ("902101234", "902"),
+        ("90210 1234", "902"),
+        ("90210x", "000"),
+        ("2139", "000"),
+        (36011234, "000"),
+        (21391234, "021"),
+        (6011234, "006"),
+        (999999, "000"),
+        (90210.0, "902"),
+        (-5, "000"),
+    ],
+)
+def test_only_a_whole_zip_code_tells_its_area(treated: Treated, code: Any, area: str) -> None:
+    assert treated([code], "zip3") == [area]
+
+
+def test_a_year_that_tells_an_age_over_89_is_not_told(treated: Treated) -> None:
+    oldest = SystemClock().now().year - 90
+    dates = [date(1907, 1, 31), date(oldest, 12, 31), date(oldest + 1, 1, 1)]
+    assert treated(dates, "year") == [oldest, oldest, oldest + 1]

@@ -3,6 +3,7 @@ from __future__ import annotations
 import csv
 import hashlib
 from collections.abc import Callable
+from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -125,3 +126,35 @@ def test_a_file_that_is_there_can_be_kept(run_stage: RunStage, tmp_path: Path, p
     run_stage("export", PEOPLE.head(1), destination=target)
     with fsspec.open(target) as file:
         assert file.read() == b"name,age\nAda,36\n"
+
+
+@pytest.mark.parametrize(
+    ("cell", "written"),
+    [
+        ("\ufeff=1", "'\ufeff=1"),
+        ("\u200b@a", "'\u200b@a"),
+        ("\x00=1", "'\x00=1"),
+        ("\ufe66\u0031", "'\ufe66\u0031"),
+        ("-5\n=1", "'-5\n=1"),
+        ("-.5", "-.5"),
+        ("-1,5", "-1,5"),
+        ("-1.234,56", "-1.234,56"),
+        ("+10%", "+10%"),
+        ("a =1", "a =1"),
+    ],
+)
+def test_a_formula_behind_what_a_reader_takes_away_is_escaped_and_a_number_of_any_country_is_not(
+    run_stage: RunStage, tmp_path: Path, cell: str, written: str
+) -> None:
+    target = tmp_path / "a.csv"
+    run_stage("export", pl.DataFrame({"x": [cell], "n": [-1]}), destination=str(target))
+    with target.open(encoding="utf-8", newline="") as file:
+        assert list(csv.reader(file)) == [["x", "n"], [written, "-1"]]
+
+
+def test_a_column_that_csv_cannot_hold_is_an_error_of_the_definition(
+    run_stage: RunStage, tmp_path: Path
+) -> None:
+    for values in ([b"x"], [timedelta(1)], [[1]]):
+        with pytest.raises(ValidationError, match="CSV cannot hold"):
+            run_stage("export", pl.DataFrame({"x": values}), destination=str(tmp_path / "a.csv"))

@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from datetime import date
+from datetime import date, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -9,7 +9,7 @@ import polars as pl
 import pytest
 from pydantic import ValidationError as ParamsError
 
-from techdeck_tasks.errors import ValidationError
+from techdeck_tasks.errors import DataProcessingError, ValidationError
 from techdeck_tasks.pipeline.data.artifacts import ArtifactRef, ArtifactStore
 from techdeck_tasks.pipeline.registry import StageResult
 from techdeck_tasks.pipeline.stages import validation
@@ -221,3 +221,63 @@ def test_rules_over_rows_are_enough_and_must_be_expressions(run_stage: RunStage)
             run_stage("validation", STAYS, rows={"order": wrong})
     with pytest.raises(ParamsError, match="give rules"):
         run_stage("validation", STAYS)
+
+
+@pytest.mark.parametrize(
+    ("values", "dtype", "kept"),
+    [
+        ([1.0, 1.5, float("nan"), 1e30], "int", [1]),
+        (["01/02/2020", "2020-01-02"], "date", [date(2020, 1, 2)]),
+        ([20200101, 1], "date", []),
+        ([0, 1, 2], "bool", [False, True]),
+        ([0.0, 1.0, 0.5], "bool", [False, True]),
+        (
+            [
+                "2020-01-01 10:00",
+                "2020-01-01T10:00:00.5",
+                "2020-01-01T10:00:00Z",
+                "2020-01-01T10:00:00+02:00",
+                "1.1.",
+            ],
+            "datetime",
+            [
+                datetime.fromisoformat("2020-01-01T10:00"),
+                datetime.fromisoformat("2020-01-01T10:00:00.500"),
+                datetime.fromisoformat("2020-01-01T10:00"),
+                datetime.fromisoformat("2020-01-01T08:00"),
+            ],
+        ),
+    ],
+)
+def test_a_value_that_does_not_fit_its_type_is_neither_rounded_nor_guessed_at(
+    run_stage: RunStage, rows_of: RowsOf, values: list[Any], dtype: str, kept: list[Any]
+) -> None:
+    frame = pl.DataFrame({"a": values})
+    rules = {"a": {"dtype": dtype, "nullable": True}}
+    assert rows_of(run_stage("validation", frame, columns=rules, max_bad_rows=9))["a"].to_list() == kept
+    with pytest.raises(DataProcessingError):
+        run_stage("data_processing", frame, steps=[{"cast": {"a": dtype}}])
+
+
+def test_a_bound_of_a_large_integer_is_exact(run_stage: RunStage, rows_of: RowsOf) -> None:
+    most = 9_007_199_254_740_992
+    result = run_stage(
+        "validation", pl.DataFrame({"a": [most, most + 1]}), columns={"a": {"le": most}}, max_bad_rows=1
+    )
+    assert rows_of(result)["a"].to_list() == [most]
+
+
+@pytest.mark.parametrize(
+    "params",
+    [
+        {"columns": {"a": {"isin": [1, "b"]}}},
+        {"columns": {"a": {"isin": [1, True]}}},
+        {"rows": {"r": "1 > 2"}},
+        {"rows": {"r": "a > avg(a)"}},
+    ],
+)
+def test_a_rule_that_cannot_be_applied_row_by_row_is_refused_with_the_definition(
+    params: dict[str, Any],
+) -> None:
+    with pytest.raises(ParamsError):
+        ValidationParams.model_validate(params)
