@@ -26,6 +26,8 @@ from techdeck_tasks.pipeline.registry import StageContext, StageParams, StageRes
 from techdeck_tasks.pipeline.stages.bias_chart import bias_chart
 
 MAX_GROUPS = 50
+_TRUTHS = ("true", "false")
+_UNFAVORABLE = ("0", "false")
 
 
 def _affirmative() -> list[str | int | float | bool]:
@@ -71,9 +73,11 @@ class BiasDetectionParams(StageParams):
     min_group_size: int = Field(10, ge=1)
 
     @model_validator(mode="after")
-    def _label_for_odds(self) -> Self:
+    def _consistent(self) -> Self:
         if self.thresholds.need_label and self.label is None:
             raise ValueError("a threshold on equalized odds needs label, the column with the truth")
+        if other := sorted(set(self.reference) - set(self.sensitive)):
+            raise ValueError(f"reference names {', '.join(map(repr, other))}, which is not in sensitive")
         return self
 
     @property
@@ -91,7 +95,7 @@ def bias_detection(context: StageContext, params: BiasDetectionParams) -> StageR
     Raises:
         BiasDetectionError: a finding; never retried.
         ValidationError: a column is missing, has too many groups, fewer than two groups are large enough,
-            or the extra ``bias`` is not installed.
+            no row has a favourable value, or the extra ``bias`` is not installed.
     """
     frame = context.input()
     schema = frame.collect_schema()
@@ -101,6 +105,7 @@ def bias_detection(context: StageContext, params: BiasDetectionParams) -> StageR
             "check outcome, label and sensitive",
             field="params.sensitive",
         )
+    _require_favorable(frame, params)
     measured = {column: _measured(frame, column, params) for column in params.sensitive}
     for column, measures in measured.items():
         _check(column, measures, params.thresholds)
@@ -172,13 +177,16 @@ def _counts(
 
     Without a label the outcome stands for the truth: the rates that need one are not asked for.
     """
-    favorable = [str(value).lower() if isinstance(value, bool) else str(value) for value in params.favorable]
+    favorable = [_plain(value) for value in params.favorable]
+    schema = frame.collect_schema()
     with frame_errors(f"counting the groups of {column!r}"):
         counts = (
             frame.select(
-                group=pl.col(column).cast(pl.String),
-                selected=pl.col(params.outcome).cast(pl.String).is_in(favorable),
-                actual=pl.col(params.label or params.outcome).cast(pl.String).is_in(favorable),
+                group=_text(column, schema[column]),
+                selected=_text(params.outcome, schema[params.outcome]).is_in(favorable),
+                actual=_text(params.label or params.outcome, schema[params.label or params.outcome]).is_in(
+                    favorable
+                ),
             )
             .group_by("group", "selected", "actual")
             .agg(n=pl.len())
@@ -205,6 +213,48 @@ def _counts(
         "small_groups": int(known["group"].n_unique() - groups),
     }
     return large, left_out
+
+
+def _require_favorable(frame: pl.LazyFrame, params: BiasDetectionParams) -> None:
+    """Check that the favourable values are values of the data: where no row has one, no group differs.
+
+    A column of nothing but 0 or false has none either, and says so.
+    """
+    schema = frame.collect_schema()
+    favorable = [_plain(value) for value in params.favorable]
+    for column in dict.fromkeys([params.outcome, *([params.label] if params.label is not None else [])]):
+        text = _text(column, schema[column]).drop_nulls()
+        with frame_errors(f"looking for favourable values of {column!r}"):
+            found = frame.select(
+                known=text.is_in([*favorable, *_UNFAVORABLE]).all(), favorable=text.is_in(favorable).any()
+            ).collect(engine="streaming")
+        if not found["favorable"].item() and not found["known"].item():
+            raise ValidationError(
+                f"bias_detection: no row has a favourable value in {column!r}; check favorable, and that "
+                "the values are written as there",
+                field="params.favorable",
+            )
+
+
+def _text(column: str, dtype: pl.DataType) -> pl.Expr:
+    """Return values as text that is the same for 1 and 1.0, True and "true"; missing for not-a-number."""
+    values = pl.col(column)
+    if dtype == pl.String:
+        trimmed = values.str.strip_chars()
+        lower = trimmed.str.to_lowercase()
+        return pl.when(lower.is_in(_TRUTHS)).then(lower).otherwise(trimmed)
+    if dtype.is_numeric() and not dtype.is_integer():
+        number = values.cast(pl.Float64).fill_nan(None)
+        whole = number.cast(pl.Int64, strict=False)
+        return pl.when(whole == number).then(whole.cast(pl.String)).otherwise(number.cast(pl.String))
+    return values.cast(pl.String)
+
+
+def _plain(value: str | float | bool) -> str:
+    if isinstance(value, float) and value.is_integer():
+        value = int(value)
+    text = str(value).strip()
+    return text.lower() if text.lower() in _TRUTHS else text
 
 
 def _rows(counts: pl.DataFrame) -> int:

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import sys
+from decimal import Decimal
 from typing import TYPE_CHECKING, Any
 from xml.etree import ElementTree as ET
 
@@ -125,6 +126,7 @@ def test_a_missing_extra_is_answered_with_the_command(
     [
         {"outcome": "y", "sensitive": []},
         {"outcome": "y", "sensitive": ["s"], "favorable": []},
+        {"outcome": "y", "sensitive": ["s"], "reference": {"sex": "M"}},
         {"outcome": "y", "sensitive": ["s"], "thresholds": {"max_demographic_parity_difference": 2}},
         {"outcome": "y", "sensitive": ["s"], "min_group_size": 0},
     ],
@@ -209,3 +211,54 @@ def test_a_group_without_a_positive_has_no_rate_of_hits_and_is_not_compared_by_i
     ).report["measures"]["group"]
     assert measures["groups"]["c"]["true_positive_rate"] is None
     assert measures["equalized_odds_difference"] == pytest.approx(0.3)
+
+
+def outcomes(*values: Any) -> pl.DataFrame:
+    """Return 20 women of whom 5, and 20 men of whom 10, have the second of two values."""
+    unfavorable, favorable = values
+    return pl.DataFrame(
+        {
+            "sex": ["F"] * 20 + ["M"] * 20,
+            "y": [favorable] * 5 + [unfavorable] * 15 + [favorable] * 10 + [unfavorable] * 10,
+        }
+    )
+
+
+@pytest.mark.parametrize(
+    ("values", "favorable"),
+    [
+        ((0.0, 1.0), [1, True]),
+        ((Decimal("0.00"), Decimal("1.00")), [1, True]),
+        ((0, 1), [1.0]),
+        (("False", "True"), [1, True]),
+        ((" 0", " 1"), [1, True]),
+        ((0.25, 0.5), [0.5]),
+    ],
+)
+def test_a_difference_is_found_however_the_favourable_value_is_written(
+    run_stage: RunStage, values: tuple[Any, Any], favorable: list[Any]
+) -> None:
+    with pytest.raises(BiasDetectionError, match=r"is 0.2500, above its threshold 0.1"):
+        run_stage(
+            "bias_detection",
+            outcomes(*values),
+            outcome="y",
+            sensitive=["sex"],
+            favorable=favorable,
+            thresholds={"max_demographic_parity_difference": 0.1},
+        )
+
+
+@pytest.mark.parametrize("values", [("no", "yes"), (0.3, 0.7), (2, 3)])
+def test_where_no_row_is_favourable_by_the_parameter_nothing_is_called_fair(
+    run_stage: RunStage, values: tuple[Any, Any]
+) -> None:
+    with pytest.raises(ValidationError, match="no row has a favourable value in 'y'"):
+        run_stage("bias_detection", outcomes(*values), outcome="y", sensitive=["sex"])
+
+
+def test_not_a_number_is_no_outcome_and_no_group(run_stage: RunStage) -> None:
+    frame = outcomes(0.0, 1.0).vstack(pl.DataFrame({"sex": ["F"] * 30, "y": [float("nan")] * 30}))
+    report = run_stage("bias_detection", frame, outcome="y", sensitive=["sex"]).report
+    assert report["measures"]["sex"]["groups"]["F"] == {"rows": 20, "selection_rate": 0.25}
+    assert report["measures"]["sex"]["rows_without_group_or_outcome"] == 30
