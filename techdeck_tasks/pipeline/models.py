@@ -16,15 +16,14 @@ from sqlalchemy import (
     Integer,
     LargeBinary,
     String,
-    Text,
     Uuid,
     text,
 )
-from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.orm import Mapped, mapped_column
 
 from techdeck_tasks.pipeline.runs.state import RunState, StageState
 from techdeck_tasks.storage.database import Base
+from techdeck_tasks.storage.storable import StorableDocument, StorableText
 
 MAX_NAME_CHARS = 64
 # Of a stage, or of a part of one: the stage's name with ~ and the part's number.
@@ -33,8 +32,7 @@ MAX_IDEMPOTENCY_KEY_CHARS = 200
 MAX_CRON_CHARS = 100
 
 _Moment = DateTime(timezone=True)
-# JSON null and SQL NULL would be two ways to say "none"; only NULL is used.
-_Document = JSONB(none_as_null=True)
+_Document = StorableDocument()
 
 
 def _one_of(states: type[StrEnum]) -> str:
@@ -63,7 +61,7 @@ class PipelineRun(Base):
     # The error of the stage that failed first.
     error_id: Mapped[str | None] = mapped_column(String(36))
     error_code: Mapped[str | None] = mapped_column(String(64))
-    error_message: Mapped[str | None] = mapped_column(Text)
+    error_message: Mapped[str | None] = mapped_column(StorableText)
 
     __table_args__ = (
         CheckConstraint(_one_of(RunState), name="state"),
@@ -115,7 +113,7 @@ class StageRun(Base):
     # The last error, kept after a retry succeeded: it tells what the stage recovered from.
     error_id: Mapped[str | None] = mapped_column(String(36))
     error_code: Mapped[str | None] = mapped_column(String(64))
-    error_message: Mapped[str | None] = mapped_column(Text)
+    error_message: Mapped[str | None] = mapped_column(StorableText)
     # While retrying: when the next attempt is due.
     retry_at: Mapped[datetime | None] = mapped_column(_Moment)
 

@@ -359,6 +359,21 @@ def test_a_failure_skips_what_depends_on_it_and_lets_other_branches_go_on(store:
     assert run.finished_at is not None
 
 
+@pytest.mark.parametrize(("text", "stored"), [("a\0b", "a\ufffdb"), ("\ud800 ü", "\ufffd ü"), ("ü😀", "ü😀")])
+def test_text_that_postgresql_cannot_hold_keeps_no_stage_from_its_end(
+    store: PipelineStore, text: str, stored: str
+) -> None:
+    run_id = new_run(store, {"load": [], "check": ["load"]})
+    store.claim_stage(run_id, "load", 0, "task")
+    report = {text: [text]}
+    store.succeed_stage(run_id, "load", attempt=0, task_id="task", output=None, report=report, rows=3)
+    store.claim_stage(run_id, "check", 0, "task")
+    assert store.fail_stage(run_id, "check", ValidationError(f"no file {text}"), "task").accepted
+    run = store.get_run(run_id)
+    assert run.stage("load").report == {stored: [stored]}
+    assert run.error_message == f"no file {stored}"
+
+
 def test_the_first_failure_is_the_run_s_error(store: PipelineStore) -> None:
     run_id = new_run(store, {"one": [], "two": []})
     store.fail_stage(run_id, "one", BiasDetectionError("first"))
