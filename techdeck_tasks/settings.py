@@ -95,6 +95,9 @@ class Settings(BaseSettings):
     upload_retention_hours: PositiveInt = Field(
         168, description="an accepted file, and an upload that nothing arrives for, is removed after it"
     )
+    upload_quarantine_hours: PositiveInt = Field(
+        720, description="a file that was refused for its content is removed after it"
+    )
 
     # -- pipelines ---------------------------------------------------------------------------------
     stage_lease_seconds: PositiveSeconds = Field(

@@ -100,7 +100,10 @@ class Pipelines(Monitoring):
     def collect(self) -> None:
         """Remove what was kept long enough: artifacts of runs, uploads, what killed processes left behind."""
         self.runs.collect()
-        self.uploads.remove_abandoned(timedelta(hours=self.settings.upload_retention_hours))
+        self.uploads.remove_abandoned(
+            timedelta(hours=self.settings.upload_retention_hours),
+            timedelta(hours=self.settings.upload_quarantine_hours),
+        )
 
     @cached_property
     def schedules(self) -> Schedules:

@@ -10,9 +10,10 @@ from typing import Any
 
 from techdeck_tasks.audit.proof.verify_run import Verification
 from techdeck_tasks.errors import ValidationError
-from techdeck_tasks.pipeline.definition import parse_definition
+from techdeck_tasks.pipeline.definition import PipelineDefinition, parse_definition
 from techdeck_tasks.pipeline.runs.operations import Reconciled
 from techdeck_tasks.pipeline.schedules import Schedule
+from techdeck_tasks.pipeline.upload.record import SCHEME
 from techdeck_tasks.resilience.breaker import CircuitBreaker, State
 from techdeck_tasks.runtime import Runtime
 from techdeck_tasks.tasks.letters import LetterKind, LetterStore
@@ -46,13 +47,22 @@ def start_pipeline(
 
     Raises:
         ValidationError: the definition is not valid, or the key belongs to another one.
+        UnknownUploadError: the source is an upload, and not the caller's.
     """
-    parsed = parse_definition(definition)
+    parsed = _parsed(runtime, caller, definition)
     run_id = str(uuid.uuid4())
     runtime.record_action(
         "pipeline", "pipeline.start", caller.name, pipeline=parsed.name, run_id=run_id, key=idempotency_key
     )
     return runtime.pipeline.start(run_id, parsed, idempotency_key)
+
+
+def _parsed(runtime: Runtime, caller: Caller, definition: Mapping[str, Any]) -> PipelineDefinition:
+    parsed = parse_definition(definition)
+    if parsed.source.url.startswith(f"{SCHEME}://"):
+        # A worker opens every upload; whose it is, only the caller's name can tell.
+        runtime.uploads.require_owner(parsed.source.url, caller.name)
+    return parsed
 
 
 def reconcile_runs(runtime: Runtime, caller: Caller, *, reason: str) -> Reconciled:
@@ -66,8 +76,9 @@ def add_schedule(runtime: Runtime, caller: Caller, definition: Mapping[str, Any]
 
     Raises:
         ValidationError: the definition is not valid, or has no schedule.
+        UnknownUploadError: the source is an upload, and not the caller's.
     """
-    parsed = parse_definition(definition)
+    parsed = _parsed(runtime, caller, definition)
     facts = {"schedule": parsed.name, "cron": parsed.schedule, "reason": reason}
     runtime.record_action("pipeline", "schedule.add", caller.name, **facts)
     return runtime.schedules.add(parsed)

@@ -221,10 +221,17 @@ class UploadStore:
         upload_id = urlsplit(url).netloc
         found = self.accepted(upload_id) if _ID.fullmatch(upload_id) else None
         if found is None or found.url != url:
-            raise UnknownUploadError(
-                "the source is an upload that is not there (any more); upload the file again"
-            )
+            raise _no_source()
         return found
+
+    def require_owner(self, url: str, owner: str) -> None:
+        """Check that the accepted file at `url` is the owner's. For others it is not there.
+
+        Raises:
+            UnknownUploadError: it is not, or not any more.
+        """
+        if self.accepted_at(url).owner != owner:
+            raise _no_source()
 
     def cancel(self, upload_id: str) -> None:
         """Remove what arrived of an upload; there may be nothing."""
@@ -247,17 +254,21 @@ class UploadStore:
             folders.make_folder(target.parent, private=True)
             _write_whole(target, {name: response[name] for name in ("error_id", "error_code")})
 
-    def remove_abandoned(self, max_age: timedelta) -> int:
+    def remove_abandoned(self, max_age: timedelta, quarantine_age: timedelta) -> int:
         """Remove uploads that nothing arrived for since `max_age`, and accepted files and notes as old.
+
+        What was refused goes after `quarantine_age`: it may be data of patients, and counts for its owner.
 
         Safe to run twice at once; for a scheduler. Returns how many uploads were removed, accepted ones too.
         """
-        oldest = (self._clock.now() - max_age).timestamp()
+        now = self._clock.now()
+        oldest = (now - max_age).timestamp()
         removed = 0
-        for manifest in self._root.glob(f"*/*/{MANIFEST}"):
-            if _is_older(manifest, oldest):
-                _remove_folder(manifest.parent)
-                removed += 1
+        for pattern, age in ((f"*/*/{MANIFEST}", max_age), (f"{QUARANTINE}/*/{FACTS}", quarantine_age)):
+            for facts in self._root.glob(pattern):
+                if _is_older(facts, (now - age).timestamp()):
+                    _remove_folder(facts.parent)
+                    removed += 1
         for note in (self._root / "failed").glob("*.json"):
             if _is_older(note, oldest):
                 note.unlink(missing_ok=True)
@@ -305,6 +316,10 @@ class UploadStore:
         facts = {**asdict(upload), "problem": problem, "at": self._clock.now().isoformat()}
         _write_whole(folder / FACTS, facts)
         self._remove(upload.upload_id)
+
+
+def _no_source() -> UnknownUploadError:
+    return UnknownUploadError("the source is an upload that is not there (any more); upload the file again")
 
 
 def _unknown(upload_id: str) -> UnknownUploadError:

@@ -177,6 +177,26 @@ def test_an_upload_is_its_owners_alone(site: Any, sender: httpx.Client, begin: C
     assert sender.get(path).status_code == 404
 
 
+@pytest.mark.parametrize("path", ["runs", "schedules"])
+def test_an_upload_is_no_source_for_others(
+    site: Any, sender: httpx.Client, begin: Callable[..., str], path: str
+) -> None:
+    upload = begin(b"name\nAda\n")
+    send(sender, upload, b"name\nAda\n")
+    source = sender.post(f"{upload}/complete").json()["source"]
+    definition = {"name": "taken", "source": source, "stages": [{"name": "take", "stage": "file_upload"}]}
+    body = (
+        {"definition": definition | {"schedule": "0 6 * * *"}, "reason": "x"}
+        if path == "schedules"
+        else definition
+    )
+    with site.client("operator") as other:
+        answer = other.post(f"/api/v1/{path}", json=body)
+        assert (answer.status_code, answer.json()["error_code"]) == (413, "FILE_UPLOAD_ERROR")
+        assert other.get(f"/api/v1/{path}").json()[path] == []
+    assert sender.post(f"/api/v1/{path}", json=body).is_success
+
+
 def test_a_content_that_is_not_what_the_name_says_goes_to_quarantine(
     site: Any, sender: httpx.Client, begin: Callable[..., str]
 ) -> None:

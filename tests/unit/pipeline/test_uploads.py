@@ -6,6 +6,7 @@ import json
 import multiprocessing
 import os
 import threading
+import time
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from datetime import timedelta
@@ -278,8 +279,8 @@ def test_abandoned_uploads_are_removed_by_their_age(uploads: UploadStore, tmp_pa
     old, young = (uploads.begin("a.csv", 10, digest(b"")) for _ in range(2))
     manifest = tmp_path / "uploads" / "partial" / old.upload_id / "manifest.json"
     os.utime(manifest, (1, 1))
-    assert uploads.remove_abandoned(timedelta(hours=1)) == 1
-    assert uploads.remove_abandoned(timedelta(hours=1)) == 0
+    assert uploads.remove_abandoned(timedelta(hours=1), timedelta(days=30)) == 1
+    assert uploads.remove_abandoned(timedelta(hours=1), timedelta(days=30)) == 0
     assert left(tmp_path) == [young.upload_id]
 
 
@@ -298,12 +299,35 @@ def test_accepted_files_are_removed_by_their_age(uploads: UploadStore, tmp_path:
     accepted = uploads.finish(upload.upload_id)
     assert uploads.finish(upload.upload_id) == accepted == uploads.accepted_at(accepted.url)
     assert (accepted.owner, accepted.upload_id) == ("ada", upload.upload_id)
-    assert uploads.remove_abandoned(timedelta(hours=1)) == 0
+    assert uploads.remove_abandoned(timedelta(hours=1), timedelta(days=30)) == 0
     os.utime(accepted.path.parent / "manifest.json", (1, 1))
-    assert uploads.remove_abandoned(timedelta(hours=1)) == 1
+    assert uploads.remove_abandoned(timedelta(hours=1), timedelta(days=30)) == 1
     assert not accepted.path.exists()
     with pytest.raises(UnknownUploadError, match="upload the file again"):
         uploads.accepted_at(accepted.url)
+
+
+def test_what_was_refused_is_removed_by_an_age_of_its_own(uploads: UploadStore, tmp_path: Path) -> None:
+    upload = uploads.begin("a.parquet", len(CONTENT), digest(CONTENT), owner="ada")
+    send(uploads, upload, CONTENT)
+    with pytest.raises(FileUploadError, match="quarantine"):
+        uploads.finish(upload.upload_id)
+    kept = tmp_path / "uploads" / "quarantine" / upload.upload_id
+    a_week_ago = time.time() - timedelta(days=7).total_seconds()
+    os.utime(kept / "facts.json", (a_week_ago, a_week_ago))
+    assert uploads.remove_abandoned(timedelta(hours=1), timedelta(days=30)) == 0
+    assert uploads.remove_abandoned(timedelta(hours=1), timedelta(days=6)) == 1
+    assert not kept.exists()
+
+
+@pytest.mark.parametrize("owner", ["eve", ""])
+def test_an_accepted_file_is_no_source_for_anybody_else(uploads: UploadStore, owner: str) -> None:
+    upload = uploads.begin("a.csv", len(CONTENT), digest(CONTENT), owner="ada")
+    send(uploads, upload, CONTENT)
+    accepted = uploads.finish(upload.upload_id)
+    uploads.require_owner(accepted.url, "ada")
+    with pytest.raises(UnknownUploadError, match="not there"):
+        uploads.require_owner(accepted.url, owner)
 
 
 @pytest.mark.parametrize(
