@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import sys
 from collections.abc import Iterator, Mapping
@@ -135,7 +136,12 @@ def main() -> None:
         if isinstance(stream, TextIOWrapper):
             stream.reconfigure(errors="replace")  # a terminal that is not UTF-8
     try:
-        app()
+        try:
+            app()
+        finally:
+            sys.stdout.flush()
+    except OSError as error:
+        _fail_at_file(error)
     except (TechDeckError, SettingsError, DevServiceError) as error:
         _fail(error)
     except RedisError as error:
@@ -144,6 +150,15 @@ def main() -> None:
     except KeyboardInterrupt:
         complain("interrupted")
         sys.exit(Exit.INTERRUPTED)
+
+
+def _fail_at_file(error: OSError) -> NoReturn:
+    where = f"{error.filename}: " if error.filename else "the output cannot be written: "
+    # What is still buffered would fail again, and be told with a traceback, when Python ends.
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    if error.errno != errno.EPIPE:  # who closed the pipe, as `head` does, has what they wanted
+        complain(where + (os.strerror(error.errno) if error.errno else type(error).__name__))
+    sys.exit(Exit.FAILED)
 
 
 def _fail(error: Exception) -> NoReturn:

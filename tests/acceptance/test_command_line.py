@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import base64
 import json
+import os
+import subprocess
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -439,3 +442,33 @@ def test_a_report_is_made_exported_and_signed_off(service: Any) -> None:
     listed = json.loads(service.techdeck("report", "list", "--json").stdout)
     assert [report["reviewed_by"] for report in listed if report["report_id"] == key] == ["officer"]
     assert "officer: read it" in service.techdeck("report", "show", key[:8]).stdout
+
+
+@pytest.mark.parametrize("arguments", [["--help"], ["stages"], ["stages", "--json"]])
+def test_a_full_disk_behind_the_output_is_one_clear_line(tmp_path: Path, arguments: list[str]) -> None:
+    with Path("/dev/full").open("w") as full:
+        done = subprocess.run(
+            [sys.executable, "-m", "techdeck_tasks", *arguments],
+            cwd=tmp_path,
+            stdout=full,
+            stderr=subprocess.PIPE,
+            text=True,
+            check=False,
+        )
+    assert done.returncode == EXITS["failed"]
+    assert done.stderr == "techdeck: the output cannot be written: No space left on device\n"
+
+
+def test_a_reader_that_has_seen_enough_ends_the_command_in_silence(tmp_path: Path) -> None:
+    reading, writing = os.pipe()
+    os.close(reading)
+    done = subprocess.run(
+        [sys.executable, "-m", "techdeck_tasks", "stages", "--json"],
+        cwd=tmp_path,
+        stdout=writing,
+        stderr=subprocess.PIPE,
+        text=True,
+        check=False,
+    )
+    os.close(writing)
+    assert (done.returncode, done.stderr) == (EXITS["failed"], "")
