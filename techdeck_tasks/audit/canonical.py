@@ -20,7 +20,7 @@ from datetime import UTC, datetime, timedelta
 from operator import attrgetter, itemgetter
 from typing import Any, NamedTuple
 
-from techdeck_tasks.audit.event import time_of
+from techdeck_tasks.audit.event import check_event_id, time_of
 from techdeck_tasks.errors import ValidationError
 
 MAGIC = b"TDAR"
@@ -102,10 +102,6 @@ def _check_bool(raw: bytes) -> None:
         raise ValueError(f"{raw!r} is no truth value")
 
 
-def _check_event_id(raw: bytes) -> None:
-    time_of(uuid.UUID(bytes=raw))
-
-
 def _check_sequence(raw: bytes) -> None:
     if _INT64.unpack(raw)[0] < 1:
         raise ValueError("sequence numbers count from 1")
@@ -135,7 +131,7 @@ _SEQUENCE = _Type(3, _INT64.pack, 8, 8, _check_sequence, lambda raw: _INT64.unpa
 _SHORT = _Type(4, _INT32.pack, 4, 4, None, lambda raw: _INT32.unpack(raw)[0])
 _BOOL = _Type(5, lambda value: b"\1" if value else b"\0", 1, 1, _check_bool, b"\1".__eq__)
 _UUID = _Type(6, _pack_uuid, UUID_BYTES, UUID_BYTES, None, _unpack_uuid)
-_EVENT_ID = _Type(6, _pack_uuid, UUID_BYTES, UUID_BYTES, _check_event_id, _unpack_uuid)
+_EVENT_ID = _Type(6, _pack_uuid, UUID_BYTES, UUID_BYTES, check_event_id, _unpack_uuid)
 
 # An ordinal belongs to its column for ever: older rows are hashed by it. New columns get the next number.
 _COLUMNS: tuple[tuple[int, str, _Type], ...] = (
@@ -165,10 +161,10 @@ _COLUMNS: tuple[tuple[int, str, _Type], ...] = (
 )
 # Ordinal and type of a column, as one number.
 _CODES = tuple(ordinal << 8 | kind.tag for ordinal, _, kind in _COLUMNS)
-_BY_CODE = {
-    code: (place, kind.shortest, kind.longest)
-    for place, (code, (*_, kind)) in enumerate(zip(_CODES, _COLUMNS, strict=True))
-}
+_EXPECTED = tuple(
+    (code, kind.shortest, kind.longest) for code, (_, _, kind) in zip(_CODES, _COLUMNS, strict=True)
+)
+_NO_COLUMN = bytes(_COLUMN.size)
 _CHECKS = tuple((place, kind.check) for place, (*_, kind) in enumerate(_COLUMNS) if kind.check is not None)
 _TEXTS: Callable[[Any], tuple[bytes | None, ...]] = itemgetter(
     *(place for place, (*_, kind) in enumerate(_COLUMNS) if kind is _TEXT)
@@ -186,18 +182,9 @@ Columns = tuple[bytes | None, ...]
 """A record's values in the order of `COLUMN_NAMES`, as PostgreSQL's binary format has them; None is NULL."""
 
 
-class _Prefixes(dict[int, bytes]):
-    """The six bytes before a column's value, by its length; ready made where it is short, as most are."""
-
-    def __init__(self, code: int) -> None:
-        super().__init__((length, _COLUMN.pack(code, length)) for length in range(256))
-        self._code = code
-
-    def __missing__(self, length: int) -> bytes:
-        return _COLUMN.pack(self._code, length)
-
-
-_PREFIXES = tuple(map(_Prefixes, _CODES))
+_READY_MADE = 256
+# The six bytes before a column's value, by its length: ready made where it is short, as most are.
+_PREFIXES = tuple(tuple(_COLUMN.pack(code, length) for length in range(_READY_MADE)) for code in _CODES)
 _HEADS = tuple(_HEAD.pack(MAGIC, VERSION, count) for count in range(len(_COLUMNS) + 1))
 
 
@@ -221,9 +208,10 @@ def encode_packed(columns: Iterable[bytes | None]) -> bytes:
     """
     parts = [b""]
     add = parts.append
-    for prefixes, raw in zip(_PREFIXES, columns, strict=True):
+    for code, prefixes, raw in zip(_CODES, _PREFIXES, columns, strict=True):
         if raw is not None:
-            add(prefixes[len(raw)])
+            length = len(raw)
+            add(prefixes[length] if length < _READY_MADE else _COLUMN.pack(code, length))
             add(raw)
     parts[0] = _HEADS[len(parts) // 2]
     return b"".join(parts)
@@ -262,19 +250,22 @@ def _split(data: bytes) -> Columns:
     magic, version, count = _HEAD.unpack_from(data)
     if magic != MAGIC or version != VERSION:
         raise ValueError("unknown format")
-    columns: list[bytes | None] = [None] * len(_COLUMNS)
-    unpack, end, last = _COLUMN.unpack_from, _HEAD.size, 0
-    for _ in range(count):
-        code, length = unpack(data, end)
-        place, shortest, longest = _BY_CODE[code]
-        if code <= last or not shortest <= length <= longest:
-            raise ValueError("a column that is repeated, misplaced, too short or too long")
-        start = end + _COLUMN.size
+    columns: list[bytes | None] = []
+    add, unpack, end, prefix = columns.append, _COLUMN.unpack_from, _HEAD.size, _COLUMN.size
+    padded = data + _NO_COLUMN
+    for expected, shortest, longest in _EXPECTED:
+        code, length = unpack(padded, end)
+        if code != expected:
+            add(None)
+            continue
+        if not shortest <= length <= longest:
+            raise ValueError("a column that is too short or too long")
+        start = end + prefix
         end = start + length
-        columns[place] = data[start:end]
-        last = code
-    if end != len(data):
-        raise ValueError("too few bytes, or too many")
+        add(data[start:end])
+    # What is unknown, repeated or misplaced was passed over: the end was not reached.
+    if end != len(data) or count != len(columns) - columns.count(None):
+        raise ValueError("a column that is unknown, repeated or misplaced, or another number of them")
     if None in columns[_MANDATORY]:
         raise ValueError("a mandatory column is missing")
     _check_texts(filter(None, _TEXTS(columns)))

@@ -31,6 +31,7 @@ class EventType(StrEnum):
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _VERSION_AND_VARIANT = (7, 0b10)
+_LATEST = ((datetime.max.replace(tzinfo=UTC) - _EPOCH) // timedelta(milliseconds=1)).to_bytes(6)
 _NS_PER_MS = 1_000_000
 _RANDOM_BITS = 62
 
@@ -67,6 +68,16 @@ def time_of(event_id: uuid.UUID) -> datetime:
         return _EPOCH + timedelta(milliseconds=number >> 80)
     except OverflowError:
         raise ValidationError("an audit event's id lies beyond the year 9999", field="event_id") from None
+
+
+def check_event_id(raw: bytes) -> None:
+    """Refuse the 16 bytes of what `time_of` refuses, at a fraction of its cost.
+
+    Raises:
+        ValueError: it is no UUIDv7, or its time lies beyond the year 9999.
+    """
+    if (raw[6] >> 4, raw[8] >> 6) != _VERSION_AND_VARIANT or raw[:6] > _LATEST:
+        raise ValueError("no id of an audit event")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
