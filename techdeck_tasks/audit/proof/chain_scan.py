@@ -40,6 +40,9 @@ _POSTGRES_EPOCH_US = microseconds(datetime.fromisoformat("2000-01-01T00:00:00Z")
 _MAX_SKEW_US = MAX_CLOCK_SKEW.total_seconds() * 1_000_000
 _MAX_INT64 = (1 << 63) - 1
 
+SET_SNAPSHOT = psycopg.sql.SQL("SET TRANSACTION SNAPSHOT {}")
+"""Makes a transaction see what the one sees that exported the snapshot."""
+
 _FIRST = text("SELECT writer_id, writer_seq FROM audit_event ORDER BY writer_id, writer_seq LIMIT 1")
 _NEXT = text("""
     SELECT writer_id, writer_seq FROM audit_event
@@ -222,7 +225,7 @@ def join_snapshot(conninfo: str, password: str, snapshot: str) -> None:
     connection = psycopg.connect(conninfo, password=password or None)
     connection.isolation_level = psycopg.IsolationLevel.REPEATABLE_READ
     connection.read_only = True
-    connection.execute(psycopg.sql.SQL("SET TRANSACTION SNAPSHOT {}").format(snapshot))
+    connection.execute(SET_SNAPSHOT.format(snapshot))
     _pooled.append(connection)
 
 

@@ -8,18 +8,20 @@ from __future__ import annotations
 
 import multiprocessing
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from functools import partial
+from typing import Any
 
-from sqlalchemy import Connection, Engine, text
+from sqlalchemy import Connection, Engine, Row, text
 
 from techdeck_tasks.audit.compliance.check import check_reports
 from techdeck_tasks.audit.incidents.check import check_incidents
 from techdeck_tasks.audit.proof.chain import Head
 from techdeck_tasks.audit.proof.chain_judge import ChainJudge
 from techdeck_tasks.audit.proof.chain_scan import (
+    SET_SNAPSHOT,
     Scan,
     Stretch,
     find_stretches,
@@ -29,7 +31,7 @@ from techdeck_tasks.audit.proof.chain_scan import (
 )
 from techdeck_tasks.audit.proof.evidence import CHECKPOINTS, Evidence, gather
 from techdeck_tasks.audit.proof.finding import Finding, Verdict, VerifyReport
-from techdeck_tasks.audit.proof.producer_check import check_producers
+from techdeck_tasks.audit.proof.producer_check import ProducerCheck, check_producers
 from techdeck_tasks.audit.proof.schema_check import check_schema
 from techdeck_tasks.audit.proof.sink import SegmentStore
 from techdeck_tasks.audit.proof.sink_check import check_sink
@@ -52,8 +54,11 @@ _WORTH_A_PROCESS = 2
 
 _HEADS = text("SELECT writer_id, writer_seq, row_hash FROM audit_writer_head")
 
+_ONE_SNAPSHOT = text("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ READ ONLY")
+_EXPORT_SNAPSHOT = text("SELECT pg_export_snapshot()")
+
 # Both tables are written in one transaction: what is in one of them only was removed from the other.
-_UNMATCHED = text("""
+_MATCHED = text("""
     SELECT e.event_id IS NULL AS row_missing, i.event_id IS NULL AS id_missing, count(e.event_id) AS rows,
         count(*) FILTER (WHERE e.content_digest IS DISTINCT FROM i.content_digest) AS number,
         min(CAST(event_id AS text))
@@ -96,7 +101,7 @@ def verify(
         since: begin at the last checkpoint made at or before; what is older was verified before.
         sink: the backup to compare with.
         archive: where dropped months are; each is compared with its tombstone.
-        processes: how many recompute; the database's own work comes on top.
+        processes: how many recompute; the database's own work comes on top, on one connection more.
         on_progress: told of each stretch done.
 
     Raises:
@@ -104,9 +109,9 @@ def verify(
         OSError: the sink or the archive cannot be read.
     """
     findings: list[Finding] = []
-    with transaction(engine) as connection:
+    with transaction(engine) as connection, ThreadPoolExecutor(1, "audit-verify") as beside:
         # One snapshot: rows that are being written meanwhile are seen with their head, or not at all.
-        connection.execute(text("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ READ ONLY"))
+        connection.execute(_ONE_SNAPSHOT)
         if keys is not None:
             schema = check_schema(connection)
             findings += schema.findings
@@ -114,13 +119,16 @@ def verify(
                 return VerifyReport(0, 0, tuple(findings))
         evidence = gather(connection, SignatureCheck(keys), since) if keys is not None else Evidence()
         findings += evidence.findings
-        chains = _check_chains(connection, evidence, processes, on_progress, findings)
         first_time = datetime.min.replace(tzinfo=UTC)
         if evidence.base is not None:
             first_time = evidence.base.made_at - MAX_CLOCK_SKEW
+        # PostgreSQL compares its tables in one process while another one hands out the rows.
+        snapshot = connection.execute(_EXPORT_SNAPSHOT).scalar_one()
+        compared = beside.submit(_compare_tables, engine, snapshot, evidence, settling, first_time)
+        chains = _check_chains(connection, evidence, processes, on_progress, findings)
+        matched, producers = compared.result()
         rows = sum(chain.rows for chain in chains.values())
-        findings += _unmatched_ids(connection, first_time, rows if evidence.base is None else None)
-        producers = check_producers(connection, evidence.dropped_numbers(), settling, first_time)
+        findings += _unmatched_ids(matched, rows if evidence.base is None else None)
         findings += producers.findings
         if keys is not None:
             findings += _uncovered_rows(connection, evidence, chains, settling)
@@ -195,7 +203,7 @@ def _scanned(
         if processes < 2 or len(stretches) < _WORTH_A_PROCESS * processes:  # noqa: PLR2004 - one is no pool
             yield map(partial(scan, driver), stretches)
             return
-        snapshot = connection.execute(text("SELECT pg_export_snapshot()")).scalar_one()
+        snapshot = connection.execute(_EXPORT_SNAPSHOT).scalar_one()
         # Not forked: a worker's threads and connections must not be copied.
         with ProcessPoolExecutor(
             processes,
@@ -206,17 +214,27 @@ def _scanned(
             yield pool.map(scan_in_pool, stretches)
 
 
-def _unmatched_ids(connection: Connection, since: datetime, chained: int | None) -> Iterator[Finding]:
+def _compare_tables(
+    engine: Engine, snapshot: str, evidence: Evidence, settling: timedelta, since: datetime
+) -> tuple[Sequence[Row[Any]], ProducerCheck]:
+    """Return, in the same snapshot, how rows and ids match, and what the producers' numbers say."""
+    with transaction(engine) as connection:
+        connection.execute(_ONE_SNAPSHOT)
+        driver_of(connection).execute(SET_SNAPSHOT.format(snapshot))
+        connection.execute(_WITHOUT_INDEXES, {"setting": "off"})
+        groups = connection.execute(_MATCHED, {"since": since}).all()
+        connection.execute(_WITHOUT_INDEXES, {"setting": "on"})
+        active_since = None if evidence.base is None else since
+        return groups, check_producers(connection, evidence.dropped_numbers(), settling, active_since)
+
+
+def _unmatched_ids(groups: Sequence[Row[Any]], chained: int | None) -> Iterator[Finding]:
     """Yield what differs between rows and ids, and rows that are in no chain.
 
     Args:
-        connection: the snapshot to look at.
-        since: compare what happened from then on.
+        groups: how rows and ids match.
         chained: how many rows the chains led to; None: not all of them were followed.
     """
-    connection.execute(_WITHOUT_INDEXES, {"setting": "off"})
-    groups = connection.execute(_UNMATCHED, {"since": since}).all()
-    connection.execute(_WITHOUT_INDEXES, {"setting": "on"})
     there = sum(found.rows for found in groups)
     if chained is not None and there != chained:
         detail = f"the table holds {there} rows, its index by writer leads to {chained}"
