@@ -10,9 +10,8 @@ from typing import Self
 
 from sqlalchemy.exc import DataError, IntegrityError
 
-from techdeck_tasks.audit.sealing import SealedEvent
 from techdeck_tasks.audit.writing.stream import AuditStream, Delivery, unpack
-from techdeck_tasks.audit.writing.writer import AuditWriter
+from techdeck_tasks.audit.writing.writer import AuditWriter, Candidate
 from techdeck_tasks.errors import ServiceUnavailableError, ValidationError
 from techdeck_tasks.storage.redis_client import REDIS_FAILURES
 
@@ -31,7 +30,7 @@ FIRST_WAIT_S, LONGEST_WAIT_S = 0.1, 5.0
 class _Batch:
     """Deliveries as they were read: those that hold an event, and those that hold none, with the reason."""
 
-    opened: Sequence[tuple[Delivery, SealedEvent]] = ()
+    opened: Sequence[tuple[Delivery, Candidate]] = ()
     unreadable: Sequence[tuple[Delivery, str]] = ()
 
     @classmethod
@@ -39,7 +38,7 @@ class _Batch:
         opened, unreadable = [], []
         for delivery in deliveries:
             try:
-                opened.append((delivery, unpack(delivery.payload)))
+                opened.append((delivery, Candidate.of(unpack(delivery.payload))))
             except ValidationError as error:
                 unreadable.append((delivery, error.message))
         return cls(opened, unreadable)
@@ -161,15 +160,15 @@ class Drain:
                     self._set_aside(pair[0], f"PostgreSQL refuses it: {type(error.orig).__name__}")
 
     def _write_opened(
-        self, opened: Sequence[tuple[Delivery, SealedEvent]], meanwhile: Callable[[], None] | None = None
+        self, opened: Sequence[tuple[Delivery, Candidate]], meanwhile: Callable[[], None] | None = None
     ) -> None:
-        result = self._writer.write([event for _, event in opened], meanwhile)
+        result = self._writer.write_candidates((candidate for _, candidate in opened), meanwhile)
         self.written += result.written
         reasons = {id(event): reason for event, reason in result.refused}
         done = []
-        for delivery, event in opened:
-            if id(event) in reasons:
-                self._set_aside(delivery, reasons[id(event)])
+        for delivery, candidate in opened:
+            if id(candidate.event) in reasons:
+                self._set_aside(delivery, reasons[id(candidate.event)])
             else:
                 done.append(delivery)
         self._stream.acknowledge(done)

@@ -6,7 +6,7 @@ import uuid
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date, datetime, timedelta
-from typing import NamedTuple
+from typing import NamedTuple, Self
 
 from sqlalchemy import Connection, Engine, text
 from sqlalchemy.dialects.postgresql import insert
@@ -43,14 +43,19 @@ _COPY = f"COPY audit_event ({', '.join(_ROW_COLUMNS)}) FROM STDIN (FORMAT BINARY
 _EVENT_ID = COLUMN_NAMES.index("event_id")
 
 # In the order of the ids: two writers with the same events wait for each other instead of deadlocking.
+# What comes back are the ids that were there already, mostly none.
 _CLAIM_IDS = text("""
-    INSERT INTO audit_event_id (occurred_at, event_id, content_digest)
-    SELECT timestamptz 'epoch' + ms * interval '1 millisecond', event_id, content_digest
-    FROM unnest(CAST(:times AS bigint[]), CAST(:ids AS uuid[]), CAST(:digests AS bytea[]))
-        AS claimed (ms, event_id, content_digest)
-    ORDER BY event_id
-    ON CONFLICT DO NOTHING
-    RETURNING event_id
+    WITH claimed AS (
+        INSERT INTO audit_event_id (occurred_at, event_id, content_digest)
+        SELECT timestamptz 'epoch' + ms * interval '1 millisecond', event_id, content_digest
+        FROM unnest(CAST(:times AS bigint[]), CAST(:ids AS uuid[]), CAST(:digests AS bytea[]))
+            AS wanted (ms, event_id, content_digest)
+        ORDER BY event_id
+        ON CONFLICT DO NOTHING
+        RETURNING event_id
+    )
+    SELECT event_id FROM unnest(CAST(:ids AS uuid[])) AS wanted (event_id)
+    WHERE event_id NOT IN (SELECT event_id FROM claimed)
 """)
 _KNOWN_DIGESTS = text("""
     SELECT event_id, content_digest FROM audit_event_id
@@ -70,8 +75,8 @@ _EPOCH, _DAY_MS = date(1970, 1, 1), 86_400_000
 _ENSURE_PARTITION = text("SELECT techdeck_audit_ensure_partition(CAST(:month AS date))")
 
 
-class _Item(NamedTuple):
-    """An event with what is computed of it, once."""
+class Candidate(NamedTuple):
+    """An event that may become a row, with what is computed of it once, whenever there is time for it."""
 
     event: SealedEvent
     event_id: bytes
@@ -79,7 +84,8 @@ class _Item(NamedTuple):
     digest: bytes
 
     @classmethod
-    def of(cls, event: SealedEvent) -> _Item:
+    def of(cls, event: SealedEvent) -> Self:
+        """Return the candidate of `event`."""
         event_id = event.columns[_EVENT_ID]
         assert event_id is not None, "a mandatory column"
         return cls(event, event_id, int.from_bytes(event_id[:6]), event.content_digest)
@@ -122,12 +128,18 @@ class AuditWriter:
         self._known_keys: set[uuid.UUID] = set()
 
     def write(
-        self, events: Sequence[SealedEvent], meanwhile: Callable[[], None] | None = None
+        self, events: Iterable[SealedEvent], meanwhile: Callable[[], None] | None = None
     ) -> WriteResult:
-        """Add `events` in their order. After it returns they are committed.
+        """Add `events` as `write_candidates` does."""
+        return self.write_candidates(map(Candidate.of, events), meanwhile)
+
+    def write_candidates(
+        self, candidates: Iterable[Candidate], meanwhile: Callable[[], None] | None = None
+    ) -> WriteResult:
+        """Add the candidates in their order. After it returns they are committed.
 
         Args:
-            events: what to add.
+            candidates: what to add.
             meanwhile: other work, done once while PostgreSQL takes rows in, if it has any to take in. Its
                 errors pass through; nothing of the batch is written then.
 
@@ -138,9 +150,9 @@ class AuditWriter:
         """
         now = self._clock.now()
         earliest_ms, latest_ms = _ms(now - MAX_AGE), _ms(now + MAX_CLOCK_SKEW)
-        timely: list[_Item] = []
+        timely: list[Candidate] = []
         refused: list[tuple[SealedEvent, str]] = []
-        for item in map(_Item.of, events):
+        for item in candidates:
             if earliest_ms <= item.time_ms <= latest_ms:
                 timely.append(item)
             else:
@@ -167,17 +179,17 @@ class AuditWriter:
                 connection.execute(_ENSURE_PARTITION, {"month": date(now.year + years, month + 1, 1)})
 
     def _write(
-        self, items: Sequence[_Item], now: datetime, meanwhile: Callable[[], None] | None
+        self, items: Sequence[Candidate], now: datetime, meanwhile: Callable[[], None] | None
     ) -> tuple[int, dict[bytes, bytes]]:
         """Return how many rows were added, and the digest on record of every id."""
-        first: dict[bytes, _Item] = {}
+        first: dict[bytes, Candidate] = {}
         for item in items:
             first.setdefault(item.event_id, item)
         with transaction(self._engine) as connection:
             bound(connection, self._stuck_after)
             months = self._ensure_partitions(connection, items)
-            claimed, on_record = _claim_ids(connection, first)
-            fresh = [item for event_id, item in first.items() if event_id in claimed]
+            known, on_record = _claim_ids(connection, first)
+            fresh = [item for event_id, item in first.items() if event_id not in known]
             keys = {item.event.data_key.key_id: item.event.data_key for item in fresh}
             self._keep_data_keys(connection, keys.values(), now)
             if fresh:
@@ -187,7 +199,7 @@ class AuditWriter:
         self._known_keys.update(keys)
         return len(fresh), on_record
 
-    def _ensure_partitions(self, connection: Connection, items: Iterable[_Item]) -> set[date]:
+    def _ensure_partitions(self, connection: Connection, items: Iterable[Candidate]) -> set[date]:
         days = {item.time_ms // _DAY_MS for item in items}
         months = {(_EPOCH + timedelta(days=day)).replace(day=1) for day in days}
         for month in sorted(months - self._partitions):
@@ -212,7 +224,7 @@ class AuditWriter:
     def _append(
         self,
         connection: Connection,
-        items: Iterable[_Item],
+        items: Iterable[Candidate],
         now: datetime,
         meanwhile: Callable[[], None] | None,
     ) -> None:
@@ -240,26 +252,28 @@ class AuditWriter:
         return Head(self._writer_id, row.writer_seq, bytes(row.row_hash))
 
 
-def _claim_ids(connection: Connection, batch: Mapping[bytes, _Item]) -> tuple[set[bytes], dict[bytes, bytes]]:
-    """Return the ids that are new, and the digest on record of every id, the new ones included."""
+def _claim_ids(
+    connection: Connection, batch: Mapping[bytes, Candidate]
+) -> tuple[set[bytes], dict[bytes, bytes]]:
+    """Return the ids that were there already, and the digest on record of every id, the new ones included."""
     # Array literals, written here: the driver takes longer over lists than PostgreSQL over the statement.
     columns = {"times": [item.time_ms for item in batch.values()], "ids": _literal("", batch)}
     on_record = {event_id: item.digest for event_id, item in batch.items()}
     parameters = columns | {"digests": _literal(r"\\x", on_record.values())}
-    claimed = {event_id.bytes for event_id in connection.execute(_CLAIM_IDS, parameters).scalars()}
-    if len(claimed) < len(batch):
-        known = {
+    known = {event_id.bytes for event_id in connection.execute(_CLAIM_IDS, parameters).scalars()}
+    if known:
+        digests = {
             row.event_id.bytes: bytes(row.content_digest)
             for row in connection.execute(_KNOWN_DIGESTS, columns)
         }
-        if not batch.keys() <= known.keys() | claimed:
+        if not known <= digests.keys():
             # Taken for duplicates, they would be acknowledged, and nowhere.
             raise ServiceUnavailableError(
                 "audit_event_id keeps no ids: somebody put a trigger on it; run 'techdeck audit verify'",
                 service_name="postgresql",
             )
-        on_record |= known
-    return claimed, on_record
+        on_record |= digests
+    return known, on_record
 
 
 def _literal(prefix: str, values: Iterable[bytes]) -> str:
