@@ -2,13 +2,15 @@
 
 All on the same embedded servers in the same run, into the same table with the same indexes; the servers do
 not sync to disk. Raw COPY and executemany write finished rows in transactions of the same size, without ids,
-chains, heads or acknowledgements; so does a plain Celery task for each row, run by one worker.
+chains, heads or acknowledgements; so does a plain Celery task for each row, run by one worker. Redis appends
+to its file and does not rewrite it meanwhile: that falls now on the one measurement and now on the other.
 
 Run: python -m benchmarks audit
 """
 
 from __future__ import annotations
 
+import gc
 import os
 import signal
 import time
@@ -59,6 +61,7 @@ def main() -> None:
         DevServices() as urls,
         redis.Redis.from_url(urls.redis_url) as client,
     ):
+        client.config_set("auto-aof-rewrite-percentage", 0)
         sealer = _sealer(Path(folder))
         began = time.perf_counter()
         payloads = [pack(sealer.seal(_event(number))) for number in range(EVENTS)]
@@ -158,6 +161,7 @@ def _fork_worker(engine: Engine, client: redis.Redis, name: str) -> int:
 def _fork(body: Callable[[], object]) -> int:
     child = os.fork()
     if child == 0:
+        gc.freeze()  # a worker of its own would not have the benchmark's rows to look through
         try:
             body()
         finally:
