@@ -73,6 +73,7 @@ def main() -> None:
                 rates[workers] = _show(f"stream to committed, {workers} worker(s)", EVENTS, seconds)
                 if workers == 1:
                     rows = _rows(engine)
+                    gc.freeze()  # neither workers nor verify have the benchmark's rows to look through
                 else:
                     began = time.perf_counter()
                     report = verify(engine, timedelta(0))
@@ -161,7 +162,6 @@ def _fork_worker(engine: Engine, client: redis.Redis, name: str) -> int:
 def _fork(body: Callable[[], object]) -> int:
     child = os.fork()
     if child == 0:
-        gc.freeze()  # a worker of its own would not have the benchmark's rows to look through
         try:
             body()
         finally:
