@@ -14,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from techdeck_tasks.errors import ValidationError
-from techdeck_tasks.pipeline.stages.json_records import RecordWriter
+from techdeck_tasks.pipeline.sources.json_records import RecordWriter
 
 DATA = Path(os.environ.get("TECHDECK_TEST_DATA", Path(__file__).parents[3] / "shared" / "data"))
 KNOWN: list[dict[str, Any]] = [

@@ -1,1 +1,1 @@
-"""Data on its way through a pipeline: where it is, how it is read, what is handed on."""
+"""Data on its way through a pipeline: where it lies, its types, and what stages hand on, sealed."""

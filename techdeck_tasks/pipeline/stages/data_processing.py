@@ -13,6 +13,7 @@ from techdeck_tasks.clock import SystemClock
 from techdeck_tasks.errors import ValidationError
 from techdeck_tasks.pipeline.data.artifacts import ArtifactRef
 from techdeck_tasks.pipeline.data.data_url import DataUrl, local_path
+from techdeck_tasks.pipeline.data.dtypes import DtypeName, converted
 from techdeck_tasks.pipeline.registry import (
     Partitioning,
     StageContext,
@@ -23,7 +24,6 @@ from techdeck_tasks.pipeline.registry import (
 )
 from techdeck_tasks.pipeline.stages import sampling
 from techdeck_tasks.pipeline.stages.deidentify import Method, deidentified, read_key
-from techdeck_tasks.pipeline.stages.dtypes import DtypeName, converted
 from techdeck_tasks.pipeline.stages.expression import expression
 
 

@@ -17,6 +17,7 @@ from techdeck_tasks.errors import DataProcessingError, ValidationError
 from techdeck_tasks.pipeline.data import data_url, location
 from techdeck_tasks.pipeline.data.artifacts import ArtifactRef
 from techdeck_tasks.pipeline.data.compression import unpacked
+from techdeck_tasks.pipeline.data.dtypes import dtype_of
 from techdeck_tasks.pipeline.data.frame_errors import frame_errors
 from techdeck_tasks.pipeline.data.transfer_errors import transfer_errors
 from techdeck_tasks.pipeline.registry import (
@@ -27,14 +28,13 @@ from techdeck_tasks.pipeline.registry import (
     stage,
     summed,
 )
-from techdeck_tasks.pipeline.stages.csv_scan import CsvScan, csv_scan, require_columns
-from techdeck_tasks.pipeline.stages.dialect import long_row
-from techdeck_tasks.pipeline.stages.dtypes import dtype_of
-from techdeck_tasks.pipeline.stages.encoding import as_utf8, detect_encoding, with_line_feeds
-from techdeck_tasks.pipeline.stages.json_records import RecordWriter
-from techdeck_tasks.pipeline.stages.same_columns import mixed_columns, union
-from techdeck_tasks.pipeline.stages.source_params import INFERENCE_ROWS, DatasetLoadParams
-from techdeck_tasks.pipeline.stages.source_pieces import MISFITS, loaded_part, pieces
+from techdeck_tasks.pipeline.sources.csv_scan import CsvScan, csv_scan, require_columns
+from techdeck_tasks.pipeline.sources.dialect import long_row
+from techdeck_tasks.pipeline.sources.encoding import as_utf8, detect_encoding, with_line_feeds
+from techdeck_tasks.pipeline.sources.json_records import RecordWriter
+from techdeck_tasks.pipeline.sources.params import INFERENCE_ROWS, DatasetLoadParams
+from techdeck_tasks.pipeline.sources.pieces import MISFITS, loaded_part, pieces
+from techdeck_tasks.pipeline.sources.same_columns import mixed_columns, union
 
 _MOST_PARTS = 100
 """So many parts are written of what is read by one task, however large it is."""

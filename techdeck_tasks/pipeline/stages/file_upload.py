@@ -12,8 +12,8 @@ from techdeck_tasks.clock import SystemClock
 from techdeck_tasks.pipeline.data import data_url, location
 from techdeck_tasks.pipeline.data.digest import file_digest
 from techdeck_tasks.pipeline.registry import StageContext, StageParams, StageResult, stage
+from techdeck_tasks.pipeline.sources.params import DatasetLoadParams
 from techdeck_tasks.pipeline.stages.dataset_load import dataset_load
-from techdeck_tasks.pipeline.stages.source_params import DatasetLoadParams
 from techdeck_tasks.pipeline.upload.record import SCHEME, AcceptedFile, UploadLimits
 from techdeck_tasks.pipeline.upload.store import UploadStore
 

@@ -11,8 +11,8 @@ from pydantic import Field, ValidatorFunctionWrapHandler, WrapValidator, field_v
 from pydantic_core import SchemaError, SchemaValidator, core_schema
 
 from techdeck_tasks.errors import ValidationError
+from techdeck_tasks.pipeline.data.dtypes import DtypeName, converted
 from techdeck_tasks.pipeline.registry import StageParams
-from techdeck_tasks.pipeline.stages.dtypes import DtypeName, converted
 from techdeck_tasks.pipeline.stages.expression import expression
 
 if TYPE_CHECKING:

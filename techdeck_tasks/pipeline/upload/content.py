@@ -7,7 +7,7 @@ from pathlib import Path
 
 from techdeck_tasks.errors import ValidationError
 from techdeck_tasks.pipeline.data.compression import unpacked
-from techdeck_tasks.pipeline.stages.encoding import as_utf8, detect_encoding
+from techdeck_tasks.pipeline.sources.encoding import as_utf8, detect_encoding
 
 _PARQUET = b"PAR1"
 _SNIFFED_CHARS = 4096

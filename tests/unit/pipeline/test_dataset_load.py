@@ -15,7 +15,7 @@ from pydantic import ValidationError as ParamsError
 from techdeck_tasks.errors import DataProcessingError, ServiceUnavailableError, ValidationError
 from techdeck_tasks.pipeline.data.artifacts import ArtifactRef, ArtifactStore
 from techdeck_tasks.pipeline.registry import StageResult
-from techdeck_tasks.pipeline.stages.csv_scan import CsvParams, csv_scan
+from techdeck_tasks.pipeline.sources.csv_scan import CsvParams, csv_scan
 
 if TYPE_CHECKING:
     from tests.unit.pipeline.conftest import RunStage, Web

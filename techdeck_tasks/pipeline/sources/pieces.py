@@ -22,12 +22,12 @@ from techdeck_tasks.errors import DataProcessingError, ValidationError
 from techdeck_tasks.pipeline.data import data_url, location
 from techdeck_tasks.pipeline.data.frame_errors import frame_errors
 from techdeck_tasks.pipeline.registry import Piece, StageContext, StageResult, summed
-from techdeck_tasks.pipeline.stages.csv_pieces import CsvFile
-from techdeck_tasks.pipeline.stages.cut_file import CutFile, Misfit
-from techdeck_tasks.pipeline.stages.jsonl_pieces import JsonlFile
-from techdeck_tasks.pipeline.stages.parquet_pieces import ParquetFile
-from techdeck_tasks.pipeline.stages.same_columns import mixed_columns, union
-from techdeck_tasks.pipeline.stages.source_params import DatasetLoadParams
+from techdeck_tasks.pipeline.sources.csv_pieces import CsvFile
+from techdeck_tasks.pipeline.sources.cut_file import CutFile, Misfit
+from techdeck_tasks.pipeline.sources.jsonl_pieces import JsonlFile
+from techdeck_tasks.pipeline.sources.params import DatasetLoadParams
+from techdeck_tasks.pipeline.sources.parquet_pieces import ParquetFile
+from techdeck_tasks.pipeline.sources.same_columns import mixed_columns, union
 
 MISFITS = "misfits"
 """In a part's report: 1 where the source is to be read whole."""

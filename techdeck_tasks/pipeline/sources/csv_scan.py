@@ -12,9 +12,9 @@ import polars as pl
 from pydantic import AfterValidator, Field
 
 from techdeck_tasks.errors import ValidationError
+from techdeck_tasks.pipeline.data.dtypes import DtypeName, dtype_of
 from techdeck_tasks.pipeline.registry import StageParams
-from techdeck_tasks.pipeline.stages.dialect import detect_quote, detect_separator, read_sample
-from techdeck_tasks.pipeline.stages.dtypes import DtypeName, dtype_of
+from techdeck_tasks.pipeline.sources.dialect import detect_quote, detect_separator, read_sample
 
 Rows = TypeVar("Rows", pl.LazyFrame, pl.DataFrame)
 # One byte, as Polars needs it, that ends no line and quotes nothing.

@@ -10,12 +10,12 @@ from typing import Any
 
 import polars as pl
 
+from techdeck_tasks.pipeline.data.dtypes import dtype_of
 from techdeck_tasks.pipeline.data.frame_errors import frame_errors
-from techdeck_tasks.pipeline.stages.cut_file import Misfit, is_plain_text, read_range
-from techdeck_tasks.pipeline.stages.dialect import cuts
-from techdeck_tasks.pipeline.stages.dtypes import dtype_of
-from techdeck_tasks.pipeline.stages.json_records import RecordWriter
-from techdeck_tasks.pipeline.stages.source_params import DatasetLoadParams
+from techdeck_tasks.pipeline.sources.cut_file import Misfit, is_plain_text, read_range
+from techdeck_tasks.pipeline.sources.dialect import cuts
+from techdeck_tasks.pipeline.sources.json_records import RecordWriter
+from techdeck_tasks.pipeline.sources.params import DatasetLoadParams
 
 _HEAD_BYTES = 1 << 21
 

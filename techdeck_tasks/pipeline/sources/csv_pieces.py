@@ -9,10 +9,10 @@ from typing import Any
 import polars as pl
 
 from techdeck_tasks.pipeline.data.frame_errors import frame_errors
-from techdeck_tasks.pipeline.stages.csv_scan import CsvScan, csv_scan
-from techdeck_tasks.pipeline.stages.cut_file import Misfit, is_plain_text, read_range
-from techdeck_tasks.pipeline.stages.dialect import cuts
-from techdeck_tasks.pipeline.stages.source_params import INFERENCE_ROWS, DatasetLoadParams
+from techdeck_tasks.pipeline.sources.csv_scan import CsvScan, csv_scan
+from techdeck_tasks.pipeline.sources.cut_file import Misfit, is_plain_text, read_range
+from techdeck_tasks.pipeline.sources.dialect import cuts
+from techdeck_tasks.pipeline.sources.params import INFERENCE_ROWS, DatasetLoadParams
 
 
 class CsvFile:

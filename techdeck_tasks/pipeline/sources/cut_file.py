@@ -9,8 +9,8 @@ from typing import Any, Protocol
 import polars as pl
 
 from techdeck_tasks.pipeline.data.compression import is_packed
-from techdeck_tasks.pipeline.stages.encoding import is_unmarked_text
-from techdeck_tasks.pipeline.stages.source_params import DatasetLoadParams
+from techdeck_tasks.pipeline.sources.encoding import is_unmarked_text
+from techdeck_tasks.pipeline.sources.params import DatasetLoadParams
 
 
 class Misfit(Exception):  # noqa: N818 - a finding, not an error

@@ -24,8 +24,8 @@ from typing import Any, BinaryIO, NoReturn
 import polars as pl
 
 from techdeck_tasks.errors import ValidationError
-from techdeck_tasks.pipeline.stages.field_order import FieldOrder
-from techdeck_tasks.pipeline.stages.plain_lines import PlainLines
+from techdeck_tasks.pipeline.sources.field_order import FieldOrder
+from techdeck_tasks.pipeline.sources.plain_lines import PlainLines
 
 VALUE_COLUMN = "value"
 _ELEMENT = "[]"

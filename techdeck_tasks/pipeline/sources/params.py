@@ -6,8 +6,8 @@ from typing import Annotated, Literal
 
 from pydantic import AfterValidator, Field
 
-from techdeck_tasks.pipeline.stages.csv_scan import CsvParams
-from techdeck_tasks.pipeline.stages.encoding import known_encoding
+from techdeck_tasks.pipeline.sources.csv_scan import CsvParams
+from techdeck_tasks.pipeline.sources.encoding import known_encoding
 
 INFERENCE_ROWS = 10_000
 """So many rows of CSV tell the types of its columns, where none further down does not fit."""

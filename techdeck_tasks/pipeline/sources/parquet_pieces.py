@@ -9,9 +9,9 @@ from typing import Any
 import polars as pl
 
 from techdeck_tasks.pipeline.data.batches import row_bytes
+from techdeck_tasks.pipeline.data.dtypes import dtype_of
 from techdeck_tasks.pipeline.data.frame_errors import frame_errors
-from techdeck_tasks.pipeline.stages.dtypes import dtype_of
-from techdeck_tasks.pipeline.stages.source_params import DatasetLoadParams
+from techdeck_tasks.pipeline.sources.params import DatasetLoadParams
 
 _READING = "reading the parquet source"
 
