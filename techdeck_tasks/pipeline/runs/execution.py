@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from datetime import timedelta
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -27,6 +28,7 @@ from techdeck_tasks.pipeline.runs.store import PipelineStore
 logger = logging.getLogger(__name__)
 
 PROGRESS_INTERVAL_S = 1.0
+_DEFINITIONS_REMEMBERED = 16
 
 
 class Dispatcher(Protocol):
@@ -71,6 +73,8 @@ class PipelineEngine:
         self._clock = clock
         self._stage_limit = stage_limit
         self._upload_folder = upload_folder
+        # It never changes, and each part of a run needs it.
+        self._definition = lru_cache(_DEFINITIONS_REMEMBERED)(store.get_definition)
 
     def start(
         self, run_id: str, definition: PipelineDefinition, idempotency_key: str | None = None
@@ -190,7 +194,7 @@ class PipelineEngine:
                 )
 
     def _execute(self, run_id: str, stage_name: str, attempt: int, task_id: str) -> Done | Cut:
-        definition = self.store.get_definition(run_id)
+        definition = self._definition(run_id)
         part = self.store.get_part(run_id, stage_name)
         spec = definition.stage(stage_name if part is None else part.stage)
         limit_s = spec.timeout_seconds or self._stage_limit.total_seconds()
@@ -208,7 +212,7 @@ class PipelineEngine:
                 run_id=run_id,
                 definition=definition,
                 number=attempt,
-                outputs=self._outputs(run_id),
+                outputs=self._outputs(run_id, spec.needs),
                 artifacts=self._artifacts,
                 workspace=workspace,
                 upload_folder=self._upload_folder,
@@ -222,15 +226,12 @@ class PipelineEngine:
             claim.check()
         return done
 
-    def _outputs(self, run_id: str) -> dict[str, ArtifactRef]:
-        return {
-            stage.name: ArtifactRef.from_dict(stage.output)
-            for stage in self.store.get_run(run_id).stages
-            if stage.output is not None
-        }
+    def _outputs(self, run_id: str, stages: Collection[str]) -> dict[str, ArtifactRef]:
+        found = self.store.get_outputs(run_id, stages)
+        return {stage: ArtifactRef.from_dict(output) for stage, output in found.items()}
 
     def _progress(self, run_id: str, stage_name: str) -> Callable[[int, int | None], None]:
-        last = float("-inf")
+        last = self._clock.monotonic()
 
         def report(rows_done: int, rows_total: int | None = None) -> None:
             nonlocal last

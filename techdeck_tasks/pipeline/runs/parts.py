@@ -18,7 +18,7 @@ from sqlalchemy.dialects.postgresql import insert
 from techdeck_tasks.pipeline.models import StageRun
 from techdeck_tasks.pipeline.registry import Piece
 from techdeck_tasks.pipeline.runs.state import StageState
-from techdeck_tasks.pipeline.runs.statements import STAGES, one_stage
+from techdeck_tasks.pipeline.runs.statements import STAGES
 
 MAX_PARTS = 1000
 COUNT = "of"
@@ -74,14 +74,18 @@ def part_values(whole: Mapping[Any, Any], number: int, piece: Piece) -> dict[str
 def add_parts(connection: Connection, parts: Sequence[Mapping[str, Any]]) -> None:
     """Store parts; one that is there stays as it is."""
     if parts:
-        connection.execute(insert(StageRun).values(list(parts)).on_conflict_do_nothing())
+        connection.execute(insert(StageRun).on_conflict_do_nothing(), [dict(part) for part in parts])
 
 
 def add_ahead(connection: Connection, key: uuid.UUID, ahead: Sequence[AheadResult], now: datetime) -> None:
     """Store the results of parts that were done ahead of their stages' turn."""
-    for result in ahead:
-        whole = connection.execute(STAGES.where(one_stage(key, result.stage))).mappings().one()
-        done = {
+    if not ahead:
+        return
+    named = STAGES.where(StageRun.run_id == key, StageRun.name.in_([result.stage for result in ahead]))
+    wholes = {row["name"]: row for row in connection.execute(named).mappings()}
+    parts = [
+        part_values(wholes[result.stage], result.number, result.piece)
+        | {
             "state": StageState.SUCCEEDED,
             "started_at": now,
             "finished_at": now,
@@ -89,7 +93,9 @@ def add_ahead(connection: Connection, key: uuid.UUID, ahead: Sequence[AheadResul
             "report": dict(result.report),
             "rows_done": result.rows,
         }
-        add_parts(connection, [part_values(whole, result.number, result.piece) | done])
+        for result in ahead
+    ]
+    add_parts(connection, parts)
 
 
 def part_of_row(row: Mapping[Any, Any]) -> Part:

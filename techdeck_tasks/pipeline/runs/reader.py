@@ -5,6 +5,7 @@ from __future__ import annotations
 import uuid
 from collections.abc import Collection
 from datetime import datetime
+from typing import Any
 
 from sqlalchemy import ColumnElement, Engine, and_, select, tuple_
 
@@ -94,6 +95,16 @@ class RunReader:
         if row is None:
             raise KeyError(name)
         return stage_view(row)
+
+    def get_outputs(self, run_id: str, stages: Collection[str]) -> dict[str, dict[str, Any]]:
+        """Return by stage, of those named, what it handed on, as it was delivered; none without data."""
+        if not stages:
+            return {}
+        statement = select(StageRun.name, StageRun.output).where(
+            StageRun.run_id == run_key(run_id), StageRun.name.in_(stages), StageRun.output.is_not(None)
+        )
+        with transaction(self._engine) as connection:
+            return {row.name: row.output for row in connection.execute(statement)}
 
     def get_part(self, run_id: str, name: str) -> Part | None:
         """Return the part called `name`; None where that is a whole stage."""
