@@ -21,6 +21,7 @@ import time
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import UTC, datetime, timedelta
 from itertools import pairwise
 from pathlib import Path
 from statistics import median
@@ -40,7 +41,7 @@ ROUNDS = 5
 PROCESSES = 2
 GOAL = 0.70
 ROWS_A_BATCH = 100_000
-DEADLINE_S = 600
+DEADLINE = timedelta(minutes=10)
 
 SCRIPT = """
 import sys, time
@@ -163,14 +164,15 @@ def _round(runtime: Runtime, worker: int, folder: Path, source: Path) -> dict[st
     worker_before_s = _cpu_s(worker)
     with _Peak() as peak:
         peak.pids = lambda: _children(worker)
-        began = time.perf_counter()
+        began_at = datetime.now(UTC)
         run_id = str(uuid.uuid4())
         runtime.pipeline.start(run_id, definition(source, folder / "ours.parquet"))
+        # Seldom, and the end is taken from the run: who asks all the time slows down what is measured.
         while not (view := runtime.pipeline_store.get_run(run_id)).finished:
-            if time.perf_counter() - began > DEADLINE_S:
+            if datetime.now(UTC) - began_at > DEADLINE:
                 raise TimeoutError(f"the run is still {view.state}")
-            time.sleep(0.02)
-        took_s = time.perf_counter() - began
+            time.sleep(0.25)
+    assert view.finished_at is not None, "it has ended"
     if view.state != "succeeded":
         raise RuntimeError(f"the run ended as {view.state}: {view.error_message}")
     runtime.artifacts.remove_run(run_id)
@@ -178,7 +180,7 @@ def _round(runtime: Runtime, worker: int, folder: Path, source: Path) -> dict[st
         "script_s": float(output),
         "script_cpu_s": sum(after[2:4]) - sum(before[2:4]),
         "script_mb": script_peak.megabytes,
-        "ours_s": took_s,
+        "ours_s": (view.finished_at - began_at).total_seconds(),
         "ours_cpu_s": _cpu_s(worker) - worker_before_s,
         "ours_mb": peak.megabytes,
     }
