@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Any, Self
 
 import polars as pl
@@ -121,11 +123,13 @@ class ValidationParams(StageParams):
 
 
 class RowCheck:
-    """Splits batches into good and bad rows."""
+    """Splits batches into good and bad rows.
+
+    The masks of all rules, true where a row breaks one, are computed together: the way into Polars and back
+    for each by itself takes longer than the work.
+    """
 
     def __init__(self, frame: pl.LazyFrame, schema: pl.Schema, params: ValidationParams) -> None:
-        self._rules = params.columns
-        self._row_rules = {f"rows.{name}": expression(text) for name, text in params.rows.items()}
         self._typed = {
             column: (
                 pl.col(column)
@@ -134,56 +138,117 @@ class RowCheck:
             )
             for column, rules in params.columns.items()
         }
-        self._repeated = {
-            column: _repeated(frame, self._typed[column])
-            for column, rules in params.columns.items()
-            if rules.unique
-        }
-        self._checks = {column: _checks(rules) for column, rules in params.columns.items()}
+        types = frame.with_columns(**self._typed).collect_schema()
+        self._rules: list[_Rule] = []
+        for column, rules in params.columns.items():
+            typed = self._typed[column]
+            # What could not be read has become null; it is told once, as `dtype`.
+            unread = typed.is_null() & pl.col(column).is_not_null()
+            missing = _missing(typed, types[column])
+            if rules.dtype is not None:
+                self._rules.append(_Rule(f"{column}.dtype", _of_batch(unread)))
+            if rules.unique:
+                repeated = typed.is_in(_repeated(frame, typed).implode()).fill_null(value=False)
+                self._rules.append(_Rule(f"{column}.unique", _of_batch(repeated)))
+            if not rules.nullable:
+                told = missing if rules.dtype is None else missing & ~unread
+                self._rules.append(_Rule(f"{column}.nullable", _of_batch(told)))
+            self._rules += [
+                _Rule(f"{column}.{check.name}", _of_check(column, check), column) for check in _checks(rules)
+            ]
+        for name, text in params.rows.items():
+            holds = expression(text).cast(pl.Boolean).fill_null(value=True)
+            self._rules.append(_Rule(f"rows.{name}", _of_typed(~holds)))
 
     def split(self, batch: pl.DataFrame, by_rule: Counter[str]) -> tuple[pl.DataFrame, pl.DataFrame]:
         """Return the good rows, converted, and the bad rows as they came; count the bad ones by rule."""
         typed = batch.with_columns(expr.alias(column) for column, expr in self._typed.items())
-        broken = {rule: mask for rule, mask in self._broken(batch, typed) if mask.any()}
-        by_rule.update({rule: int(mask.sum()) for rule, mask in broken.items()})
+        masks = zip(self._rules, self._masks(batch, typed), strict=True)
+        broken = [(rule.name, mask) for rule, mask in masks if mask.any()]
         is_bad = pl.repeat(value=False, n=batch.height, eager=True)
-        for mask in broken.values():
+        for name, mask in broken:
+            by_rule[name] += int(mask.sum())
             is_bad |= mask
         refused = batch.filter(is_bad)
         # Lists of reasons take more time than all rules: only bad rows have one.
         refused = refused.with_columns(
-            _reasons({rule: mask.filter(is_bad) for rule, mask in broken.items()}, refused.height)
+            _reasons([(name, mask.filter(is_bad)) for name, mask in broken], refused.height)
         )
         return typed.filter(~is_bad).drop(ROW_COLUMN), refused
 
-    def _broken(self, batch: pl.DataFrame, typed: pl.DataFrame) -> Iterator[tuple[str, pl.Series]]:
-        """Yield each rule with its mask: true where a row breaks it."""
-        for column, rules in self._rules.items():
-            told: pl.Series | None = None
-            if rules.dtype is not None:
-                told = typed[column].is_null() & batch[column].is_not_null()
-                yield f"{column}.dtype", told
-            if rules.unique:
-                yield (
-                    f"{column}.unique",
-                    typed[column].is_in(self._repeated[column].implode()).fill_null(value=False),
-                )
-            if not rules.nullable:
-                # What could not be read has become null; it is told once, as `dtype`.
-                missing = _missing(typed[column])
-                yield f"{column}.nullable", missing if told is None else missing & ~told
-            for check in self._checks[column]:
-                yield f"{column}.{check.name}", _failures(column, check, typed)
-        for rule, condition in self._row_rules.items():
-            yield rule, ~typed.select(condition.cast(pl.Boolean).fill_null(value=True)).to_series()
+    def _masks(self, batch: pl.DataFrame, typed: pl.DataFrame) -> list[pl.Series]:
+        plans = []
+        for rule in self._rules:
+            with rule.told():
+                plans.append(rule.mask(batch.lazy(), typed.lazy()))
+        try:
+            return [found.to_series() for found in pl.collect_all(plans)]
+        except pl.exceptions.PolarsError:
+            for rule, plan in zip(self._rules, plans, strict=True):
+                with rule.told():  # one by one, to find the one that is to blame
+                    plan.collect()
+            raise
 
 
-def _reasons(broken: dict[str, pl.Series], rows: int) -> pl.Series:
+@dataclass(frozen=True, slots=True)
+class _Rule:
+    """One rule.
+
+    Attributes:
+        name: as reports name it.
+        mask: makes its mask, as a frame of one column, of a batch as it came and with the types wanted.
+        column: where the rule is a check of one column's values: the column.
+    """
+
+    name: str
+    mask: Callable[[pl.LazyFrame, pl.LazyFrame], pl.LazyFrame]
+    column: str | None = None
+
+    @contextmanager
+    def told(self) -> Iterator[None]:
+        """Turn what Polars raises over a check into an error that names the rule."""
+        try:
+            yield
+        except pl.exceptions.PolarsError:
+            if self.column is None:
+                raise
+            check = self.name.removeprefix(f"{self.column}.")
+            raise ValidationError(
+                f"validation: the rule {check!r} cannot be applied to the type of {self.column!r}; "
+                "set its dtype",
+                field=f"params.columns.{self.column}",
+                validation_rule=check,
+            ) from None
+
+
+def _of_batch(mask: pl.Expr) -> Callable[[pl.LazyFrame, pl.LazyFrame], pl.LazyFrame]:
+    return lambda batch, _typed: batch.select(mask)
+
+
+def _of_typed(mask: pl.Expr) -> Callable[[pl.LazyFrame, pl.LazyFrame], pl.LazyFrame]:
+    return lambda _batch, typed: typed.select(mask)
+
+
+def _of_check(column: str, check: pa.Check) -> Callable[[pl.LazyFrame, pl.LazyFrame], pl.LazyFrame]:
+    from pandera.api.polars.types import PolarsData  # noqa: PLC0415 - as in _checks
+
+    def mask(_batch: pl.LazyFrame, typed: pl.LazyFrame) -> pl.LazyFrame:
+        # Not by calling the check: that computes all its failing values, too.
+        backend = check.get_backend(typed)(check)
+        passed: pl.LazyFrame = backend.apply(PolarsData(typed, column))  # type: ignore[no-untyped-call]  # pandera's
+        return passed.select(~pl.all().fill_null(value=True))
+
+    return mask
+
+
+def _reasons(broken: Sequence[tuple[str, pl.Series]], rows: int) -> pl.Series:
     """Return for each row the list of the rules it breaks."""
     if not rows:
         return pl.Series(REASONS_COLUMN, [], dtype=pl.List(pl.String))
-    masks = pl.DataFrame([mask.alias(rule) for rule, mask in broken.items()])
-    named = pl.concat_list(pl.when(pl.col(rule)).then(pl.lit(rule)) for rule in broken)
+    masks = pl.DataFrame([mask.alias(str(number)) for number, (_, mask) in enumerate(broken)])
+    named = pl.concat_list(
+        pl.when(pl.col(str(number))).then(pl.lit(name)) for number, (name, _) in enumerate(broken)
+    )
     return masks.select(named.list.drop_nulls().alias(REASONS_COLUMN)).to_series()
 
 
@@ -202,27 +267,9 @@ def _checks(rules: ColumnRules) -> list[pa.Check]:
     return checks
 
 
-def _failures(column: str, check: pa.Check, typed: pl.DataFrame) -> pl.Series:
-    """Return which rows break a check."""
-    # Each check by itself: validating a whole schema collects every failing value, too.
-    try:
-        passed = check(typed.lazy(), column).check_output.collect()
-    except pl.exceptions.PolarsError:
-        raise ValidationError(
-            f"validation: the rule {check.name!r} cannot be applied to the type of {column!r}; set its dtype",
-            field=f"params.columns.{column}",
-            validation_rule=check.name,
-        ) from None
-    mask: pl.Series = ~passed.to_series().fill_null(value=True)
-    return mask
-
-
-def _missing(values: pl.Series) -> pl.Series:
-    return (
-        values.is_null() | values.is_nan().fill_null(value=False)
-        if values.dtype.is_float()
-        else values.is_null()
-    )
+def _missing(values: pl.Expr, dtype: pl.DataType) -> pl.Expr:
+    missing = values.is_null()
+    return missing | values.is_nan().fill_null(value=False) if dtype.is_float() else missing
 
 
 def _repeated(frame: pl.LazyFrame, typed: pl.Expr) -> pl.Series:
