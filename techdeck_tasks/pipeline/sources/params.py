@@ -12,7 +12,7 @@ from techdeck_tasks.pipeline.sources.encoding import known_encoding
 INFERENCE_ROWS = 10_000
 """So many rows of CSV tell the types of its columns, where none further down does not fit."""
 _DEFAULT_MAX_BYTES = 1 << 33
-_DEFAULT_PART_BYTES = 1 << 24
+_DEFAULT_PART_BYTES = 1 << 25
 
 
 class DatasetLoadParams(CsvParams):
@@ -22,8 +22,9 @@ class DatasetLoadParams(CsvParams):
         encoding: CSV, JSON, JSONL: a codec of Python, or ``auto``.
         max_bytes: the most that the source may have, all files together, unpacked.
         part_bytes: local files, CSV or JSON Lines in UTF-8 or Parquet, of more than twice this together are
-            read in parts of about so many bytes (of Parquet, in memory), by several workers where there are.
-            Any other source is read by one task, and handed on in parts of about so many bytes in memory.
+            read in parts of about so many bytes (of Parquet, in memory), an even number of them, by several
+            workers where there are. Any other source is read by one task, and handed on in parts of about so
+            many bytes in memory.
     """
 
     encoding: Literal["auto"] | Annotated[str, AfterValidator(known_encoding)] = "auto"

@@ -74,14 +74,16 @@ def _cut(
     weights = [file.weight() for file in files]
     if sum(weights) <= 2 * part_bytes:
         return []
-    step = max(part_bytes, sum(weights) // _MOST_PIECES + 1)
+    # An even number: a last piece alone would let every other worker wait for it.
+    number = min(round(sum(weights) / (2 * part_bytes)) * 2, _MOST_PIECES)
+    step = -(-sum(weights) // number)
     gathered = _Gathered(step)
-    for number, (file, weight, fact) in enumerate(zip(files, weights, facts, strict=True)):
+    for place, (file, weight, fact) in enumerate(zip(files, weights, facts, strict=True)):
         ends = file.ends(step)
         if not ends:
             return []
         for begin, end in pairwise([0, *ends]):
-            one = _Range(number, begin, end, fact.st_size, fact.st_mtime_ns)
+            one = _Range(place, begin, end, fact.st_size, fact.st_mtime_ns)
             gathered.add(one, weight * (end - begin) // max(1, ends[-1]))
     like = _alike(files, url)
     if mixed_columns([files[number].columns() for number in like]):

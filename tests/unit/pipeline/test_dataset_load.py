@@ -390,7 +390,7 @@ def test_blank_lines_are_left_out_of_pieces_as_of_the_whole(
     assert piece.equals(whole)
 
 
-@pytest.mark.parametrize("part_bytes", [1 << 24, 20_000])
+@pytest.mark.parametrize("part_bytes", [1 << 25, 20_000])
 def test_a_quote_without_an_end_far_down_is_refused_and_no_row_is_lost_in_silence(
     run_stage: RunStage, tmp_path: Path, part_bytes: int
 ) -> None:
