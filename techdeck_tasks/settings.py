@@ -100,6 +100,11 @@ class Settings(BaseSettings):
     )
 
     # -- pipelines ---------------------------------------------------------------------------------
+    data_roots: tuple[str, ...] | None = Field(
+        None,
+        description="JSON, folders and URLs below which sources and destinations must be; "
+        "none: anywhere but in the service's own folders",
+    )
     stage_lease_seconds: PositiveSeconds = Field(
         60.0, description="a stage whose worker or message is not heard of for so long is sent again"
     )
@@ -275,6 +280,13 @@ class Settings(BaseSettings):
     def effective_result_backend_url(self) -> SecretStr:
         """Celery's result store."""
         return self.result_backend_url or self.redis_url
+
+
+def settings_files() -> list[Path]:
+    """Return the file and the folder that this process reads settings from, whether they are there or not."""
+    secrets_dir = os.environ.get(f"{ENV_PREFIX}SECRETS_DIR")
+    env_file = os.environ.get(f"{ENV_PREFIX}ENV_FILE", DEFAULT_ENV_FILE)
+    return [Path(name) for name in (env_file, secrets_dir) if name]
 
 
 def load_settings(**overrides: Any) -> Settings:

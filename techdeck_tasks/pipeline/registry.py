@@ -25,6 +25,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from pydantic import BaseModel, ConfigDict
 
 from techdeck_tasks.errors import PipelineExecutionError, ValidationError
+from techdeck_tasks.pipeline.data.boundary import Boundary
 
 if TYPE_CHECKING:
     import polars as pl
@@ -47,6 +48,14 @@ class StageParams(BaseModel):
     """Base of a stage's parameters: unknown keys are refused. Also those of a stage with none."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
+
+    def places(self) -> dict[str, str]:
+        """Return, by parameter, the paths and URLs where the stage reads or writes data for others.
+
+        They are checked against `TECHDECK_DATA_ROOTS` before the run begins and before the stage does. Say so
+        of a stage of your own that has some.
+        """
+        return {}
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,6 +85,7 @@ class StageContext:
         artifacts: the store of artifacts.
         workspace: a local folder of this attempt, removed at its end.
         upload_folder: where the service keeps files that were sent to it.
+        boundary: where data may lie.
         piece: of a part of the stage, its share of the data; None: it is done whole.
         rows_at_hand: the rows of a part that come from the stage before without an artifact.
         report_progress: takes rows done and rows in all (None: unknown); may be called often.
@@ -91,10 +101,25 @@ class StageContext:
     artifacts: ArtifactStore
     workspace: Path
     upload_folder: Path = Path(".techdeck/uploads")
+    boundary: Boundary = field(default_factory=Boundary)
     piece: Piece | None = None
     rows_at_hand: pl.DataFrame | None = None
     report_progress: Callable[[int, int | None], None] = lambda _done, _total: None
     check_cancelled: Callable[[], None] = lambda: None
+
+    def source_files(self) -> list[str]:
+        """Return the files of the source: itself, or what its pattern finds, sorted.
+
+        Raises:
+            ValidationError: there is none.
+            AuthorizationError: one of them may not be read.
+            As `location.fetch`.
+        """
+        from techdeck_tasks.pipeline.data import location  # noqa: PLC0415 - it imports fsspec
+
+        found = location.matches(self.source.url)
+        self.boundary.check(("source.url", url) for url in found)
+        return found
 
     def input_ref(self) -> ArtifactRef:
         """Return the input: the output of the first of `needs` that has one; the others are only waited for.

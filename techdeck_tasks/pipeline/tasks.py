@@ -10,7 +10,7 @@ from typing import Any, Protocol, cast
 from celery import Celery
 from kombu.exceptions import OperationalError
 
-from techdeck_tasks.errors import ConnectionFailedError, TechDeckError, ValidationError
+from techdeck_tasks.errors import AuthorizationError, ConnectionFailedError, TechDeckError, ValidationError
 from techdeck_tasks.pipeline.definition import Priority, parse_definition
 from techdeck_tasks.pipeline.registry import known_stages
 from techdeck_tasks.pipeline.runs.execution import PipelineEngine
@@ -51,8 +51,8 @@ class PipelineTask(TechDeckTask):
     def on_given_up(self, error: TechDeckError, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> None:  # noqa: ARG002 - the hook's shape
         """Fail the run if it was stored and none of its stages could be sent."""
         run_id = self.request.id
-        if run_id is None or isinstance(error, ValidationError):
-            return  # what is not valid was never stored
+        if run_id is None or isinstance(error, ValidationError | AuthorizationError):
+            return  # what is refused was never stored
         try:
             self.engine.start_failed(run_id, error)
         except TechDeckError as trouble:

@@ -10,6 +10,8 @@ from typing import Any
 from techdeck_tasks.handler import ErrorHandler
 from techdeck_tasks.pipeline import tasks as pipeline_tasks
 from techdeck_tasks.pipeline.data.artifacts import ArtifactStore
+from techdeck_tasks.pipeline.data.boundary import Boundary
+from techdeck_tasks.pipeline.data.data_url import is_remote, local_path
 from techdeck_tasks.pipeline.runs.control import RunControl
 from techdeck_tasks.pipeline.runs.execution import PipelineEngine
 from techdeck_tasks.pipeline.runs.operations import RunOperations
@@ -18,6 +20,7 @@ from techdeck_tasks.pipeline.schedules import Schedules
 from techdeck_tasks.pipeline.upload.record import UploadLimits
 from techdeck_tasks.pipeline.upload.store import UploadStore
 from techdeck_tasks.runtime.monitoring import Monitoring
+from techdeck_tasks.settings import settings_files
 
 
 class Pipelines(Monitoring):
@@ -75,7 +78,18 @@ class Pipelines(Monitoring):
             self.clock,
             timedelta(seconds=self.settings.task_time_limit_seconds),
             upload_folder=self.settings.upload_dir,
+            boundary=self.boundary,
         )
+
+    @cached_property
+    def boundary(self) -> Boundary:
+        """Where data of pipelines may lie."""
+        settings = self.settings
+        folders = [settings.keys_dir, settings.reader_keys_dir, settings.signing_keys_dir]
+        folders += [settings.upload_dir, settings.audit_spool_dir]
+        stores = filter(None, (settings.artifact_url, settings.audit_sink_url))
+        folders += [local_path(url) for url in stores if not is_remote(url)]
+        return Boundary((*folders, *settings_files()), settings.data_roots)
 
     @cached_property
     def artifacts(self) -> ArtifactStore:

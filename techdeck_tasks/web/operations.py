@@ -59,6 +59,7 @@ def start_pipeline(
 
 def _parsed(runtime: Runtime, caller: Caller, definition: Mapping[str, Any]) -> PipelineDefinition:
     parsed = parse_definition(definition)
+    runtime.pipeline.check(parsed)
     if parsed.source.url.startswith(f"{SCHEME}://"):
         # A worker opens every upload; whose it is, only the caller's name can tell.
         runtime.uploads.require_owner(parsed.source.url, caller.name)

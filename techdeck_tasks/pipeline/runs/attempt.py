@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,9 +20,10 @@ from celery.exceptions import SoftTimeLimitExceeded
 
 from techdeck_tasks.errors import PipelineExecutionError
 from techdeck_tasks.pipeline.data.artifacts import ArtifactRef, ArtifactStore
+from techdeck_tasks.pipeline.data.boundary import Boundary
 from techdeck_tasks.pipeline.data.frame_errors import frame_errors
 from techdeck_tasks.pipeline.definition import PipelineDefinition, StageSpec, as_one_line
-from techdeck_tasks.pipeline.registry import INPUT, Piece, StageContext, StageResult, find_stage
+from techdeck_tasks.pipeline.registry import INPUT, Piece, StageContext, StageParams, StageResult, find_stage
 from techdeck_tasks.pipeline.runs.claim import StageStopped
 from techdeck_tasks.pipeline.runs.parts import COUNT, MAX_PARTS, AheadResult, Part, part_name
 from techdeck_tasks.pipeline.runs.state import StageState
@@ -62,6 +63,7 @@ class Attempt:
         artifacts: the store of artifacts.
         workspace: a private folder.
         upload_folder: as in `StageContext`.
+        boundary: as in `StageContext`.
         report_progress: as in `StageContext`.
         check_cancelled: as in `StageContext`.
     """
@@ -73,6 +75,7 @@ class Attempt:
     artifacts: ArtifactStore
     workspace: Path
     upload_folder: Path
+    boundary: Boundary
     report_progress: Callable[[int, int | None], None]
     check_cancelled: Callable[[], None]
 
@@ -169,6 +172,7 @@ class Attempt:
             artifacts=self.artifacts,
             workspace=self.workspace,
             upload_folder=self.upload_folder,
+            boundary=self.boundary,
             piece=piece,
             rows_at_hand=rows,
             report_progress=self.report_progress,
@@ -180,6 +184,16 @@ class Attempt:
         if output is not None and not isinstance(output, ArtifactRef):
             output = context.write(output)
         return Done(output, _checked(result.report, self.run_id, context.stage))
+
+
+def places_of(definition: PipelineDefinition) -> Iterator[tuple[str, str]]:
+    """Yield every path and URL that a definition names, with its field."""
+    yield "source.url", definition.source.url
+    for spec in definition.stages:
+        params = parsed(spec)
+        if isinstance(params, StageParams):
+            for name, url in params.places().items():
+                yield f"stages.{spec.name}.params.{name}", url
 
 
 def parsed(spec: StageSpec) -> pydantic.BaseModel:

@@ -17,9 +17,10 @@ from techdeck_tasks.errors import (
     ValidationError,
 )
 from techdeck_tasks.pipeline.data.artifacts import ArtifactRef, ArtifactStore
+from techdeck_tasks.pipeline.data.boundary import Boundary
 from techdeck_tasks.pipeline.data.workspace import private_workspace
 from techdeck_tasks.pipeline.definition import PipelineDefinition
-from techdeck_tasks.pipeline.runs.attempt import Attempt, Cut, Done
+from techdeck_tasks.pipeline.runs.attempt import Attempt, Cut, Done, places_of
 from techdeck_tasks.pipeline.runs.claim import Claim, StageStopped
 from techdeck_tasks.pipeline.runs.state import StageState
 from techdeck_tasks.pipeline.runs.statements import ReadyStage
@@ -55,6 +56,7 @@ class PipelineEngine:
         clock: the time.
         stage_limit: the longest that an attempt may take.
         upload_folder: where the service keeps files that were sent to it.
+        boundary: where data may lie.
     """
 
     def __init__(
@@ -66,6 +68,7 @@ class PipelineEngine:
         stage_limit: timedelta = timedelta(hours=1),
         *,
         upload_folder: Path = Path(".techdeck/uploads"),
+        boundary: Boundary | None = None,
     ) -> None:
         self.store = store
         self._artifacts = artifacts
@@ -73,6 +76,7 @@ class PipelineEngine:
         self._clock = clock
         self._stage_limit = stage_limit
         self._upload_folder = upload_folder
+        self._boundary = boundary or Boundary()
         # It never changes, and each part of a run needs it.
         self._definition = lru_cache(_DEFINITIONS_REMEMBERED)(store.get_definition)
 
@@ -83,12 +87,25 @@ class PipelineEngine:
 
         Called again (the message came twice, sending broke off, the idempotency key has a run already) it
         sends again what still waits for a worker.
+
+        Raises:
+            AuthorizationError: its source or a destination is where no data may be.
         """
-        self._check_timeouts(definition)
+        self.check(definition)
         run_id, _ = self.store.create_run(run_id, definition, idempotency_key)
         self.store.mark_ready(run_id)
         self.send(run_id, self.store.queued_stages(run_id))
         return {"run_id": run_id, "state": str(self.store.get_run(run_id).state)}
+
+    def check(self, definition: PipelineDefinition) -> None:
+        """Refuse what this service would not run.
+
+        Raises:
+            ValidationError: a stage may take longer than a task.
+            AuthorizationError: its source or a destination is where no data may be.
+        """
+        self._check_timeouts(definition)
+        self._boundary.check(places_of(definition))
 
     def start_failed(self, run_id: str, error: TechDeckError) -> None:
         """Fail what a run could not send; no effect on claimed stages, or on a run that was never stored."""
@@ -197,6 +214,8 @@ class PipelineEngine:
         definition = self._definition(run_id)
         part = self.store.get_part(run_id, stage_name)
         spec = definition.stage(stage_name if part is None else part.stage)
+        # Again, in the process that reads and writes: of links, and of its own folders, only it can tell.
+        self._boundary.check(places_of(definition))
         limit_s = spec.timeout_seconds or self._stage_limit.total_seconds()
         claim = Claim(
             self.store,
@@ -216,6 +235,7 @@ class PipelineEngine:
                 artifacts=self._artifacts,
                 workspace=workspace,
                 upload_folder=self._upload_folder,
+                boundary=self._boundary,
                 report_progress=self._progress(run_id, stage_name),
                 check_cancelled=claim.check,
             )

@@ -133,7 +133,7 @@ def _opened(form: str, path: Path, params: str, _version: tuple[int, ...], _thre
 
 
 def _paths(context: StageContext) -> list[Path]:
-    return [data_url.local_path(url) for url in location.matches(context.source.url)]
+    return [data_url.local_path(url) for url in context.source_files()]
 
 
 def _alike(files: Sequence[CutFile], url: str) -> list[int]:

@@ -73,7 +73,7 @@ def _read_whole(context: StageContext, params: DatasetLoadParams, *, in_parts: b
     form = source.effective_format
     context.report_progress(0, None)
     reading = _Reading(context, params, form)
-    for url in location.matches(source.url):
+    for url in context.source_files():
         context.check_cancelled()
         reading.take(url)
     output = reading.written(in_parts=in_parts)

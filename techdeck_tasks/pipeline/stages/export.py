@@ -48,6 +48,10 @@ class ExportParams(StageParams):
     overwrite: Literal["replace", "refuse"] = "replace"
     formula_guard: Literal["escape", "off"] = "escape"
 
+    def places(self) -> dict[str, str]:
+        """Return the destination."""
+        return {"destination": self.destination}
+
     @property
     def effective_format(self) -> str | None:
         """The format, given or by the suffix."""

@@ -10,6 +10,7 @@ from pydantic import Field
 
 from techdeck_tasks.clock import SystemClock
 from techdeck_tasks.pipeline.data import data_url, location
+from techdeck_tasks.pipeline.data.boundary import Boundary
 from techdeck_tasks.pipeline.data.digest import file_digest
 from techdeck_tasks.pipeline.registry import StageContext, StageParams, StageResult, stage
 from techdeck_tasks.pipeline.sources.params import DatasetLoadParams
@@ -34,6 +35,10 @@ class FileUploadParams(StageParams):
     sha256: str | None = Field(None, pattern=r"^[0-9a-fA-F]{64}$")
     max_bytes: int = Field(UploadLimits().max_bytes, ge=1)
     load: DatasetLoadParams = DatasetLoadParams()
+
+    def places(self) -> dict[str, str]:
+        """Return the folder, where it is not the service's."""
+        return {} if self.folder is None else {"folder": self.folder}
 
 
 @stage("file_upload", params=FileUploadParams, summary="take in a file from outside, checked, and read it")
@@ -63,7 +68,8 @@ def file_upload(context: StageContext, params: FileUploadParams) -> StageResult:
     accepted = _taken(store, path, name, params.sha256 or file_digest(path))
     source = context.source.model_copy(update={"url": str(accepted.path)})
     try:
-        loaded = dataset_load(replace(context, source=source), params.load)
+        # The file is in the service's own folder now, where it was put here.
+        loaded = dataset_load(replace(context, source=source, boundary=Boundary()), params.load)
     finally:
         store.discard(accepted)
     facts = {each: value for each, value in asdict(accepted).items() if each not in ("path", "owner")}

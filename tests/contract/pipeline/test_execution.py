@@ -13,6 +13,7 @@ from sqlalchemy import Engine
 
 from techdeck_tasks.clock import SystemClock
 from techdeck_tasks.errors import (
+    AuthorizationError,
     CircuitBreakerError,
     ConnectionFailedError,
     DataProcessingError,
@@ -30,6 +31,7 @@ from techdeck_tasks.pipeline import (
     stage,
 )
 from techdeck_tasks.pipeline.data.artifacts import ArtifactStore
+from techdeck_tasks.pipeline.data.boundary import Boundary
 from techdeck_tasks.pipeline.runs.execution import PipelineEngine
 from techdeck_tasks.pipeline.runs.statements import ReadyStage
 from techdeck_tasks.pipeline.runs.store import PipelineStore
@@ -62,12 +64,16 @@ class Mailbox:
 class World:
     """An engine, its mailbox, and a worker that works it off as Celery would, without retries."""
 
-    def __init__(self, engine: Engine, folder: Path) -> None:
+    def __init__(self, engine: Engine, folder: Path, boundary: Boundary | None = None) -> None:
         self.mailbox = Mailbox()
         self.artifacts = folder / "artifacts"
         self.store = PipelineStore(engine, PlainCipher(), SystemClock())
         self.engine = PipelineEngine(
-            self.store, ArtifactStore(f"file://{self.artifacts}", PlainCipher()), self.mailbox, SystemClock()
+            self.store,
+            ArtifactStore(f"file://{self.artifacts}", PlainCipher()),
+            self.mailbox,
+            SystemClock(),
+            boundary=boundary,
         )
         self.errors: dict[str, TechDeckError] = {}
 
@@ -119,6 +125,29 @@ def checked(source: Path, destination: Path, **limits: Any) -> PipelineDefinitio
         },
         {"name": "export", "needs": ["validation"], "params": {"destination": str(destination)}},
     )
+
+
+def test_a_definition_that_names_a_folder_of_the_service_is_never_stored(
+    engine: Engine, source: Path, tmp_path: Path
+) -> None:
+    world = World(engine, tmp_path, Boundary((tmp_path / "private",)))
+    with pytest.raises(AuthorizationError, match=r"stages\.export\.params\.destination"):
+        world.start(checked(source, tmp_path / "private" / "message.parquet"))
+    assert world.store.list_runs() == []
+
+
+def test_a_source_that_became_a_link_into_the_service_is_refused_by_the_worker(
+    engine: Engine, source: Path, tmp_path: Path
+) -> None:
+    (private := tmp_path / "private").mkdir()
+    (private / "message.csv").write_text(CSV)
+    world = World(engine, tmp_path, Boundary((private,)))
+    run_id = world.start(pipeline(source, {"name": "dataset_load"}))
+    source.unlink()
+    source.symlink_to(private / "message.csv")
+    world.work()
+    assert isinstance(world.errors["dataset_load"], AuthorizationError)
+    assert world.store.get_run(run_id).state == "failed"
 
 
 calls: list[str] = []

@@ -10,9 +10,10 @@ from typing import Any
 import pytest
 
 from techdeck_tasks.errors import HIPAAComplianceError, ServiceUnavailableError
+from techdeck_tasks.settings import Settings
 from techdeck_tasks.tasks.letters import Letter, LetterKind
 
-DEFINITION = {
+DEFINITION: dict[str, Any] = {
     "name": "patients",
     "source": {"url": "/data/patients.csv"},
     "stages": [{"name": "load", "stage": "dataset_load"}],
@@ -39,6 +40,20 @@ def test_what_is_wrong_with_a_definition_is_told(site: Any) -> None:
         response = client.post("/api/v1/runs", json={**DEFINITION, "stages": []})
     assert response.status_code == 400
     assert "stages" in response.json()["message"]
+
+
+@pytest.mark.parametrize("folder", ["keys_dir", "upload_dir", "audit_spool_dir"])
+def test_no_definition_leads_into_the_service_s_own_folders(
+    site: Any, site_settings: Settings, folder: str
+) -> None:
+    inside = str(getattr(site_settings, folder) / "x.csv")
+    export = {"name": "export", "needs": ["load"], "params": {"destination": inside}}
+    reading = {**DEFINITION, "source": {"url": inside}}
+    writing = {**DEFINITION, "stages": [*DEFINITION["stages"], export]}
+    with site.client("submitter") as client:
+        answers = [client.post("/api/v1/runs", json=definition) for definition in (reading, writing)]
+    assert [answer.status_code for answer in answers] == [403, 403]
+    assert [answer.json()["error_code"] for answer in answers] == ["AUTHZ_ERROR"] * 2
 
 
 def test_runs_are_paged_each_once(site: Any, new_run: Callable[..., str]) -> None:

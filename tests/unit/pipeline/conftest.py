@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -69,7 +69,22 @@ def cipher() -> Cipher:
 
 
 @pytest.fixture
-def run_stage(tmp_path: Path, store: ArtifactStore) -> RunStage:
+def stage_context(tmp_path: Path, store: ArtifactStore) -> StageContext:
+    """The context of a stage without a source and input that are there."""
+    return StageContext(
+        run_id="run",
+        stage="stage",
+        attempt=0,
+        source=SourceSpec(url="none.csv"),
+        inputs={},
+        artifacts=store,
+        workspace=tmp_path,
+        upload_folder=tmp_path / "uploads",
+    )
+
+
+@pytest.fixture
+def run_stage(tmp_path: Path, store: ArtifactStore, stage_context: StageContext) -> RunStage:
     """Return a function that runs a stage of a kind on a frame, with parameters as a definition has them."""
 
     def run(
@@ -79,15 +94,12 @@ def run_stage(tmp_path: Path, store: ArtifactStore) -> RunStage:
         workspace = tmp_path / f"workspace-{len(list(tmp_path.iterdir()))}"
         workspace.mkdir()
         inputs = {} if frame is None else {"before": store.write(frame, "run", "before", 0)}
-        context = StageContext(
-            run_id="run",
+        context = replace(
+            stage_context,
             stage=kind,
-            attempt=0,
             source=SourceSpec(url=source),
             inputs=inputs,
-            artifacts=store,
             workspace=workspace,
-            upload_folder=tmp_path / "uploads",
         )
         return found.body(context, found.params.model_validate(params))
 
