@@ -142,7 +142,7 @@ def verify(
 ) -> None:
     """Recompute every digest and chain, and compare them with what was signed.
 
-    Needs no decryption key. Exit code 0: untouched, 1: findings.
+    Needs no decryption key. Exit code 0: untouched, 1: findings, 2: not verified.
     """
     runtime = runtime_of(create_app())
     with _progress(shown=not json_output) as on_progress:
