@@ -228,7 +228,7 @@ _OPERATIONS: dict[str, Callable[[pl.LazyFrame, Any, DataProcessingParams], pl.La
     "rename": lambda frame, given, _: frame.rename(given),
     "cast": _cast,
     "derive": lambda frame, given, _: frame.with_columns(
-        **{column: expression(text) for column, text in given.items()}
+        expression(text).alias(column) for column, text in given.items()
     ),
     "filter": lambda frame, given, _: frame.filter(expression(given)),
     "dedupe": lambda frame, given, _: frame.unique(subset=given or None, keep="first", maintain_order=True),

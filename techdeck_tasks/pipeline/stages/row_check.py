@@ -138,7 +138,9 @@ class RowCheck:
             )
             for column, rules in params.columns.items()
         }
-        types = frame.with_columns(**self._typed).collect_schema()
+        types = frame.with_columns(
+            expr.alias(column) for column, expr in self._typed.items()
+        ).collect_schema()
         self._rules: list[_Rule] = []
         for column, rules in params.columns.items():
             typed = self._typed[column]

@@ -281,3 +281,11 @@ def test_a_rule_that_cannot_be_applied_row_by_row_is_refused_with_the_definition
 ) -> None:
     with pytest.raises(ParamsError):
         ValidationParams.model_validate(params)
+
+
+def test_a_column_may_have_any_name(run_stage: RunStage, rows_of: RowsOf) -> None:
+    frame = pl.DataFrame({"self": [1, -1], "exprs": ["a", "b"]})
+    rules = {"self": {"ge": 0}, "exprs": {"isin": ["a", "b"]}}
+    checked = rows_of(run_stage("validation", frame, columns=rules, max_bad_rows=1))
+    steps = [{"derive": {"self": "self + 1"}}]
+    assert rows_of(run_stage("data_processing", checked, steps=steps))["self"].to_list() == [2]
