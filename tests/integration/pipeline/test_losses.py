@@ -19,10 +19,21 @@ def gated(name: str, gate: str | None = None, *needs: str, **options: object) ->
 
 
 def test_a_message_that_vanishes_with_its_worker_is_sent_again(place: Place) -> None:
-    first = place.ready_worker()
-    first.signal(signal.SIGSTOP)
     run_id = place.start_run(gated("load"), gated("after", None, "load"))
-    place.until(lambda: not place.redis.llen("pipeline"), "Redis hands the message to the stopped worker")
+    message = place.redis.lpop("pipeline")
+    first = place.ready_worker()
+
+    def handed_to_a_stopped_worker() -> bool:
+        first.signal(signal.SIGSTOP)
+        place.redis.lpush("pipeline", message)
+        if not place.redis.llen("pipeline"):
+            return True
+        # It was not waiting for messages when it was stopped.
+        place.redis.lpop("pipeline")
+        first.signal(signal.SIGCONT)
+        return False
+
+    place.until(handed_to_a_stopped_worker, "Redis hands the message to the stopped worker")
     first.kill()
     assert (place.redis.llen("pipeline"), place.redis.hlen("unacked")) == (0, 0)
     place.ready_worker()
