@@ -284,9 +284,12 @@ class Settings(BaseSettings):
 
 def settings_files() -> list[Path]:
     """Return the file and the folder that this process reads settings from, whether they are there or not."""
-    secrets_dir = os.environ.get(f"{ENV_PREFIX}SECRETS_DIR")
+    return [Path(name) for name in _sources() if name]
+
+
+def _sources() -> tuple[str, str | None]:
     env_file = os.environ.get(f"{ENV_PREFIX}ENV_FILE", DEFAULT_ENV_FILE)
-    return [Path(name) for name in (env_file, secrets_dir) if name]
+    return env_file, os.environ.get(f"{ENV_PREFIX}SECRETS_DIR")
 
 
 def load_settings(**overrides: Any) -> Settings:
@@ -295,8 +298,7 @@ def load_settings(**overrides: Any) -> Settings:
     Raises:
         SettingsError: one line for each variable that is malformed, with the value's limit, never the value.
     """
-    env_file = os.environ.get(f"{ENV_PREFIX}ENV_FILE", DEFAULT_ENV_FILE)
-    secrets_dir = os.environ.get(f"{ENV_PREFIX}SECRETS_DIR")
+    env_file, secrets_dir = _sources()
     try:
         return Settings(_env_file=env_file, _secrets_dir=secrets_dir, **overrides)
     except ValidationError as error:

@@ -3,29 +3,18 @@
 from __future__ import annotations
 
 from functools import cached_property
-from pathlib import Path
-from typing import Any
 
 import polars as pl
 
 from techdeck_tasks.pipeline.data.frame_errors import frame_errors
 from techdeck_tasks.pipeline.sources.csv_scan import CsvScan, csv_scan
-from techdeck_tasks.pipeline.sources.cut_file import Misfit, is_plain_text, read_range
+from techdeck_tasks.pipeline.sources.cut_file import CutText, Misfit, is_plain_text, read_range
 from techdeck_tasks.pipeline.sources.dialect import cuts
-from techdeck_tasks.pipeline.sources.params import INFERENCE_ROWS, DatasetLoadParams
+from techdeck_tasks.pipeline.sources.params import INFERENCE_ROWS
 
 
-class CsvFile:
+class CsvFile(CutText):
     """A `CutFile` of CSV."""
-
-    def __init__(self, path: Path, params: DatasetLoadParams) -> None:
-        self._path = path
-        self._params = params
-        self.found: dict[str, Any] = {}
-
-    def weight(self) -> int:
-        """Return its size."""
-        return self._path.stat().st_size
 
     def ends(self, part_bytes: int) -> list[int]:
         """Return offsets; none where values or lines are changed before they are read."""

@@ -49,6 +49,19 @@ class CutFile(Protocol):
         """
 
 
+class CutText:
+    """What `CutFile`s of text have in common."""
+
+    def __init__(self, path: Path, params: DatasetLoadParams) -> None:
+        self._path = path
+        self._params = params
+        self.found: dict[str, Any] = {}
+
+    def weight(self) -> int:
+        """Return its size."""
+        return self._path.stat().st_size
+
+
 def is_plain_text(path: Path, params: DatasetLoadParams) -> bool:
     """Whether the beginning of a file is what UTF-8 without a mark may look like; ranges look at the rest."""
     if params.encoding != "auto" and codecs.lookup(params.encoding).name != "utf-8":

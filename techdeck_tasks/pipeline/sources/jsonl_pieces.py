@@ -5,17 +5,14 @@ from __future__ import annotations
 import io
 from dataclasses import dataclass
 from functools import cached_property
-from pathlib import Path
-from typing import Any
 
 import polars as pl
 
 from techdeck_tasks.pipeline.data.dtypes import dtype_of
 from techdeck_tasks.pipeline.data.frame_errors import frame_errors
-from techdeck_tasks.pipeline.sources.cut_file import Misfit, is_plain_text, read_range
+from techdeck_tasks.pipeline.sources.cut_file import CutText, Misfit, is_plain_text, read_range
 from techdeck_tasks.pipeline.sources.dialect import cuts
 from techdeck_tasks.pipeline.sources.json_records import RecordWriter
-from techdeck_tasks.pipeline.sources.params import DatasetLoadParams
 
 _HEAD_BYTES = 1 << 21
 
@@ -35,17 +32,8 @@ class _Head:
     writer: RecordWriter
 
 
-class JsonlFile:
+class JsonlFile(CutText):
     """A `CutFile` of JSON Lines."""
-
-    def __init__(self, path: Path, params: DatasetLoadParams) -> None:
-        self._path = path
-        self._params = params
-        self.found: dict[str, Any] = {}
-
-    def weight(self) -> int:
-        """Return its size."""
-        return self._path.stat().st_size
 
     def ends(self, part_bytes: int) -> list[int]:
         """Return offsets."""
