@@ -77,8 +77,11 @@ class PipelineEngine:
         self._stage_limit = stage_limit
         self._upload_folder = upload_folder
         self._boundary = boundary or Boundary()
-        # It never changes, and each part of a run needs it.
+        # They never change, and each part of a run needs them.
         self._definition = lru_cache(_DEFINITIONS_REMEMBERED)(store.get_definition)
+        self._places = lru_cache(_DEFINITIONS_REMEMBERED)(
+            lambda run_id: tuple(places_of(self._definition(run_id)))
+        )
 
     def start(
         self, run_id: str, definition: PipelineDefinition, idempotency_key: str | None = None
@@ -215,7 +218,7 @@ class PipelineEngine:
         part = self.store.get_part(run_id, stage_name)
         spec = definition.stage(stage_name if part is None else part.stage)
         # Again, in the process that reads and writes: of links, and of its own folders, only it can tell.
-        self._boundary.check(places_of(definition))
+        self._boundary.check(self._places(run_id))
         limit_s = spec.timeout_seconds or self._stage_limit.total_seconds()
         claim = Claim(
             self.store,
