@@ -1,13 +1,17 @@
-"""The canonical bytes of an audit record: what the stream carries and what the chain hashes.
+"""The canonical bytes of an audit record: what the stream carries, the chain hashes and PostgreSQL takes.
 
 Never JSON or SQL text, which have many spellings for one value. A record is
 
     magic "TDAR" | version u8 | number of columns u8 | column*
-    column = ordinal u8 | type u8 | length u32 | bytes
+    column = length i32, -1 for NULL | bytes
 
-all integers big-endian; columns in rising order of their ordinal; NULL omitted, so that a nullable column can
-be added later without changing the bytes of older records. Text is UTF-8 as it is. Decoding is strict: a
-record has one spelling, and what PostgreSQL could not hold is refused.
+all integers big-endian; columns in the order of `COLUMN_NAMES`. Behind the head that is how the binary COPY
+of PostgreSQL takes and sends the columns: neither who writes a row nor who verifies it spells it anew. Text
+is UTF-8 as it is. Decoding is strict: a record has one spelling, and what PostgreSQL could not hold is
+refused.
+
+A column that is added later comes last, and a record in which it is NULL is spelled without it: so the bytes
+of older records stay what they are.
 """
 
 from __future__ import annotations
@@ -24,15 +28,14 @@ from techdeck_tasks.audit.event import check_event_id, time_of
 from techdeck_tasks.errors import ValidationError
 
 MAGIC = b"TDAR"
-VERSION = 1
+VERSION = 2
 MAX_RECORD_BYTES = 1 << 20
 MAX_TEXT_BYTES = 1024
 UUID_BYTES = 16
 MAX_INDEX_BYTES = 64
 """An index of PostgreSQL refuses values beyond a third of a page."""
 
-_HEAD = struct.Struct(">4sBB")
-_COLUMN = struct.Struct(">HI")
+_LENGTH = struct.Struct(">i")
 _INT64 = struct.Struct(">q")
 _INT32 = struct.Struct(">i")
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
@@ -84,12 +87,10 @@ class _Type(NamedTuple):
     """How values of a column are packed, and what `unpack` and PostgreSQL can take.
 
     Attributes:
-        tag: names it in the record.
         shortest: bytes of a packed value, at least; `longest` at most.
         check: refuses what has the right length and is wrong none the less; texts are checked together.
     """
 
-    tag: int
     pack: Callable[[Any], bytes]
     shortest: int
     longest: int
@@ -123,98 +124,79 @@ def _pack_uuid(value: uuid.UUID) -> bytes:
     return value.bytes
 
 
-# Each packed value is also what PostgreSQL's binary format sends for the column: see `encode_packed`.
-_TEXT = _Type(1, str.encode, 0, MAX_TEXT_BYTES, None, bytes.decode)
-_BYTES = _Type(2, bytes, 0, MAX_RECORD_BYTES, None, bytes)
-_INDEX = _Type(2, bytes, 0, MAX_INDEX_BYTES, None, bytes)
-_SEQUENCE = _Type(3, _INT64.pack, 8, 8, _check_sequence, lambda raw: _INT64.unpack(raw)[0])
-_SHORT = _Type(4, _INT32.pack, 4, 4, None, lambda raw: _INT32.unpack(raw)[0])
-_BOOL = _Type(5, lambda value: b"\1" if value else b"\0", 1, 1, _check_bool, b"\1".__eq__)
-_UUID = _Type(6, _pack_uuid, UUID_BYTES, UUID_BYTES, None, _unpack_uuid)
-_EVENT_ID = _Type(6, _pack_uuid, UUID_BYTES, UUID_BYTES, check_event_id, _unpack_uuid)
+# Each packs as PostgreSQL's binary format does.
+_TEXT = _Type(str.encode, 0, MAX_TEXT_BYTES, None, bytes.decode)
+_BYTES = _Type(bytes, 0, MAX_RECORD_BYTES, None, bytes)
+_INDEX = _Type(bytes, 0, MAX_INDEX_BYTES, None, bytes)
+_SEQUENCE = _Type(_INT64.pack, 8, 8, _check_sequence, lambda raw: _INT64.unpack(raw)[0])
+_SHORT = _Type(_INT32.pack, 4, 4, None, lambda raw: _INT32.unpack(raw)[0])
+_BOOL = _Type(lambda value: b"\1" if value else b"\0", 1, 1, _check_bool, b"\1".__eq__)
+_UUID = _Type(_pack_uuid, UUID_BYTES, UUID_BYTES, None, _unpack_uuid)
+_EVENT_ID = _Type(_pack_uuid, UUID_BYTES, UUID_BYTES, check_event_id, _unpack_uuid)
 
-# An ordinal belongs to its column for ever: older rows are hashed by it. New columns get the next number.
-_COLUMNS: tuple[tuple[int, str, _Type], ...] = (
-    (1, "event_id", _EVENT_ID),
-    (2, "tenant", _TEXT),
-    (3, "producer_id", _UUID),
-    (4, "producer_seq", _SEQUENCE),
-    (5, "event_type", _TEXT),
-    (6, "severity", _TEXT),
-    (7, "service", _TEXT),
-    (8, "operation", _TEXT),
-    (9, "retention_days", _SHORT),
-    (10, "hipaa_related", _BOOL),
-    (11, "hipaa_notify", _BOOL),
-    (12, "key_id", _UUID),
-    (13, "sealed_document", _BYTES),
-    (14, "outcome", _TEXT),
-    (15, "error_id", _TEXT),
-    (16, "error_code", _TEXT),
-    (17, "task_name", _TEXT),
-    (18, "task_id", _TEXT),
-    (19, "attempt", _SHORT),
-    (20, "pipeline_id", _TEXT),
-    (21, "stage", _TEXT),
-    (22, "user_index", _INDEX),
-    (23, "subject_index", _INDEX),
+# Older rows are hashed in this order: it stays, and new columns come last.
+_COLUMNS: tuple[tuple[str, _Type], ...] = (
+    ("event_id", _EVENT_ID),
+    ("tenant", _TEXT),
+    ("producer_id", _UUID),
+    ("producer_seq", _SEQUENCE),
+    ("event_type", _TEXT),
+    ("severity", _TEXT),
+    ("service", _TEXT),
+    ("operation", _TEXT),
+    ("retention_days", _SHORT),
+    ("hipaa_related", _BOOL),
+    ("hipaa_notify", _BOOL),
+    ("key_id", _UUID),
+    ("sealed_document", _BYTES),
+    ("outcome", _TEXT),
+    ("error_id", _TEXT),
+    ("error_code", _TEXT),
+    ("task_name", _TEXT),
+    ("task_id", _TEXT),
+    ("attempt", _SHORT),
+    ("pipeline_id", _TEXT),
+    ("stage", _TEXT),
+    ("user_index", _INDEX),
+    ("subject_index", _INDEX),
 )
-# Ordinal and type of a column, as one number.
-_CODES = tuple(ordinal << 8 | kind.tag for ordinal, _, kind in _COLUMNS)
-_EXPECTED = tuple(
-    (code, kind.shortest, kind.longest) for code, (_, _, kind) in zip(_CODES, _COLUMNS, strict=True)
-)
-_NO_COLUMN = bytes(_COLUMN.size)
-_CHECKS = tuple((place, kind.check) for place, (*_, kind) in enumerate(_COLUMNS) if kind.check is not None)
+HEAD = MAGIC + bytes((VERSION, len(_COLUMNS)))
+"""How every record begins; what stands behind it is called its content."""
+
+_NULL = _LENGTH.pack(-1)
+_BOUNDS = tuple((kind.shortest, kind.longest) for _, kind in _COLUMNS)
+_CHECKS = tuple((place, kind.check) for place, (_, kind) in enumerate(_COLUMNS) if kind.check is not None)
 _TEXTS: Callable[[Any], tuple[bytes | None, ...]] = itemgetter(
-    *(place for place, (*_, kind) in enumerate(_COLUMNS) if kind is _TEXT)
+    *(place for place, (_, kind) in enumerate(_COLUMNS) if kind is _TEXT)
 )
-COLUMN_NAMES = tuple(name for _, name, _ in _COLUMNS)
+COLUMN_NAMES = tuple(name for name, _ in _COLUMNS)
 assert set(COLUMN_NAMES) == {field.name for field in fields(AuditRecord)}
 _MANDATORY = slice(0, sum(field.default is MISSING for field in fields(AuditRecord)))
 assert all(field.default is MISSING for field in fields(AuditRecord)[_MANDATORY])
 assert all(place < _MANDATORY.stop for place, _ in _CHECKS)
-_PACKERS = tuple(kind.pack for _, _, kind in _COLUMNS)
-_UNPACKERS = tuple((name, kind.unpack) for _, name, kind in _COLUMNS)
+_PACKERS = tuple(kind.pack for _, kind in _COLUMNS)
+_UNPACKERS = tuple((name, kind.unpack) for name, kind in _COLUMNS)
 _values: Callable[[AuditRecord], tuple[Any, ...]] = attrgetter(*COLUMN_NAMES)
 
 Columns = tuple[bytes | None, ...]
-"""A record's values in the order of `COLUMN_NAMES`, as PostgreSQL's binary format has them; None is NULL."""
-
-
-_READY_MADE = 256
-# The six bytes before a column's value, by its length: ready made where it is short, as most are.
-_PREFIXES = tuple(tuple(_COLUMN.pack(code, length) for length in range(_READY_MADE)) for code in _CODES)
-_HEADS = tuple(_HEAD.pack(MAGIC, VERSION, count) for count in range(len(_COLUMNS) + 1))
+"""A record's values in the order of `COLUMN_NAMES`, packed; None is NULL."""
 
 
 def encode(record: AuditRecord) -> bytes:
     """Return the canonical bytes of `record`."""
-    return encode_packed(pack_columns(record))
-
-
-def pack_columns(record: AuditRecord) -> Columns:
-    """Return the columns of `record`, packed."""
-    return tuple(
-        None if value is None else pack(value) for pack, value in zip(_PACKERS, _values(record), strict=True)
-    )
-
-
-def encode_packed(columns: Iterable[bytes | None]) -> bytes:
-    """Return the canonical bytes of a record whose columns are packed already, None for NULL.
-
-    Args:
-        columns: one for each of `COLUMN_NAMES`, in that order, as PostgreSQL's binary format has them.
-    """
-    parts = [b""]
-    add = parts.append
-    for code, prefixes, raw in zip(_CODES, _PREFIXES, columns, strict=True):
-        if raw is not None:
-            length = len(raw)
-            add(prefixes[length] if length < _READY_MADE else _COLUMN.pack(code, length))
-            add(raw)
-    parts[0] = _HEADS[len(parts) // 2]
+    parts = [HEAD]
+    for pack, value in zip(_PACKERS, _values(record), strict=True):
+        if value is None:
+            parts.append(_NULL)
+        else:
+            packed = pack(value)
+            parts += (_LENGTH.pack(len(packed)), packed)
     return b"".join(parts)
+
+
+def event_id_of(content: bytes | memoryview) -> bytes:
+    """Return the 16 bytes of the event's id, the first column of a record's content."""
+    return bytes(content[_LENGTH.size : _LENGTH.size + UUID_BYTES])
 
 
 def decode(data: bytes) -> AuditRecord:
@@ -240,32 +222,30 @@ def split(data: bytes) -> Columns:
         raise ValidationError(
             f"audit record of {len(data)} bytes is not canonical: {type(error).__name__}",
             field="audit_record",
-            validation_rule="canonical encoding, version 1",
+            validation_rule=f"canonical encoding, version {VERSION}",
         ) from None
 
 
 def _split(data: bytes) -> Columns:
     if len(data) > MAX_RECORD_BYTES:
         raise ValueError("too long")
-    magic, version, count = _HEAD.unpack_from(data)
-    if magic != MAGIC or version != VERSION:
+    if not data.startswith(HEAD):
         raise ValueError("unknown format")
     columns: list[bytes | None] = []
-    add, unpack, end, prefix = columns.append, _COLUMN.unpack_from, _HEAD.size, _COLUMN.size
-    padded = data + _NO_COLUMN
-    for expected, shortest, longest in _EXPECTED:
-        code, length = unpack(padded, end)
-        if code != expected:
+    add, unpack, end = columns.append, _LENGTH.unpack_from, len(HEAD)
+    for shortest, longest in _BOUNDS:
+        (length,) = unpack(data, end)
+        start = end + _LENGTH.size
+        if length == -1:
             add(None)
+            end = start
             continue
         if not shortest <= length <= longest:
             raise ValueError("a column that is too short or too long")
-        start = end + prefix
         end = start + length
         add(data[start:end])
-    # What is unknown, repeated or misplaced was passed over: the end was not reached.
-    if end != len(data) or count != len(columns) - columns.count(None):
-        raise ValueError("a column that is unknown, repeated or misplaced, or another number of them")
+    if end != len(data):
+        raise ValueError("it ends too early or too late")
     if None in columns[_MANDATORY]:
         raise ValueError("a mandatory column is missing")
     _check_texts(filter(None, _TEXTS(columns)))

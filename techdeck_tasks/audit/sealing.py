@@ -25,14 +25,7 @@ from typing import Any, Self
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
-from techdeck_tasks.audit.canonical import (
-    MAX_RECORD_BYTES,
-    AuditRecord,
-    Columns,
-    decode,
-    encode_packed,
-    pack_columns,
-)
+from techdeck_tasks.audit.canonical import HEAD, MAX_RECORD_BYTES, AuditRecord, decode, encode
 from techdeck_tasks.audit.event import AuditEvent
 from techdeck_tasks.errors import EncryptionError
 from techdeck_tasks.keyring import NONCE_BYTES, KeySet, open_with, seal_to
@@ -77,24 +70,26 @@ class SealedEvent:
     """A record in its canonical bytes, and the sealed data key a reader needs to open its document.
 
     Attributes:
-        columns: the record's values as PostgreSQL takes them.
-        encoded: the canonical bytes of the same.
+        encoded: the canonical bytes.
     """
 
-    columns: Columns = field(repr=False)
     encoded: bytes = field(repr=False)
     data_key: SealedDataKey
 
     @classmethod
     def of(cls, record: AuditRecord, data_key: SealedDataKey) -> Self:
         """Return the sealed event of `record`."""
-        columns = pack_columns(record)
-        return cls(columns, encode_packed(columns), data_key)
+        return cls(encode(record), data_key)
 
     @property
     def record(self) -> AuditRecord:
         """The record, decoded at each call."""
         return decode(self.encoded)
+
+    @property
+    def content(self) -> bytes:
+        """The canonical bytes behind their head."""
+        return self.encoded[len(HEAD) :]
 
     @property
     def content_digest(self) -> bytes:

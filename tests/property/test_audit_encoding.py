@@ -10,7 +10,7 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from techdeck_tasks.audit.canonical import COLUMN_NAMES, AuditRecord, decode, encode
+from techdeck_tasks.audit.canonical import COLUMN_NAMES, HEAD, AuditRecord, decode, encode
 from techdeck_tasks.audit.event import check_event_id, new_event_id, time_of
 from techdeck_tasks.errors import ValidationError
 
@@ -92,7 +92,7 @@ def test_whatever_decodes_is_the_one_spelling_of_its_record(record: AuditRecord,
 @given(st.binary(max_size=200))
 def test_foreign_bytes_are_refused_and_nothing_else_happens(data: bytes) -> None:
     assert _decoded(data) is None
-    assert _decoded(b"TDAR\x01" + data) is None
+    assert _decoded(HEAD + data) is None
 
 
 @given(records, st.data())

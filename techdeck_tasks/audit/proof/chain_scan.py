@@ -6,16 +6,15 @@ A stretch is checked alone, by any process; how stretches join is judged afterwa
 from __future__ import annotations
 
 import hashlib
-import struct
 import uuid
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from datetime import datetime
 
 import psycopg
 from sqlalchemy import Connection, text
 
-from techdeck_tasks.audit.canonical import COLUMN_NAMES, encode_packed, microseconds
+from techdeck_tasks.audit.canonical import HEAD, event_id_of
+from techdeck_tasks.audit.copied_row import COLUMNS, Place, unpack
 from techdeck_tasks.audit.proof.chain import Head, hash_row
 from techdeck_tasks.audit.proof.finding import Finding, Verdict
 from techdeck_tasks.audit.writing.bulk import copied_rows
@@ -25,18 +24,12 @@ STRETCH_ROWS = 50_000
 MAX_FAULTS = 100
 """So many faults of a kind a stretch names one by one; where everything was changed, more say nothing new."""
 
-_PLACE_COLUMNS = ("occurred_at", "recorded_at", "writer_seq", "content_digest", "prev_hash", "row_hash")
 _ROWS = f"""
     COPY (
-        SELECT {", ".join((*COLUMN_NAMES, *_PLACE_COLUMNS))} FROM audit_event
+        SELECT {", ".join(COLUMNS)} FROM audit_event
         WHERE writer_id = %s AND writer_seq BETWEEN %s AND %s ORDER BY writer_seq
     ) TO STDOUT (FORMAT BINARY)
 """  # noqa: S608 - our own column names
-_CONTENT = slice(0, len(COLUMN_NAMES))
-_PLACE = slice(len(COLUMN_NAMES), None)
-_EVENT_ID = COLUMN_NAMES.index("event_id")
-_INT64 = struct.Struct(">q")
-_POSTGRES_EPOCH_US = microseconds(datetime.fromisoformat("2000-01-01T00:00:00Z"))
 _MAX_SKEW_US = MAX_CLOCK_SKEW.total_seconds() * 1_000_000
 _MAX_INT64 = (1 << 63) - 1
 
@@ -149,21 +142,17 @@ def scan(connection: psycopg.Connection, stretch: Stretch) -> Scan:
     writer = stretch.writer_id.encode()
     signed_hashes = stretch.signed_hashes
     seq, last_hash = 0, b""
-    for row in _rows(connection, stretch):
-        content = row[_CONTENT]
-        packed_occurred, packed_recorded, packed_seq, digest, prev_hash, row_hash = row[_PLACE]
-        (occurred,), (recorded,) = _INT64.unpack(packed_occurred), _INT64.unpack(packed_recorded)
-        (row_seq,) = _INT64.unpack(packed_seq)
+    for place, content in _rows(connection, stretch):
+        occurred_us, recorded_us, row_seq, digest, prev_hash, row_hash = place
         result.rows += 1
         edited = (
-            hashlib.sha256(encode_packed(content)).digest() != digest
-            or occurred != int.from_bytes(content[_EVENT_ID][:6]) * 1000 - _POSTGRES_EPOCH_US
+            hashlib.sha256(HEAD + content).digest() != digest
+            or occurred_us != int.from_bytes(event_id_of(content)[:6]) * 1000
         )
-        recorded_us = recorded + _POSTGRES_EPOCH_US
         fits = hash_row(prev_hash, writer, row_seq, recorded_us, digest) == row_hash
         if edited:
             faults.add(Verdict.ROW_EDITED, _name(row_seq, content))
-        elif fits and occurred > recorded + _MAX_SKEW_US:
+        elif fits and occurred_us > recorded_us + _MAX_SKEW_US:
             faults.add(Verdict.ROW_FROM_THE_FUTURE, _name(row_seq, content))
         if not fits:
             result.misfits.append(Misfit(row_seq, recorded_us, digest, prev_hash, row_hash))
@@ -185,14 +174,14 @@ def scan(connection: psycopg.Connection, stretch: Stretch) -> Scan:
     return result
 
 
-def _name(seq: int, content: tuple[bytes, ...]) -> str:
-    return f"row {seq}, event {uuid.UUID(bytes=content[_EVENT_ID])}"
+def _name(seq: int, content: memoryview) -> str:
+    return f"row {seq}, event {uuid.UUID(bytes=event_id_of(content))}"
 
 
-def _rows(connection: psycopg.Connection, stretch: Stretch) -> Iterator[tuple[bytes, ...]]:
+def _rows(connection: psycopg.Connection, stretch: Stretch) -> Iterator[tuple[Place, memoryview]]:
     parameters = (stretch.writer_id, stretch.first, stretch.last)
     with connection.cursor() as cursor, cursor.copy(_ROWS, parameters) as copy:
-        yield from copied_rows(connection, copy)
+        yield from map(unpack, copied_rows(connection, copy))
 
 
 class _Faults:

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import struct
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 
 import psycopg
@@ -14,16 +13,9 @@ from psycopg.waiting import Wait
 from sqlalchemy import Connection
 from sqlalchemy.exc import DBAPIError
 
-_INT64 = struct.Struct(">q")
-_EPOCH_MS = 946_684_800_000
-"""2000-01-01 UTC, from which PostgreSQL counts."""
-
-pack_bigint = _INT64.pack
-
-
-def pack_timestamp(us: int) -> bytes:
-    """Return a timestamptz as PostgreSQL's binary format has it; `us` counts from 1970 UTC."""
-    return _INT64.pack(us - _EPOCH_MS * 1000)
+_SIGNATURE = b"PGCOPY\n\xff\r\n\0" + bytes(8)
+_TRAILER = b"\xff\xff"
+_CHUNK_BYTES = 1 << 16
 
 
 @contextmanager
@@ -77,21 +69,30 @@ class _UnhurriedWriter(LibpqWriter):
             raise failure
 
 
-def copied_rows(connection: psycopg.Connection, copy: psycopg.Copy) -> Iterator[tuple[bytes, ...]]:
-    """Yield the rows of a binary ``COPY ... TO STDOUT``, as `copy.rows` does with more work.
+def send_rows(copy: psycopg.Copy, rows: Iterable[bytes]) -> None:
+    """Send rows that are in PostgreSQL's binary format already."""
+    chunk = bytearray(_SIGNATURE)
+    for row in rows:
+        chunk += row
+        if len(chunk) >= _CHUNK_BYTES:
+            copy.write(chunk)
+            chunk.clear()
+    copy.write(chunk + _TRAILER)
 
-    That asks the socket for each row; this only once libpq holds no more of them.
+
+def copied_rows(connection: psycopg.Connection, copy: psycopg.Copy) -> Iterator[memoryview]:
+    """Yield the rows of a binary ``COPY ... TO STDOUT`` as they come.
+
+    The socket is asked only once libpq holds no more of them.
     """
     buffered = connection.pgconn.get_copy_data
-    parse = copy.formatter.parse_row
-    while (row := copy.read_row()) is not None:
+    row = memoryview(copy.read())[len(_SIGNATURE) :]
+    while len(row) > len(_TRAILER):
         yield row
-        while (received := buffered(1))[0] > 0:
-            row = parse(received[1])
-            if row is None:
-                copy.read()
-                return
-            yield row
+        length, received = buffered(1)
+        row = received if length > 0 else memoryview(copy.read())
+    if row:
+        copy.read()
 
 
 def driver_of(connection: Connection) -> psycopg.Connection:

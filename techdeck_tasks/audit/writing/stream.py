@@ -70,7 +70,7 @@ def unpack(payload: bytes) -> SealedEvent:
     key_id, tenant = columns[_KEY_ID], columns[_TENANT]
     assert key_id is not None, "a mandatory column"
     assert tenant is not None, "as above"
-    return SealedEvent(columns, encoded, _data_key(key_id, tenant, payload[middle:end], payload[end:]))
+    return SealedEvent(encoded, _data_key(key_id, tenant, payload[middle:end], payload[end:]))
 
 
 @lru_cache(256)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date, datetime, timedelta
 from typing import NamedTuple, Self
@@ -12,11 +12,12 @@ from sqlalchemy import Connection, Engine, text
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.exc import DBAPIError
 
-from techdeck_tasks.audit.canonical import COLUMN_NAMES, microseconds
+from techdeck_tasks.audit.canonical import event_id_of, microseconds
+from techdeck_tasks.audit.copied_row import COLUMNS, Place, pack_start
 from techdeck_tasks.audit.models import AuditDataKey, AuditWriterHead
 from techdeck_tasks.audit.proof.chain import Head
 from techdeck_tasks.audit.sealing import SealedDataKey, SealedEvent
-from techdeck_tasks.audit.writing.bulk import bulk_copy, pack_bigint, pack_timestamp
+from techdeck_tasks.audit.writing.bulk import bulk_copy, send_rows
 from techdeck_tasks.clock import Clock
 from techdeck_tasks.errors import ServiceUnavailableError
 from techdeck_tasks.storage.database import bound, transaction
@@ -29,18 +30,7 @@ STUCK_AFTER = timedelta(minutes=1)
 """A batch takes a fraction of a second. One that a stopped worker has in hand must not hold up the others,
 which claim the same events after a while."""
 
-_ROW_COLUMNS = (
-    "occurred_at",
-    "recorded_at",
-    *COLUMN_NAMES,
-    "content_digest",
-    "writer_id",
-    "writer_seq",
-    "prev_hash",
-    "row_hash",
-)
-_COPY = f"COPY audit_event ({', '.join(_ROW_COLUMNS)}) FROM STDIN (FORMAT BINARY)"
-_EVENT_ID = COLUMN_NAMES.index("event_id")
+_COPY = f"COPY audit_event (writer_id, {', '.join(COLUMNS)}) FROM STDIN (FORMAT BINARY)"
 
 # In the order of the ids: two writers with the same events wait for each other instead of deadlocking.
 # What comes back are the ids that were there already, mostly none.
@@ -86,8 +76,7 @@ class Candidate(NamedTuple):
     @classmethod
     def of(cls, event: SealedEvent) -> Self:
         """Return the candidate of `event`."""
-        event_id = event.columns[_EVENT_ID]
-        assert event_id is not None, "a mandatory column"
+        event_id = event_id_of(event.content)
         return cls(event, event_id, int.from_bytes(event_id[:6]), event.content_digest)
 
 
@@ -229,13 +218,18 @@ class AuditWriter:
         meanwhile: Callable[[], None] | None,
     ) -> None:
         head = self._lock_head(connection, now)
-        recorded_at, writer_id = pack_timestamp(microseconds(now)), head.writer_id.encode()
-        with bulk_copy(connection, _COPY, meanwhile) as copy:
+        recorded_us, start = microseconds(now), pack_start(self._writer_id)
+
+        def rows() -> Iterator[bytes]:
+            nonlocal head
             for event, _, time_ms, digest in items:
                 previous, head = head, head.next(digest, now)
-                times = (pack_timestamp(time_ms * 1000), recorded_at)
-                place = (digest, writer_id, pack_bigint(head.seq), previous.row_hash, head.row_hash)
-                copy.write_row((*times, *event.columns, *place))
+                times = (time_ms * 1000, recorded_us)
+                place = Place(*times, head.seq, digest, previous.row_hash, head.row_hash)
+                yield b"".join((start, place.pack(), event.content))
+
+        with bulk_copy(connection, _COPY, meanwhile) as copy:
+            send_rows(copy, rows())
         advanced = {"writer_id": head.writer_id, "seq": head.seq, "row_hash": head.row_hash, "now": now}
         connection.execute(_ADVANCE_HEAD, advanced)
 

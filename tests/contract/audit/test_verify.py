@@ -205,6 +205,15 @@ def test_an_edit_with_its_row_hash_recomputed_breaks_the_link_to_the_next_row(lo
     assert finding.detail == "row 5 does not follow row 4"
 
 
+@pytest.mark.parametrize("name", ["content_digest", "prev_hash", "row_hash"])
+@pytest.mark.parametrize(
+    "value", ["''", f"'\\x{'ab' * 31}'", f"'\\x{'ab' * 5000}'"], ids=["empty", "short", "long"]
+)
+def test_a_hash_of_another_length_is_one_that_does_not_fit(log: Engine, name: str, value: str) -> None:
+    _tamper(log, f"UPDATE audit_event SET {name} = {value} WHERE writer_id = '{ONE}' AND writer_seq = 4")
+    assert (Verdict.CHAIN_BROKEN, ONE) in _verdicts(log)
+
+
 def test_two_swapped_ciphertexts_are_both_named(log: Engine) -> None:
     _tamper(
         log,
