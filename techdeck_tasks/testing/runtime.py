@@ -20,6 +20,7 @@ from techdeck_tasks.metrics import MetricsStore
 from techdeck_tasks.pipeline.data.artifacts import ArtifactStore
 from techdeck_tasks.pipeline.runs.attempt import Cut, Done
 from techdeck_tasks.pipeline.runs.execution import PipelineEngine
+from techdeck_tasks.pipeline.runs.parts import Part
 from techdeck_tasks.pipeline.runs.statements import ReadyStage
 from techdeck_tasks.pipeline.tasks import CeleryDispatcher, register
 from techdeck_tasks.resilience.breaker import BreakerRegistry
@@ -189,7 +190,9 @@ class _FaultyEngine(PipelineEngine):
         super().__init__(runtime.pipeline_store, artifacts, dispatcher, runtime.clock)
         self._faults = runtime.faults
 
-    def _execute(self, run_id: str, stage_name: str, attempt: int, task_id: str) -> Done | Cut:
+    def _execute(
+        self, run_id: str, stage_name: str, part: Part | None, attempt: int, task_id: str
+    ) -> Done | Cut:
         kind = self.store.get_stage(run_id, stage_name).kind
         self._faults.strike_stage(stage_name, kind)
-        return super()._execute(run_id, stage_name, attempt, task_id)
+        return super()._execute(run_id, stage_name, part, attempt, task_id)

@@ -9,7 +9,8 @@ from typing import Self
 
 from techdeck_tasks.clock import Clock
 from techdeck_tasks.errors import TechDeckError
-from techdeck_tasks.pipeline.runs.store import Hold, PipelineStore
+from techdeck_tasks.pipeline.runs.hold import Hold
+from techdeck_tasks.pipeline.runs.store import PipelineStore
 
 logger = logging.getLogger(__name__)
 

@@ -22,6 +22,7 @@ from techdeck_tasks.pipeline.data.workspace import private_workspace
 from techdeck_tasks.pipeline.definition import PipelineDefinition
 from techdeck_tasks.pipeline.runs.attempt import Attempt, Cut, Done, places_of
 from techdeck_tasks.pipeline.runs.claim import Claim, StageStopped
+from techdeck_tasks.pipeline.runs.parts import Part
 from techdeck_tasks.pipeline.runs.state import StageState
 from techdeck_tasks.pipeline.runs.statements import ReadyStage
 from techdeck_tasks.pipeline.runs.store import PipelineStore
@@ -135,10 +136,11 @@ class PipelineEngine:
         Raises:
             TechDeckError: the stage failed; the caller decides on a retry.
         """
-        if not self.store.claim_stage(run_id, stage_name, attempt, task_id, generation):
+        claimed = self.store.claim_stage(run_id, stage_name, attempt, task_id, generation)
+        if claimed is None:
             return self._already_taken(run_id, stage_name)
         try:
-            done = self._execute(run_id, stage_name, attempt, task_id)
+            done = self._execute(run_id, stage_name, claimed.part, attempt, task_id)
         except StageStopped:
             self.store.stop_stage(run_id, stage_name, attempt, task_id)
             return self._already_taken(run_id, stage_name)
@@ -213,9 +215,10 @@ class PipelineEngine:
                     field="timeout_seconds",
                 )
 
-    def _execute(self, run_id: str, stage_name: str, attempt: int, task_id: str) -> Done | Cut:
+    def _execute(
+        self, run_id: str, stage_name: str, part: Part | None, attempt: int, task_id: str
+    ) -> Done | Cut:
         definition = self._definition(run_id)
-        part = self.store.get_part(run_id, stage_name)
         spec = definition.stage(stage_name if part is None else part.stage)
         # Again, in the process that reads and writes: of links, and of its own folders, only it can tell.
         self._boundary.check(self._places(run_id))

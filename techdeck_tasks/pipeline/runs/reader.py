@@ -106,11 +106,6 @@ class RunReader:
         with transaction(self._engine) as connection:
             return {row.name: row.output for row in connection.execute(statement)}
 
-    def get_part(self, run_id: str, name: str) -> Part | None:
-        """Return the part called `name`; None where that is a whole stage."""
-        found = self._parts(one_stage(run_key(run_id), name))
-        return found[0] if found else None
-
     def get_parts(self, run_id: str, stage: str) -> list[Part]:
         """Return the parts of a stage, in order; none where it was not split."""
         return self._parts(and_(StageRun.run_id == run_key(run_id), StageRun.part_of == stage))

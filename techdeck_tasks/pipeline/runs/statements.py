@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import ColumnElement, Connection, and_, func, select, true, update
+from sqlalchemy import ColumnElement, Connection, RowMapping, Update, and_, func, select, true, update
 
 from techdeck_tasks.errors import PipelineExecutionError, TechDeckError, ValidationError
 from techdeck_tasks.pipeline.models import PipelineRun, StageRun
@@ -140,12 +140,34 @@ def move_stage(
     **values: Any,
 ) -> bool:
     """Move a stage to `target` if the state machine and `condition` allow it; tell whether it moved."""
-    result = connection.execute(
+    return connection.execute(_moving(key, stage, target, condition, values)).rowcount == 1
+
+
+def moved_stage(
+    connection: Connection,
+    key: uuid.UUID,
+    stage: str,
+    target: StageState,
+    condition: ColumnElement[bool],
+    **values: Any,
+) -> RowMapping | None:
+    """Move a stage as `move_stage` does, and return its row; None where it did not move."""
+    moving = _moving(key, stage, target, condition, values).returning(*StageRun.__table__.columns)
+    return connection.execute(moving).mappings().first()
+
+
+def _moving(
+    key: uuid.UUID,
+    stage: str,
+    target: StageState,
+    condition: ColumnElement[bool],
+    values: Mapping[str, Any],
+) -> Update:
+    return (
         update(StageRun)
         .where(one_stage(key, stage), StageRun.state.in_(stage_sources(target)), condition)
         .values(state=target, **values)
     )
-    return result.rowcount == 1
 
 
 def queue_ready(
@@ -159,7 +181,7 @@ def queue_ready(
         terms: what holds for the change.
         plan: how the run stands, where the caller has looked already.
     """
-    names = ready(plan or _plan(connection, key), terms.parts_at_once)
+    names = ready(plan or _standing(connection, key)[1], terms.parts_at_once)
     if not names:
         return []
     connection.execute(
@@ -220,8 +242,7 @@ def settle(connection: Connection, key: uuid.UUID, terms: Terms) -> Settled:
 
     The caller holds the run's lock.
     """
-    plan = _plan(connection, key)
-    run = RunState(str(connection.scalar(select(PipelineRun.state).where(PipelineRun.run_id == key))))
+    run, plan = _standing(connection, key)
     for stage, part in broken(plan).items():
         _break_off(connection, key, plan, stage, part, terms)
     if lost := blocked(plan):
@@ -339,14 +360,19 @@ def no_run(key: uuid.UUID) -> PipelineExecutionError:
     )
 
 
-def _plan(connection: Connection, key: uuid.UUID) -> Plan:
+def _standing(connection: Connection, key: uuid.UUID) -> tuple[RunState, Plan]:
+    """Return how the run stands, and its stages and parts."""
     rows = connection.execute(
-        select(StageRun.name, StageRun.state, StageRun.needs, StageRun.part_of)
+        select(
+            StageRun.name, StageRun.state, StageRun.needs, StageRun.part_of, PipelineRun.state.label("run")
+        )
+        .join(PipelineRun, PipelineRun.run_id == StageRun.run_id)
         .where(StageRun.run_id == key)
         .order_by(StageRun.position, StageRun.name)
     ).all()
-    return Plan(
+    plan = Plan(
         states={row.name: StageState(row.state) for row in rows},
         needs={row.name: tuple(row.needs) for row in rows},
         part_of={row.name: row.part_of for row in rows if row.part_of is not None},
     )
+    return RunState(rows[0].run), plan

@@ -12,7 +12,6 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta
-from enum import Enum
 from typing import Any
 
 from sqlalchemy import ColumnElement, Engine, and_, func, or_, select, update
@@ -23,8 +22,15 @@ from techdeck_tasks.errors import PipelineExecutionError, TechDeckError, Validat
 from techdeck_tasks.pipeline.data.sealed_file import Cipher
 from techdeck_tasks.pipeline.definition import PipelineDefinition
 from techdeck_tasks.pipeline.models import MAX_IDEMPOTENCY_KEY_CHARS, PipelineRun, StageRun
+from techdeck_tasks.pipeline.runs.hold import Claimed, Hold
 from techdeck_tasks.pipeline.runs.new_run import run_row, stage_rows
-from techdeck_tasks.pipeline.runs.parts import AheadResult, add_ahead, add_parts, part_values
+from techdeck_tasks.pipeline.runs.parts import (
+    AheadResult,
+    add_ahead,
+    add_parts,
+    part_of_row,
+    part_values,
+)
 from techdeck_tasks.pipeline.runs.reader import RunReader, definition_aad
 from techdeck_tasks.pipeline.runs.state import (
     FINAL_RUN_STATES,
@@ -35,7 +41,6 @@ from techdeck_tasks.pipeline.runs.state import (
 )
 from techdeck_tasks.pipeline.runs.statements import (
     PARTS_AT_ONCE,
-    STAGES,
     ReadyStage,
     Settled,
     Terms,
@@ -45,6 +50,7 @@ from techdeck_tasks.pipeline.runs.statements import (
     held_by,
     lock_run,
     move_stage,
+    moved_stage,
     one_stage,
     queue_ready,
     run_key,
@@ -53,16 +59,6 @@ from techdeck_tasks.pipeline.runs.statements import (
 from techdeck_tasks.storage.database import transaction
 
 LEASE = timedelta(seconds=60)
-
-
-class Hold(Enum):
-    """What an attempt learns about its claim."""
-
-    HELD = "held"
-    CANCELLING = "cancelling"
-    """Its run is called off: it should stop."""
-    LOST = "lost"
-    """The stage ended, or belongs to another attempt: what this one delivers will be refused."""
 
 
 class PipelineStore(RunReader):
@@ -146,8 +142,10 @@ class PipelineStore(RunReader):
                 return []
             return queue_ready(connection, key, self._terms())
 
-    def claim_stage(self, run_id: str, stage: str, attempt: int, task_id: str, generation: int = 0) -> bool:
-        """Take the stage for one attempt of one task; False where somebody has, or had, it already.
+    def claim_stage(
+        self, run_id: str, stage: str, attempt: int, task_id: str, generation: int = 0
+    ) -> Claimed | None:
+        """Take the stage for one attempt of one task; None where somebody has, or had, it already.
 
         A queued stage is taken by the first to come, unless its attempt is one that was lost. After that only
         the same task may take it, for a later attempt: that is a retry, scheduled or because the process of
@@ -165,9 +163,10 @@ class PipelineStore(RunReader):
             ),
         )
         with transaction(self._engine) as connection:
-            if lock_run(connection, key) not in (RunState.QUEUED, RunState.RUNNING):
-                return False
-            claimed = move_stage(
+            run = lock_run(connection, key)
+            if run not in (RunState.QUEUED, RunState.RUNNING):
+                return None
+            row = moved_stage(
                 connection,
                 key,
                 stage,
@@ -179,13 +178,15 @@ class PipelineStore(RunReader):
                 lease_until=self._lease_end(),
                 retry_at=None,
             )
-            if claimed:
+            if row is None:
+                return None
+            if run is RunState.QUEUED:
                 connection.execute(
                     update(PipelineRun)
                     .where(PipelineRun.run_id == key, PipelineRun.state.in_(run_sources(RunState.RUNNING)))
                     .values(state=RunState.RUNNING, started_at=func.coalesce(PipelineRun.started_at, now))
                 )
-            return claimed
+            return Claimed(None if row["part_of"] is None else part_of_row(row))
 
     def renew_stage(self, run_id: str, stage: str, attempt: int, task_id: str) -> Hold:
         """Keep the claim of a running attempt for another lease, and tell how it stands."""
@@ -292,11 +293,11 @@ class PipelineStore(RunReader):
             if lock_run(connection, key) is RunState.CANCELLING:
                 end_stage(connection, key, stage, StageState.CANCELLED, held, self._terms())
                 return Settled(accepted=False)
-            if not move_stage(
+            whole = moved_stage(
                 connection, key, stage, StageState.SPLIT, held, lease_until=None, rows_total=total
-            ):
+            )
+            if whole is None:
                 return Settled(accepted=False)
-            whole = connection.execute(STAGES.where(one_stage(key, stage))).mappings().one()
             add_parts(
                 connection,
                 [part_values(whole, number, piece) for number, piece in enumerate(pieces)],

@@ -21,8 +21,9 @@ from techdeck_tasks.keyring import Cipher, KeySet
 from techdeck_tasks.pipeline import parse_definition
 from techdeck_tasks.pipeline.models import PipelineRun
 from techdeck_tasks.pipeline.runs.control import OverdueStage, RunControl
+from techdeck_tasks.pipeline.runs.hold import Hold
 from techdeck_tasks.pipeline.runs.state import RunState
-from techdeck_tasks.pipeline.runs.store import Hold, PipelineStore
+from techdeck_tasks.pipeline.runs.store import PipelineStore
 
 LEASE = timedelta(seconds=60)
 LOST = WorkerLostError("the worker is gone")

@@ -33,6 +33,7 @@ from techdeck_tasks.pipeline import (
 from techdeck_tasks.pipeline.data.artifacts import ArtifactStore
 from techdeck_tasks.pipeline.data.boundary import Boundary
 from techdeck_tasks.pipeline.runs.execution import PipelineEngine
+from techdeck_tasks.pipeline.runs.hold import Claimed
 from techdeck_tasks.pipeline.runs.statements import ReadyStage
 from techdeck_tasks.pipeline.runs.store import PipelineStore
 from techdeck_tasks.pipeline.runs.view import RunView
@@ -292,7 +293,7 @@ def test_the_result_of_an_attempt_that_was_overtaken_is_not_used(world: World, s
     class Overtaken(PipelineStore):
         def claim_stage(
             self, run_id: str, stage: str, attempt: int, task_id: str, generation: int = 0
-        ) -> bool:
+        ) -> Claimed | None:
             claimed = super().claim_stage(run_id, stage, attempt, task_id, generation)
             store.claim_stage(run_id, stage, attempt + 1, task_id)
             return claimed
