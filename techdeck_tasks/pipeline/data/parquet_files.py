@@ -31,12 +31,17 @@ Fields = dict[int, tuple[int, Any]]
 """By number of a field, its type in the protocol and its value; that of a list is (type, values)."""
 
 
-def concatenate(sources: Sequence[Callable[[BinaryIO], None]], target: Path) -> bool:
+def concatenate(
+    sources: Sequence[Callable[[BinaryIO], None]],
+    target: Path,
+    on_written: Callable[[int], None] = lambda _end: None,
+) -> bool:
     """Write the rows of all `sources` to `target`; False, and nothing of use, where their columns differ.
 
     Args:
         sources: each writes a whole Parquet file to the end of the file that it is handed.
         target: the file; at least one of `sources` is needed.
+        on_written: told of each offset before which the file stays as it is.
     """
     first: Fields = {}
     groups: list[Fields] = []
@@ -56,10 +61,13 @@ def concatenate(sources: Sequence[Callable[[BinaryIO], None]], target: Path) -> 
             # The next file takes this footer's place; nobody reads its magic bytes between row groups.
             out.seek(begins_at)
             out.truncate()
+            on_written(begins_at)
         data = bytearray()
         merged = {_ROWS: (first[_ROWS][0], rows), _ROW_GROUPS: (_LIST, (_STRUCT, groups))}
         _write_structure(data, first | merged)
         out.write(data + _TAIL.pack(len(data), _MAGIC))
+        out.flush()
+        on_written(out.tell())
     return True
 
 

@@ -15,7 +15,7 @@ from pydantic import model_validator
 from techdeck_tasks.errors import ValidationError
 from techdeck_tasks.pipeline.data import data_url, location
 from techdeck_tasks.pipeline.data.artifacts import ArtifactRef
-from techdeck_tasks.pipeline.data.digest import file_digest
+from techdeck_tasks.pipeline.data.digest import FollowingDigest, file_digest
 from techdeck_tasks.pipeline.data.frame_errors import frame_errors
 from techdeck_tasks.pipeline.data.parquet_files import concatenate
 from techdeck_tasks.pipeline.data.transfer_errors import transfer_errors
@@ -75,7 +75,6 @@ def export(context: StageContext, params: ExportParams) -> StageResult:
     """
     ref = context.input_ref()
     form = str(params.effective_format)
-    guarded = 0
     staging = location.staging_folder(params.destination, context.workspace)
     with transfer_errors(params.destination):
         handle, name = tempfile.mkstemp(dir=staging, prefix=".export-", suffix=".tmp")
@@ -83,9 +82,8 @@ def export(context: StageContext, params: ExportParams) -> StageResult:
     temporary = Path(name)
     try:
         with frame_errors(f"writing the {form} export"):
-            if form != "parquet" or not _copied(context, ref, temporary):
-                guarded = _sink(context.input(), temporary, form, params)
-        size, digest = temporary.stat().st_size, file_digest(temporary)
+            guarded, digest = _written(context, ref, temporary, form, params)
+        size = temporary.stat().st_size
         if params.overwrite == "replace":
             location.publish(temporary, params.destination)
         elif not location.publish_new(temporary, params.destination):
@@ -103,10 +101,24 @@ def export(context: StageContext, params: ExportParams) -> StageResult:
     return StageResult(ref, report)
 
 
-def _copied(context: StageContext, ref: ArtifactRef, target: Path) -> bool:
-    """Put the artifact's files together as they are: they are Parquet already."""
+def _written(
+    context: StageContext, ref: ArtifactRef, target: Path, form: str, params: ExportParams
+) -> tuple[int, str]:
+    """Write the rows; return how many cells were guarded, and the file's digest."""
+    if form == "parquet" and (digest := _copied(context, ref, target)) is not None:
+        return 0, digest
+    guarded = _sink(context.input(), target, form, params)
+    return guarded, file_digest(target)
+
+
+def _copied(context: StageContext, ref: ArtifactRef, target: Path) -> str | None:
+    """Put the artifact's files together as they are: they are Parquet already; return the digest.
+
+    None: their columns differ.
+    """
     copies = [partial(context.artifacts.copy, part, workspace=context.workspace) for part in ref.files]
-    return concatenate(copies, target)
+    with FollowingDigest(target) as digest:
+        return digest.hexdigest() if concatenate(copies, target, digest.follow) else None
 
 
 def _require_same(destination: str, digest: str, workspace: Path) -> None:
