@@ -18,10 +18,9 @@ from techdeck_tasks.errors import EncryptionError, PipelineExecutionError, Valid
 from techdeck_tasks.pipeline.data import data_url, location
 from techdeck_tasks.pipeline.data.digest import Digesting, file_digest
 from techdeck_tasks.pipeline.data.frame_errors import frame_errors
-from techdeck_tasks.pipeline.data.sealed_file import Cipher, open_stream, seal_stream
+from techdeck_tasks.pipeline.data.sealed_file import FILE_ID_BYTES, Cipher, open_stream, seal_stream
 from techdeck_tasks.pipeline.data.workspace import private_workspace
 
-_DIGEST_CHARS_IN_NAME = 16
 ZSTD_LEVEL = 1
 """A tenth faster than the default, and files of nearly the same size."""
 _ROW_GROUP_ROWS = 1 << 18
@@ -33,9 +32,9 @@ _SUFFIX = ".parquet.sealed"
 class ArtifactRef:
     """Names one artifact and what it must be.
 
-    `sha256` is the hex digest of the sealed file of `size_bytes`: it tells nothing of the data. Where the
-    artifact is several files, `parts` names them in the order of their rows; `url` is that of the first, and
-    `sha256` the digest of their digests.
+    `url` ends with the file's id. `sha256` is the hex digest of the sealed file of `size_bytes`: it tells
+    nothing of the data. Where the artifact is several files, `parts` names them in the order of their rows;
+    `url` is that of the first, and `sha256` the digest of their digests.
     """
 
     url: str
@@ -80,9 +79,9 @@ class ArtifactRef:
 class ArtifactStore:
     """Writes and reads artifacts under one folder, sealed: what lies there is of no use without the keys.
 
-    A file's name has its attempt and digest, so that an attempt which was given up and still writes can
-    never change what another one delivered. Local folders are the owner's only (mode 0700). In the clear the
-    data is only in the private workspaces of running attempts.
+    A file's name has its attempt and an id of its own, so that an attempt which was given up and still
+    writes can never change what another one delivered. Local folders are the owner's only (mode 0700). In
+    the clear the data is only in the private workspaces of running attempts.
 
     Args:
         url: the folder, a path or fsspec URL; made at the first write.
@@ -110,6 +109,8 @@ class ArtifactStore:
             ServiceUnavailableError, ConnectionFailedError: the store could not be reached.
         """
         place = f"{run_id}/{stage}/{name}-{attempt}"
+        file_id = os.urandom(FILE_ID_BYTES)
+        url = f"{self._root}/{place}-{file_id.hex()}{_SUFFIX}"
         with private_workspace() as workspace:
             with frame_errors(f"writing the {name} of stage {stage!r}"):
                 plain, rows = _computed(frame, workspace)
@@ -121,16 +122,14 @@ class ArtifactStore:
             try:
                 with plain, temporary.open("wb") as file:
                     sealed = Digesting(file)
-                    seal_stream(self._cipher, plain, sealed, place.encode())
-                digest = sealed.hexdigest()
-                url = f"{self._root}/{place}-{digest[:_DIGEST_CHARS_IN_NAME]}{_SUFFIX}"
+                    seal_stream(self._cipher, plain, sealed, place.encode(), file_id)
                 location.publish(temporary, url, private=True)
             finally:
                 temporary.unlink(missing_ok=True)
-        return ArtifactRef(url=url, rows=rows, size_bytes=sealed.size, sha256=digest)
+        return ArtifactRef(url=url, rows=rows, size_bytes=sealed.size, sha256=sealed.hexdigest())
 
     def scan(self, ref: ArtifactRef, workspace: Path) -> pl.LazyFrame:
-        """Return the artifact's rows, lazily, after its size and digest were verified.
+        """Return the artifact's rows, lazily, after its files were authenticated.
 
         Args:
             ref: what `write` returned.
@@ -168,7 +167,7 @@ class ArtifactStore:
         Raises:
             As `scan`.
         """
-        place = self._place(ref)
+        place, file_id = self._place(ref)
         sealed = data_url.local_path(ref.url)
         if self._remote:
             sealed = workspace / f"{ref.sha256}{_SUFFIX}"
@@ -178,16 +177,13 @@ class ArtifactStore:
                 raise _broken(ref, "is gone") from None
         if not sealed.is_file():
             raise _broken(ref, "is gone")
-        with sealed.open("rb") as file:
-            source = Digesting(file)
+        with sealed.open("rb") as source:
             try:
-                open_stream(self._cipher, source, target, place.encode())
+                open_stream(self._cipher, source, target, place.encode(), file_id)
             except EncryptionError:
                 if file_digest(sealed) == ref.sha256:
                     raise
                 raise _broken(ref, "is not what was written") from None
-        if source.hexdigest() != ref.sha256:
-            raise _broken(ref, "is not what was written")
         if self._remote:
             sealed.unlink()
 
@@ -210,14 +206,18 @@ class ArtifactStore:
         """
         location.remove_folder(f"{self._root}/{uuid.UUID(run_id)}")
 
-    def _place(self, ref: ArtifactRef) -> str:
-        """Return run, stage, name and attempt, which the file is bound to, from the reference's URL."""
-        place, _, _ = ref.url.removeprefix(self._root + "/").rpartition("-")
-        if not ref.url.startswith(self._root + "/") or "/../" in ref.url:
+    def _place(self, ref: ArtifactRef) -> tuple[str, bytes]:
+        """Return what a file is bound to: its run, stage, name and attempt, and its id."""
+        place, _, name = ref.url.removeprefix(self._root + "/").rpartition("-")
+        try:
+            file_id = bytes.fromhex(name.removesuffix(_SUFFIX))
+        except ValueError:
+            file_id = b""
+        if not file_id or not ref.url.startswith(self._root + "/") or "/../" in ref.url:
             raise ValidationError(
                 "the artifact is not of this store; check TECHDECK_ARTIFACT_URL", field="url"
             )
-        return place
+        return place, file_id
 
 
 def _computed(frame: pl.LazyFrame | pl.DataFrame, workspace: Path) -> tuple[BinaryIO, int]:

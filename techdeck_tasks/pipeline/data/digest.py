@@ -21,31 +21,22 @@ def file_digest(path: Path) -> str:
 
 
 class Digesting:
-    """A binary stream whose bytes are counted and digested as they are read or written, once and in order."""
+    """A binary stream whose bytes are counted and digested as they are written, once and in order."""
 
     def __init__(self, stream: BinaryIO) -> None:
         self._stream = stream
         self._digest = hashlib.sha256()
         self.size = 0
 
-    def read(self, size: int) -> bytes:
-        """Read up to `size` bytes."""
-        data = self._stream.read(size)
-        self._take(data)
-        return data
-
     def write(self, data: bytes) -> int:
         """Write all of `data`."""
-        self._take(data)
+        self._digest.update(data)
+        self.size += len(data)
         return self._stream.write(data)
 
     def hexdigest(self) -> str:
         """Return the SHA-256 of what has passed as hex digits."""
         return self._digest.hexdigest()
-
-    def _take(self, data: bytes) -> None:
-        self._digest.update(data)
-        self.size += len(data)
 
 
 class FollowingDigest:

@@ -2,19 +2,19 @@
 
 A sealed file is ``magic | file id (16) | chunk...``, a chunk ``length (4) | sealed blob``. Each blob is bound
 to the file's id, to the place it belongs to, to its number, and to whether it is the last: chunks that were
-swapped, repeated, left out, cut off or brought from another file do not open.
+swapped, repeated, left out, cut off or brought from another file do not open. Whoever knows the id need not
+digest the file to know that it is the one that was written.
 """
 
 from __future__ import annotations
 
-import os
 import struct
 from typing import Protocol
 
 from techdeck_tasks.errors import EncryptionError
 
 _MAGIC = b"TDSF1\0"
-_FILE_ID_BYTES = 16
+FILE_ID_BYTES = 16
 _LENGTH = struct.Struct(">I")
 _NUMBER = struct.Struct(">Q?")
 CHUNK_BYTES = 1 << 20
@@ -45,9 +45,8 @@ class Target(Protocol):
         """Take all of `data`."""
 
 
-def seal_stream(cipher: Cipher, source: Source, target: Target, place: bytes) -> None:
-    """Write all of `source` to `target`, sealed and bound to `place`."""
-    file_id = os.urandom(_FILE_ID_BYTES)
+def seal_stream(cipher: Cipher, source: Source, target: Target, place: bytes, file_id: bytes) -> None:
+    """Write all of `source` to `target`, sealed and bound to `place`; `file_id` is no other file's."""
     target.write(_MAGIC + file_id)
     number = 0
     chunk = source.read(CHUNK_BYTES)
@@ -60,17 +59,15 @@ def seal_stream(cipher: Cipher, source: Source, target: Target, place: bytes) ->
         chunk, number = following, number + 1
 
 
-def open_stream(cipher: Cipher, source: Source, target: Target, place: bytes) -> None:
+def open_stream(cipher: Cipher, source: Source, target: Target, place: bytes, file_id: bytes) -> None:
     """Write to `target` what `seal_stream` was given.
 
     Raises:
         EncryptionError: the file is malformed, was changed, or belongs elsewhere, or its key is not held;
             what was written to `target` until then must be thrown away.
     """
-    head = source.read(len(_MAGIC) + _FILE_ID_BYTES)
-    if not head.startswith(_MAGIC) or len(head) != len(_MAGIC) + _FILE_ID_BYTES:
+    if source.read(len(_MAGIC) + FILE_ID_BYTES) != _MAGIC + file_id:
         raise _malformed()
-    file_id = head[len(_MAGIC) :]
     number = 0
     blob = _read_blob(source)
     while True:
@@ -99,4 +96,4 @@ def _aad(file_id: bytes, place: bytes, number: int, *, last: bool) -> bytes:
 
 
 def _malformed() -> EncryptionError:
-    return EncryptionError("a sealed file is malformed or cut off; make it again")
+    return EncryptionError("a sealed file is malformed, cut off or another one; make it again")

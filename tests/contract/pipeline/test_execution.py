@@ -22,6 +22,7 @@ from techdeck_tasks.errors import (
     TechDeckError,
     ValidationError,
 )
+from techdeck_tasks.keyring import Cipher, KeySet
 from techdeck_tasks.pipeline import (
     PipelineDefinition,
     StageContext,
@@ -41,12 +42,7 @@ from techdeck_tasks.pipeline.runs.view import RunView
 CSV = "name,sex,age\nAda,F,36\nBob,M,51\nCid,M,old\nDee,F,28\n"
 
 
-class PlainCipher:
-    def seal(self, plaintext: bytes, aad: bytes) -> bytes:
-        return plaintext
-
-    def open(self, sealed: bytes, aad: bytes) -> bytes:
-        return sealed
+CIPHER = Cipher(KeySet("test", {"test": bytes(32)}))
 
 
 class Mailbox:
@@ -68,10 +64,10 @@ class World:
     def __init__(self, engine: Engine, folder: Path, boundary: Boundary | None = None) -> None:
         self.mailbox = Mailbox()
         self.artifacts = folder / "artifacts"
-        self.store = PipelineStore(engine, PlainCipher(), SystemClock())
+        self.store = PipelineStore(engine, CIPHER, SystemClock())
         self.engine = PipelineEngine(
             self.store,
-            ArtifactStore(f"file://{self.artifacts}", PlainCipher()),
+            ArtifactStore(f"file://{self.artifacts}", CIPHER),
             self.mailbox,
             SystemClock(),
             boundary=boundary,
@@ -299,8 +295,8 @@ def test_the_result_of_an_attempt_that_was_overtaken_is_not_used(world: World, s
             return claimed
 
     engine = PipelineEngine(
-        Overtaken(store._engine, PlainCipher(), SystemClock()),
-        ArtifactStore("unused", PlainCipher()),
+        Overtaken(store._engine, CIPHER, SystemClock()),
+        ArtifactStore("unused", CIPHER),
         world.mailbox,
         SystemClock(),
     )

@@ -87,6 +87,14 @@ def test_an_artifact_that_is_gone_or_changed_is_refused(tmp_path: Path, cipher: 
         store.scan(ref, tmp_path)
 
 
+def test_what_another_delivery_of_the_attempt_wrote_does_not_stand_in(tmp_path: Path, cipher: Cipher) -> None:
+    store = ArtifactStore(str(tmp_path), cipher)
+    mine, other = (store.write(FRAME.head(rows), "run", "load", 0) for rows in (1, 2))
+    Path(other.url).replace(mine.url)
+    with pytest.raises(PipelineExecutionError, match="is not what was written"):
+        store.scan(mine, tmp_path)
+
+
 def test_a_remote_artifact_that_is_gone_is_refused(tmp_path: Path, cipher: Cipher) -> None:
     store = ArtifactStore(f"memory://{tmp_path.name}", cipher)
     ref = store.write(FRAME, "run", "load", 0)

@@ -9,15 +9,15 @@ from techdeck_tasks.keyring import Cipher, KeySet
 from techdeck_tasks.pipeline.data.sealed_file import CHUNK_BYTES, open_stream, seal_stream
 
 
-def sealed(cipher: Cipher, plain: bytes, place: bytes = b"run/stage") -> bytes:
+def sealed(cipher: Cipher, plain: bytes, place: bytes = b"run/stage", file_id: bytes = bytes(16)) -> bytes:
     target = io.BytesIO()
-    seal_stream(cipher, io.BytesIO(plain), target, place)
+    seal_stream(cipher, io.BytesIO(plain), target, place, file_id)
     return target.getvalue()
 
 
-def opened(cipher: Cipher, blob: bytes, place: bytes = b"run/stage") -> bytes:
+def opened(cipher: Cipher, blob: bytes, place: bytes = b"run/stage", file_id: bytes = bytes(16)) -> bytes:
     target = io.BytesIO()
-    open_stream(cipher, io.BytesIO(blob), target, place)
+    open_stream(cipher, io.BytesIO(blob), target, place, file_id)
     return target.getvalue()
 
 
@@ -57,9 +57,13 @@ def test_chunks_cannot_be_swapped_repeated_left_out_or_cut_off(cipher: Cipher) -
 
 
 def test_a_chunk_of_another_file_does_not_open(cipher: Cipher) -> None:
-    mine, other = (sealed(cipher, bytes(CHUNK_BYTES + 1)) for _ in range(2))
+    mine, other = (sealed(cipher, bytes(CHUNK_BYTES + 1), file_id=id_ * 16) for id_ in (b"m", b"o"))
     with pytest.raises(EncryptionError):
-        opened(cipher, mine[:22] + chunks(other)[0] + chunks(mine)[1])
+        opened(cipher, mine[:22] + chunks(other)[0] + chunks(mine)[1], file_id=b"m" * 16)
+    with pytest.raises(EncryptionError, match="another one"):
+        opened(cipher, other, file_id=b"m" * 16)
+    with pytest.raises(EncryptionError):
+        opened(cipher, mine[:6] + b"o" * 16 + mine[22:], file_id=b"o" * 16)
 
 
 def test_a_file_opens_only_at_its_place_and_with_its_key(cipher: Cipher) -> None:
