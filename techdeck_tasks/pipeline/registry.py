@@ -117,7 +117,7 @@ class StageContext:
         """
         from techdeck_tasks.pipeline.data import location  # noqa: PLC0415 - it imports fsspec
 
-        found = location.matches(self.source.url)
+        found = location.matches(self.source.url, self.boundary)
         self.boundary.check(("source.url", url) for url in found)
         return found
 

@@ -18,22 +18,35 @@ from fsspec.callbacks import DEFAULT_CALLBACK, Callback
 from fsspec.core import url_to_fs
 
 from techdeck_tasks.errors import TechDeckError, ValidationError
+from techdeck_tasks.pipeline.data.boundary import Boundary
 from techdeck_tasks.pipeline.data.data_url import display, is_remote, local_path
 from techdeck_tasks.pipeline.data.folders import flush, make_folder, publish_local
+from techdeck_tasks.pipeline.data.redirects import Redirects
 from techdeck_tasks.pipeline.data.transfer_errors import READ_TIMEOUT_S, transfer_errors
 
 CONNECT_TIMEOUT_S = 10.0
 
 
-def open_location(url: str) -> tuple[Any, str]:
+def open_location(url: str, redirects: Redirects | None = None) -> tuple[Any, str]:
     """Return the file system of `url` and the path inside it.
+
+    Args:
+        url: a path or URL, or a chain of them.
+        redirects: says where HTTP servers may lead; None: anywhere.
 
     Raises:
         ValidationError: the scheme is unknown, or its driver is not installed.
     """
     options: dict[str, Any] = {}
-    if url.startswith(("http://", "https://")):
-        options["client_kwargs"] = {"timeout": _http_timeout()}
+    used = {part.partition("://")[0].lower() for part in url.split("::")} & {"http", "https"}
+    if used:
+        session: dict[str, Any] = {"timeout": _http_timeout()}
+        if redirects is not None:
+            session["trace_configs"] = [redirects.traced()]
+        # From its cache fsspec would give a session that asks what someone else may read.
+        options = {"client_kwargs": session, "skip_instance_cache": True}
+        if "::" in url:
+            options = {"skip_instance_cache": True, **dict.fromkeys(used, options)}
     try:
         with transfer_errors(url):  # some file systems connect, or open an archive, when they are made
             found: tuple[Any, str] = url_to_fs(url if is_remote(url) else str(local_path(url)), **options)
@@ -83,10 +96,14 @@ def too_large(url: str, max_bytes: int) -> ValidationError:
     )
 
 
-def matches(url: str) -> list[str]:
+def matches(url: str, boundary: Boundary | None = None) -> list[str]:
     """Return the files that `url` stands for, sorted: itself, or what its pattern (``*``, ``?``) finds.
 
     A local file whose name has a star is that file.
+
+    Args:
+        url: a path, URL or pattern.
+        boundary: where data may lie, for redirects on the way; the files found are not checked. None: anywhere.
 
     Raises:
         ValidationError: there is none.
@@ -101,8 +118,9 @@ def matches(url: str) -> list[str]:
         found = sorted(glob.glob(path, recursive=True))  # noqa: PTH207 - the pattern may be absolute
         files = [name for name in found if Path(name).is_file()]
     else:
-        filesystem, pattern = open_location(url)
-        with transfer_errors(url):
+        redirects = Redirects(boundary or Boundary())
+        with transfer_errors(url), redirects.told():
+            filesystem, pattern = open_location(url, redirects)
             files = sorted(filesystem.unstrip_protocol(name) for name in filesystem.glob(pattern))
     if not files:
         raise ValidationError(f"no file matches {display(url)}; check the pattern", field="url")
@@ -119,24 +137,26 @@ def require_file(path: Path) -> None:
         raise ValidationError(f"there is no file {path}; check source.url", field="source.url")
 
 
-def fetch(url: str, target: Path, *, max_bytes: int | None = None) -> None:
+def fetch(url: str, target: Path, *, max_bytes: int | None = None, boundary: Boundary | None = None) -> None:
     """Stream the file at `url` to the local file `target`.
 
     Args:
         url: a path or URL.
         target: the file to write.
         max_bytes: the transfer is broken off beyond so many bytes.
+        boundary: where a server may redirect to; None: anywhere.
 
     Raises:
         ServiceUnavailableError: the server answered 429 or 5xx; `retry_after` is what it asked for.
         ConnectionFailedError: it could not be reached, or the connection broke.
         TimeoutError: it did not answer in time.
         ValidationError: there is no such file, or it is larger than allowed.
-        AuthenticationError, AuthorizationError: it refused access.
+        AuthenticationError, AuthorizationError: it refused access, or redirects to where no data may be.
     """
-    filesystem, path = open_location(url)
+    redirects = Redirects(boundary or Boundary())
     callback = DEFAULT_CALLBACK if max_bytes is None else _Limit(url, max_bytes)
-    with transfer_errors(url):
+    with transfer_errors(url), redirects.told():
+        filesystem, path = open_location(url, redirects)
         filesystem.get_file(path, str(target), callback=callback)
 
 

@@ -119,7 +119,7 @@ class _Reading:
         allowed = self.params.max_bytes - self.unpacked_bytes
         if data_url.is_remote(url):
             path = folder / "fetched"
-            location.fetch(url, path, max_bytes=allowed)
+            location.fetch(url, path, max_bytes=allowed, boundary=self.context.boundary)
         else:
             path = data_url.local_path(url)
             location.require_file(path)

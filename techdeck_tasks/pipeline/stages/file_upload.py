@@ -61,7 +61,7 @@ def file_upload(context: StageContext, params: FileUploadParams) -> StageResult:
         sent = UploadStore(context.upload_folder, limits, SystemClock()).accepted_at(url)
         path, name = sent.path, sent.filename
     elif data_url.is_remote(url):
-        location.fetch(url, path, max_bytes=params.max_bytes)
+        location.fetch(url, path, max_bytes=params.max_bytes, boundary=context.boundary)
     else:
         path = data_url.local_path(url)
         location.require_file(path)

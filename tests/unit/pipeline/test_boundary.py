@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
@@ -12,6 +13,11 @@ from techdeck_tasks.pipeline.data import workspace
 from techdeck_tasks.pipeline.data.boundary import Boundary
 from techdeck_tasks.pipeline.definition import SourceSpec
 from techdeck_tasks.pipeline.registry import StageContext
+from techdeck_tasks.pipeline.sources.params import DatasetLoadParams
+from techdeck_tasks.pipeline.stages.dataset_load import dataset_load
+
+if TYPE_CHECKING:
+    from tests.unit.pipeline.conftest import Web
 
 
 def refused(boundary: Boundary, url: str) -> bool:
@@ -113,6 +119,27 @@ def test_what_a_pattern_finds_is_checked_file_by_file(
     with pytest.raises(AuthorizationError, match="belongs to the service"):
         context.source_files()
     assert len(replace(context, boundary=Boundary()).source_files()) == 2
+
+
+@pytest.mark.parametrize("form", ["{url}/in/a.csv", "{url}/in/*.csv", "simplecache::{url}/in/a.csv"])
+def test_a_server_below_a_root_cannot_redirect_to_another_place(
+    form: str, stage_context: StageContext, web: Web
+) -> None:
+    elsewhere = {"Location": f"{web.url}/in/../private/secret.csv"}
+    web.answers |= {"/in/a.csv": (302, elsewhere, b""), "/in/": (302, elsewhere, b"")}
+    web.answers["/private/secret.csv"] = (200, {}, b"n\n1\n")
+    source = SourceSpec(url=form.format(url=web.url), format="csv")
+    context = replace(stage_context, source=source, boundary=Boundary(roots=(f"{web.url}/in",)))
+    with pytest.raises(AuthorizationError, match=r"is redirected: .*/private/secret\.csv is not below"):
+        dataset_load(context, DatasetLoadParams())
+
+
+def test_a_redirect_that_stays_below_the_roots_is_followed(stage_context: StageContext, web: Web) -> None:
+    web.answers["/in/a.csv"] = (307, {"Location": "newest/b.csv"}, b"")
+    web.answers["/in/newest/b.csv"] = (200, {}, b"n\n1\n")
+    source = SourceSpec(url=f"{web.url}/in/a.csv")
+    context = replace(stage_context, source=source, boundary=Boundary(roots=(f"{web.url}/in",)))
+    assert dataset_load(context, DatasetLoadParams()).report["rows"] == 1
 
 
 def test_a_text_about_a_place_shows_no_password() -> None:
