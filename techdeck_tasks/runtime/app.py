@@ -118,6 +118,9 @@ def create_app(settings: Settings | None = None, role: Role = Role.CLIENT) -> Ce
         load_stages()
         pipeline_tasks.register(app)
     if role is Role.PIPELINE:
+        # What `validation` needs: before a worker forks, so that no child spends half a second on it, nor
+        # memory of its own. Celery does so where a worker starts, and not for a client's sake.
+        app.conf.imports = ("pandera.backends.polars.builtin_checks",)
         pipeline_upkeep.register(
             app,
             redis=lambda: runtime.redis,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -48,3 +49,20 @@ def test_more_children_than_cores_compute_with_one_each(monkeypatch: pytest.Monk
 def test_polars_is_not_imported_before_it_can_be_told(module: str) -> None:
     program = f"import {module}, sys; sys.exit('polars' in sys.modules)"
     assert subprocess.run((sys.executable, "-c", program), check=False).returncode == 0
+
+
+def test_a_worker_imports_what_rules_need_before_it_forks_and_a_client_never(tmp_path: Path) -> None:
+    program = (
+        "import sys\n"
+        "from techdeck_tasks.celeryconfig import Role\n"
+        "from techdeck_tasks.runtime import create_app\n"
+        "app = create_app(role=Role.PIPELINE)\n"
+        "needed = {'pandera', 'hypothesis'}\n"
+        "assert not needed & set(sys.modules)\n"
+        "app.loader.init_worker()\n"
+        "assert needed <= set(sys.modules)\n"
+    )
+    done = subprocess.run(
+        (sys.executable, "-c", program), cwd=tmp_path, check=False, capture_output=True, text=True
+    )
+    assert (done.returncode, done.stderr) == (0, "")
