@@ -13,6 +13,7 @@ from techdeck_tasks.pipeline.data.frame_errors import frame_errors
 from techdeck_tasks.pipeline.sources.cut_file import CutText, Misfit, is_plain_text, read_range
 from techdeck_tasks.pipeline.sources.dialect import cuts
 from techdeck_tasks.pipeline.sources.json_records import RecordWriter
+from techdeck_tasks.pipeline.sources.same_columns import without_empty_objects
 
 _HEAD_BYTES = 1 << 21
 
@@ -23,12 +24,14 @@ class _Head:
 
     Attributes:
         records: what was made of them.
-        schema: their columns.
+        schema: their columns; an object without a field has none.
+        readable: the same, as they are read.
         writer: takes lines of these columns as they are, and knows the kinds of their values.
     """
 
     records: list[bytes]
     schema: pl.Schema
+    readable: pl.Schema
     writer: RecordWriter
 
 
@@ -43,7 +46,7 @@ class JsonlFile(CutText):
 
     def columns(self) -> pl.Schema:
         """Return the types of the first lines, or those that are wanted."""
-        return self._as_wanted(pl.LazyFrame(schema=self._head.schema)).collect_schema()
+        return self._as_wanted(pl.LazyFrame(schema=self._head.readable)).collect_schema()
 
     def rows(self, begin: int, end: int) -> pl.DataFrame:
         """Return the rows of whole lines, each checked by the letter."""
@@ -62,7 +65,7 @@ class JsonlFile(CutText):
                 raise Misfit
             if not records:
                 return pl.DataFrame(schema=self.columns())
-            frame = pl.scan_ndjson(io.BytesIO(b"".join(records)), schema=head.schema)
+            frame = pl.scan_ndjson(io.BytesIO(b"".join(records)), schema=head.readable)
             return self._as_wanted(frame).collect(engine="streaming")
 
     def _fit(self, writer: RecordWriter, records: list[bytes]) -> bool:
@@ -83,4 +86,4 @@ class JsonlFile(CutText):
         with frame_errors("reading the jsonl source"):
             schema = writer.schema(io.BytesIO(b"".join(records)))
         writer.learn(schema)
-        return _Head(records, schema, writer)
+        return _Head(records, schema, without_empty_objects(schema, schema), writer)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import polars as pl
 
@@ -50,3 +51,26 @@ def union(frames: Sequence[pl.LazyFrame], url: str) -> pl.LazyFrame:
         return frames[0]
     order = list(frames[0].collect_schema())
     return pl.concat([frame.select(order) for frame in frames], how="vertical_relaxed")
+
+
+def without_empty_objects(schema: pl.Schema, joined: pl.Schema) -> pl.Schema:
+    """Return the types to read a file of JSON with: text where nowhere an object has a field.
+
+    Polars makes ``{}`` of such an object, and tells it from null; Parquet has no type of no fields.
+
+    Args:
+        schema: the types of the file.
+        joined: those of all files together.
+    """
+    return pl.Schema({name: _filled(dtype, joined[name]) for name, dtype in schema.items()})
+
+
+def _filled(dtype: Any, joined: Any) -> Any:
+    if isinstance(joined, pl.List) and isinstance(dtype, pl.List):
+        return pl.List(_filled(dtype.inner, joined.inner))
+    if isinstance(joined, pl.Struct) and isinstance(dtype, pl.Struct):
+        if not joined.fields:
+            return pl.String()
+        types = {field.name: field.dtype for field in joined.fields}
+        return pl.Struct({field.name: _filled(field.dtype, types[field.name]) for field in dtype.fields})
+    return dtype

@@ -34,7 +34,7 @@ from techdeck_tasks.pipeline.sources.encoding import as_utf8, detect_encoding, w
 from techdeck_tasks.pipeline.sources.json_records import RecordWriter
 from techdeck_tasks.pipeline.sources.params import INFERENCE_ROWS, DatasetLoadParams
 from techdeck_tasks.pipeline.sources.pieces import MISFITS, loaded_part, pieces
-from techdeck_tasks.pipeline.sources.same_columns import mixed_columns, union
+from techdeck_tasks.pipeline.sources.same_columns import mixed_columns, union, without_empty_objects
 
 _MOST_PARTS = 100
 """So many parts are written of what is read by one task, however large it is."""
@@ -150,8 +150,12 @@ class _Reading:
         write = self._parts if in_parts else self.context.write
         url = self.context.source.url
         with frame_errors(f"reading the {self.form} source"):
+            if self.form == "parquet":
+                return write(
+                    union([self._typed(pl.scan_parquet(path, glob=False)) for path in self.files], url)
+                )
             if self.form != "csv":
-                return write(union([self._scan(path) for path in self.files], url))
+                return write(union(list(map(self._typed, self._records(url))), url))
             scans = [self._csv(path, number) for number, path in enumerate(self.files)]
             try:
                 return write(union(_agreeing(scans, INFERENCE_ROWS), url))
@@ -166,11 +170,15 @@ class _Reading:
         with frame_errors(f"reading the {self.form} source"):
             return self.context.write_parts(frame, part_bytes)
 
-    def _scan(self, path: Path) -> pl.LazyFrame:
-        if self.form == "parquet":
-            frame = pl.scan_parquet(path, glob=False)
-        else:
-            frame = pl.scan_ndjson(path, schema=self.writers[path].schema(path))
+    def _records(self, url: str) -> list[pl.LazyFrame]:
+        schemas = {path: writer.schema(path) for path, writer in self.writers.items()}
+        joined = union([pl.LazyFrame(schema=schema) for schema in schemas.values()], url).collect_schema()
+        return [
+            pl.scan_ndjson(path, schema=without_empty_objects(schema, joined))
+            for path, schema in schemas.items()
+        ]
+
+    def _typed(self, frame: pl.LazyFrame) -> pl.LazyFrame:
         require_columns(self.params.dtypes, frame.collect_schema())
         return frame.cast({name: dtype_of(dtype) for name, dtype in self.params.dtypes.items()})
 

@@ -536,3 +536,31 @@ def test_a_file_without_rows_does_not_make_the_numbers_of_others_text(
     (tmp_path / "a-1.csv").write_text("n\n")
     (tmp_path / "a-2.csv").write_text("n\n7\n")
     assert rows_of(run_stage("dataset_load", source=str(tmp_path / "a-*.csv")))["n"].to_list() == [7]
+
+
+@pytest.mark.parametrize(
+    ("value", "expected"),
+    [
+        ("{}", "{}"),
+        ("[{}, null]", ["{}", None]),
+        ('{"x": {}, "y": 1}', {"x": "{}", "y": 1}),
+    ],
+)
+def test_objects_without_a_field_anywhere_are_text(
+    run_stage: RunStage, rows_of: RowsOf, tmp_path: Path, value: str, expected: object
+) -> None:
+    path = tmp_path / "a.jsonl"
+    path.write_text(f'{{"id": 1, "more": {value}}}\n{{"id": 2, "more": null}}\n')
+    assert rows_of(run_stage("dataset_load", source=str(path))).to_dicts() == [
+        {"id": 1, "more": expected},
+        {"id": 2, "more": None},
+    ]
+
+
+def test_empty_objects_are_objects_where_another_file_has_fields_in_them(
+    run_stage: RunStage, rows_of: RowsOf, tmp_path: Path
+) -> None:
+    (tmp_path / "a.json").write_text('[{"more": {}}]')
+    (tmp_path / "b.json").write_text('[{"more": {"k": 1}}]')
+    rows = rows_of(run_stage("dataset_load", source=str(tmp_path / "*.json")))
+    assert rows["more"].to_list() == [{"k": None}, {"k": 1}]
