@@ -28,7 +28,7 @@ CELLS = st.one_of(
     ),
     st.integers(-100, 100).map(str),
 )
-ODD_CELLS = st.sampled_from(["7.5", "old", '"', "'", "é", "1\n\n", "a,b", "\r", "9" * 20])
+ODD_CELLS = st.sampled_from(["7.5", "old", '"', "'", "é", "1\n\n", "a,b", "\r", "9" * 20, r'"x\"y"'])
 SCALARS = st.one_of(
     st.none(),
     st.integers(-5, 5),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from functools import cached_property
 
 import polars as pl
@@ -9,7 +10,7 @@ import polars as pl
 from techdeck_tasks.pipeline.data.frame_errors import frame_errors
 from techdeck_tasks.pipeline.sources.csv_scan import CsvScan, csv_scan
 from techdeck_tasks.pipeline.sources.cut_file import CutText, Misfit, is_plain_text, read_range
-from techdeck_tasks.pipeline.sources.dialect import cuts
+from techdeck_tasks.pipeline.sources.dialect import cuts, escaped_row
 from techdeck_tasks.pipeline.sources.params import INFERENCE_ROWS
 
 
@@ -36,9 +37,15 @@ class CsvFile(CutText):
         mark = self._scan.quote.encode()
         if mark in data and data.count(mark) % 2:
             raise Misfit
+        if b"\\" + mark in data and self._escapes(data):
+            raise Misfit
         self.found = {"encoding": "utf-8", "separator": self._scan.separator, "quote": self._scan.quote}
         with frame_errors("reading the csv source"):
             return self._scan.piece(data, self._schema, first=begin == 0)
+
+    def _escapes(self, data: bytes) -> bool:
+        lines = io.StringIO(data.decode(), newline="")
+        return escaped_row(lines, self._scan.separator, self._scan.quote) is not None
 
     @cached_property
     def _scan(self) -> CsvScan:

@@ -19,6 +19,8 @@ from techdeck_tasks.pipeline.sources.dialect import detect_quote, detect_separat
 Rows = TypeVar("Rows", pl.LazyFrame, pl.DataFrame)
 # One byte, as Polars needs it, that ends no line and quotes nothing.
 _SEPARATOR = r"^[\x01-\x09\x0b\x0c\x0e-!#-&(-\x7f]$"
+# Excel's own first line, which names the separator: no row.
+_DIRECTIVE = re.compile(rf'"?sep=({_SEPARATOR[1:-1]})"?\r?\n', re.IGNORECASE)
 _CONTROLS = re.compile(r"[\x00\x02-\x08\x0e-\x1b]")
 
 
@@ -34,7 +36,8 @@ class CsvParams(StageParams):
     Attributes:
         has_header: the first row has the names.
         columns: the names of the columns, in order; needed without a header.
-        separator: one ASCII character; ``auto`` finds comma, semicolon, tab or pipe.
+        separator: one ASCII character; ``auto`` takes that of a first line ``sep=;``, as Excel does, or finds
+            comma, semicolon, tab or pipe.
         quote: the character around fields that have a separator in them; ``auto`` finds " or '.
         comment_prefix: rows that begin so are left out.
         trim: take away spaces around values and names, before anything else is done with them.
@@ -62,6 +65,9 @@ def csv_scan(path: Path, params: CsvParams) -> CsvScan:
         ValidationError: its first line is none of a table.
     """
     sample = read_sample(path, params.comment_prefix)
+    directive = _DIRECTIVE.match(sample)
+    if directive is not None:
+        sample = sample[directive.end() :]
     # Blocks of zeros, which a broken disk or transfer leaves, would be one odd name and no row.
     if _CONTROLS.search(sample.partition("\n")[0]):
         raise ValidationError(
@@ -73,18 +79,27 @@ def csv_scan(path: Path, params: CsvParams) -> CsvScan:
     quote = detect_quote(sample) if params.quote == "auto" else params.quote
     separator = params.separator
     if separator == "auto":
-        separator = detect_separator(sample, quote)
-    return CsvScan(path, params, separator, quote)
+        separator = directive[1] if directive else detect_separator(sample, quote)
+    return CsvScan(path, params, separator, quote, 1 if directive else 0)
 
 
 @dataclass(frozen=True, slots=True)
 class CsvScan:
-    """A UTF-8 file with its dialect."""
+    """A UTF-8 file with its dialect.
+
+    Attributes:
+        path: the file.
+        params: how it is to be read.
+        separator: what is between fields.
+        quote: what is around a field that needs it.
+        skipped_lines: so many lines at the beginning are no rows.
+    """
 
     path: Path
     params: CsvParams
     separator: str
     quote: str
+    skipped_lines: int = 0
 
     def frame(self, inference_rows: int | None) -> pl.LazyFrame:
         """Return the rows; types are inferred from so many of them, None: from all.
@@ -114,7 +129,7 @@ class CsvScan:
 
     def _require_width(self, names: int) -> None:
         width = len(
-            self._raw(self.path, has_header=self.params.has_header, infer_schema=False).collect_schema()
+            self._scan(self.path, has_header=self.params.has_header, infer_schema=False).collect_schema()
         )
         if width != names:
             raise ValidationError(
@@ -127,6 +142,7 @@ class CsvScan:
         """Return the rows of whole lines of the file, its `first` or later ones, with the types given."""
         rows = self._raw(
             data,
+            skip_lines=self.skipped_lines if first else 0,
             has_header=first and self.params.has_header,
             null_values=[text for text in self.params.null_values if text],
             empty_string_is_null="" in self.params.null_values,
@@ -150,7 +166,7 @@ class CsvScan:
         return CsvScan(target, params, ",", '"')
 
     def _scan(self, source: Path, **options: Any) -> pl.LazyFrame:
-        return _without_blank(self._raw(source, **options))
+        return _without_blank(self._raw(source, skip_lines=self.skipped_lines, **options))
 
     def _raw(self, source: Path | bytes, **options: Any) -> pl.LazyFrame:
         return pl.scan_csv(

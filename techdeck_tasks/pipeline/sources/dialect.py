@@ -5,6 +5,8 @@ from __future__ import annotations
 import csv
 import re
 from collections import Counter
+from collections.abc import Iterable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
 
@@ -64,18 +66,78 @@ def _count(file: BinaryIO, begin: int, end: int, mark: bytes) -> int:
     return found
 
 
-def long_row(path: Path, separator: str, quote: str) -> tuple[int, int, int] | None:
-    """Return of the first row that has more fields than the first one: its line, its fields, the other's.
+@dataclass(frozen=True, slots=True)
+class LongRow:
+    """A row that has more fields than the first one.
+
+    Attributes:
+        line: the line it ends in, from 1.
+        fields: how many it has.
+        width: how many the first row has.
+        escapes: a backslash is before a separator in it.
+    """
+
+    line: int
+    fields: int
+    width: int
+    escapes: bool
+
+
+def long_row(path: Path, separator: str, quote: str, skipped_lines: int = 0) -> LongRow | None:
+    """Return the first row that has more fields than the first one.
 
     None where there is no such row before one that is no CSV at all.
     """
     with path.open(encoding="utf-8", newline="") as file:
+        for _ in range(skipped_lines):
+            file.readline()
         rows = csv.reader(file, delimiter=separator, quotechar=quote)
         try:
             width = len(next(rows, []))
-            return next(((rows.line_num, len(row), width) for row in rows if len(row) > width > 0), None)
+            for row in rows:
+                if len(row) > width > 0:
+                    escapes = any(value.endswith("\\") for value in row[:-1])
+                    return LongRow(rows.line_num + skipped_lines, len(row), width, escapes)
         except csv.Error:
+            pass  # for who reads it to tell
+    return None
+
+
+def escapes_in(path: Path, separator: str, quote: str, skipped_lines: int = 0) -> int | None:
+    """Return what `escaped_row` does of a file; most have no backslash before a quote at all."""
+    mark = f"\\{quote}".encode()
+    before = b""
+    with path.open("rb") as file:
+        while block := file.read(_BLOCK_BYTES):
+            if mark in before + block:
+                break
+            before = block[-1:]
+        else:
             return None
+    with path.open(encoding="utf-8", newline="") as text:
+        for _ in range(skipped_lines):
+            text.readline()
+        line = escaped_row(text, separator, quote)
+    return None if line is None else line + skipped_lines
+
+
+def escaped_row(lines: Iterable[str], separator: str, quote: str) -> int | None:
+    """Return the line, from 1, of the first row that escapes quotes with backslashes; None where none does.
+
+    ``"C:\\"`` is a whole field. Text behind that quote, or a later field that ends with one, tells that the
+    backslash was to escape it.
+    """
+    rows = csv.reader(lines, delimiter=separator, quotechar=quote, strict=True)
+    while True:
+        try:
+            row = next(rows, None)
+        except csv.Error as error:
+            return rows.line_num if "expected after" in str(error) else None
+        if row is None:
+            return None
+        cut = next((number for number, value in enumerate(row) if value.endswith("\\")), len(row))
+        if any(value.endswith(quote) and value.count(quote) % 2 for value in row[cut + 1 :]):
+            return rows.line_num
 
 
 def detect_separator(sample: str, quote: str) -> str:

@@ -29,7 +29,7 @@ from techdeck_tasks.pipeline.registry import (
     summed,
 )
 from techdeck_tasks.pipeline.sources.csv_scan import CsvScan, csv_scan, require_columns
-from techdeck_tasks.pipeline.sources.dialect import long_row
+from techdeck_tasks.pipeline.sources.dialect import escapes_in, long_row
 from techdeck_tasks.pipeline.sources.encoding import as_utf8, detect_encoding, with_line_feeds
 from techdeck_tasks.pipeline.sources.json_records import RecordWriter
 from techdeck_tasks.pipeline.sources.params import INFERENCE_ROWS, DatasetLoadParams
@@ -38,6 +38,10 @@ from techdeck_tasks.pipeline.sources.same_columns import mixed_columns, union, w
 
 _MOST_PARTS = 100
 """So many parts are written of what is read by one task, however large it is."""
+_NO_ESCAPES = (
+    "backslashes escape nothing in CSV, as they do in files of MySQL or Hive: "
+    "write it again with quotes around such fields, and quotes in them doubled (RFC 4180)"
+)
 _PARQUET_MAGIC = b"PAR1"
 _WITHOUT_BODY = 2 * len(_PARQUET_MAGIC)
 
@@ -185,6 +189,7 @@ class _Reading:
     def _csv(self, path: Path, number: int) -> CsvScan:
         scan = csv_scan(path, self.params)
         self.found |= {"separator": scan.separator, "quote": scan.quote}
+        _require_no_escapes(scan)
         if not self.params.trim:
             return scan
         return scan.trimmed(self.context.workspace / f"trimmed-{number}.csv")
@@ -210,11 +215,21 @@ def _agreeing(scans: list[CsvScan], inference_rows: int | None) -> list[pl.LazyF
 
 
 def _require_even_rows(scan: CsvScan) -> None:
-    if found := long_row(scan.path, scan.separator, scan.quote):
-        line, fields, width = found
+    if found := long_row(scan.path, scan.separator, scan.quote, scan.skipped_lines):
+        remedy = _NO_ESCAPES if found.escapes else "mend the row, or check separator and quote"
         raise DataProcessingError(
-            f"reading the csv source failed: the row that ends in line {line} has {fields} fields, "
-            f"the first row {width}; mend the row, or check separator and quote",
+            f"reading the csv source failed: the row that ends in line {found.line} has {found.fields} fields, "
+            f"the first row {found.width}; {remedy}",
+            operation="reading the csv source",
+        )
+
+
+def _require_no_escapes(scan: CsvScan) -> None:
+    line = escapes_in(scan.path, scan.separator, scan.quote, scan.skipped_lines)
+    if line is not None:
+        raise DataProcessingError(
+            f"reading the csv source failed: the row that ends in line {line} has a quote inside a field that is "
+            f"not doubled; {_NO_ESCAPES}",
             operation="reading the csv source",
         )
 

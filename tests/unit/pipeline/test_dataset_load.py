@@ -564,3 +564,48 @@ def test_empty_objects_are_objects_where_another_file_has_fields_in_them(
     (tmp_path / "b.json").write_text('[{"more": {"k": 1}}]')
     rows = rows_of(run_stage("dataset_load", source=str(tmp_path / "*.json")))
     assert rows["more"].to_list() == [{"k": None}, {"k": 1}]
+
+
+@pytest.mark.parametrize(
+    ("text", "separator"),
+    [
+        ("sep=;\na;b\n1;x\n", ";"),
+        ('"sep=|"\r\na|b\r\n1|x\r\n', "|"),
+        ("SEP=^\na^b\n1^x\n", "^"),
+    ],
+)
+def test_the_first_line_of_excel_names_the_separator_and_is_no_row(
+    run_stage: RunStage, rows_of: RowsOf, tmp_path: Path, text: str, separator: str
+) -> None:
+    path = tmp_path / "a.csv"
+    path.write_text(text)
+    result = run_stage("dataset_load", source=str(path))
+    assert result.report["separator"] == separator
+    assert rows_of(result).rows(named=True) == [{"a": 1, "b": "x"}]
+
+
+@pytest.mark.parametrize(
+    "row",
+    [
+        r'1,"she said \"no\" twice"',
+        r'1,"she said \"no, never\" twice"',
+        r"1,no\, never",
+    ],
+)
+def test_backslashes_before_quotes_and_separators_are_refused_by_name(
+    run_stage: RunStage, tmp_path: Path, row: str
+) -> None:
+    path = tmp_path / "a.csv"
+    path.write_text(f"a,b\n0,x\n{row}\n")
+    with pytest.raises(DataProcessingError, match=r"line 3 .* backslashes escape nothing in CSV") as caught:
+        run_stage("dataset_load", source=str(path))
+    assert "never" not in str(caught.value)
+
+
+def test_a_backslash_at_the_end_of_a_quoted_field_is_text(
+    run_stage: RunStage, rows_of: RowsOf, tmp_path: Path
+) -> None:
+    path = tmp_path / "a.csv"
+    path.write_text('a,b\n"C:\\","D:\\"\n"say ""\\""""","x"\n')
+    rows = rows_of(run_stage("dataset_load", source=str(path))).rows()
+    assert rows == [("C:\\", "D:\\"), ('say "\\""', "x")]
