@@ -28,7 +28,23 @@ CELLS = st.one_of(
     ),
     st.integers(-100, 100).map(str),
 )
-ODD_CELLS = st.sampled_from(["7.5", "old", '"', "'", "é", "1\n\n", "a,b", "\r", "9" * 20, r'"x\"y"'])
+ODD_CELLS = st.sampled_from(
+    [
+        "7.5",
+        "old",
+        '"',
+        "'",
+        "é",
+        "1\n\n",
+        "a,b",
+        "\r",
+        "9" * 20,
+        r'"x\"y"',
+        "1E400",
+        "9007199254740993",
+        "0.12345678901234567",
+    ]
+)
 SCALARS = st.one_of(
     st.none(),
     st.integers(-5, 5),
@@ -45,6 +61,7 @@ ODD_LINES = st.sampled_from(
         *("", " ", "{}", "[1]", "7", "{", '{"a": 1,}', '{"a": 1, "a": 1}', '{"a": NaN}', '{"n": 1}\r'),
         *('{"new": 1}', '{"n": 0.5}', '{"n": "text"}', '{"t": "\\ud800"}', '\ufeff{"n": 1}'),
         '{"n": 1.00000000000000000001}',
+        '{"n": 9007199254740993}',
     ]
 )
 quick = settings(max_examples=30)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Literal
 
 import polars as pl
@@ -35,6 +36,10 @@ _DATE = "%Y-%m-%d"
 _DATETIMES = (
     "%Y-%m-%dT%H:%M:%S%.f", "%Y-%m-%d %H:%M:%S%.f", "%Y-%m-%dT%H:%M", "%Y-%m-%d %H:%M", _DATE
 )  # fmt: skip
+# Written so it is meant, and no number beyond a range.
+_INFINITE = "(?i)^[+-]?inf(inity)?$"
+BEYOND = "beyond the range of"
+"""In the text of Polars' error, followed by the name of the type."""
 _WITH_OFFSET = "%+"
 _FALSE = ("false", "False", "FALSE", "0", "no", "f", "n")
 
@@ -44,12 +49,22 @@ def dtype_of(name: DtypeName) -> type[pl.DataType]:
     return _DTYPES[name]
 
 
+def with_dtypes(frame: pl.LazyFrame, dtypes: Mapping[str, DtypeName]) -> pl.LazyFrame:
+    """Return `frame` with these types of columns, each value `converted`; one that cannot be is an error."""
+    schema = frame.collect_schema() if dtypes else pl.Schema()
+    # Of a column that is not there, Polars tells where the rows are asked for.
+    return frame.with_columns(
+        converted(name, schema.get(name, pl.Null()), dtype, strict=True) for name, dtype in dtypes.items()
+    )
+
+
 def converted(column: str, source: pl.DataType, name: DtypeName, *, strict: bool) -> pl.Expr:
     """Return `column` as the named type.
 
     Text becomes a date or datetime by ISO 8601 (a datetime with an offset, that of UTC), and a boolean by
     true/false, yes/no, t/f, y/n, 1/0. A number with a fraction is no integer, a number is no date, and of
-    numbers only 1 and 0 are booleans: what does not fit is not rounded.
+    numbers only 1 and 0 are booleans: what does not fit is not rounded. A number beyond the range of a float
+    is none, and not infinite.
 
     Args:
         column: the column.
@@ -73,7 +88,20 @@ def converted(column: str, source: pl.DataType, name: DtypeName, *, strict: bool
             values = text.str.to_date(_DATE, strict=strict)
         elif target is pl.Datetime:
             values = _moment(text, strict=strict)
-    return values.cast(target, strict=strict)
+    found = values.cast(target, strict=strict)
+    if target in (pl.Float32, pl.Float64) and (source.is_float() or isinstance(source, pl.String)):
+        return _in_range(values, found, name, strict=strict).alias(column)
+    return found
+
+
+def _in_range(values: pl.Expr, found: pl.Expr, name: DtypeName, *, strict: bool) -> pl.Expr:
+    """Return floats, of which those that became infinite are none."""
+    beyond = found.is_infinite() & ~values.cast(pl.String).str.contains(_INFINITE)
+    if not strict:
+        return pl.when(~beyond).then(found)
+    # It fails, and its text is what the error tells.
+    refused = pl.when(beyond).then(pl.lit(f"{BEYOND} {name}")).cast(_DTYPES[name], strict=True)
+    return pl.coalesce(refused, found)
 
 
 def _truth(text: pl.Expr, *, strict: bool) -> pl.Expr:

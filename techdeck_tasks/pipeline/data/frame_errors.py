@@ -13,10 +13,12 @@ from contextlib import contextmanager
 import polars as pl
 
 from techdeck_tasks.errors import DataProcessingError, TechDeckError
+from techdeck_tasks.pipeline.data.dtypes import BEYOND
 
 _DTYPE = r"(?:[iu](?:8|16|32|64|128)|f(?:32|64)|str|bool|date|time|binary|(?:datetime|duration|list)\[\w+\])"
 _CONVERSION = re.compile(rf"(?:conversion|casting) from `?({_DTYPE})`? to `?({_DTYPE})`?")
 _PARSE = re.compile(rf"as dtype `({_DTYPE})`")
+_BEYOND = re.compile(rf'\["({BEYOND} \w+)"')
 _MAX_SCANNED_CHARS = 100_000
 
 _REMEDIES: tuple[tuple[type[BaseException], str], ...] = (
@@ -56,7 +58,9 @@ def translate(error: BaseException, operation: str) -> TechDeckError:
     """Return what may be told of an error of Polars."""
     reason = next((text for kind, text in _REMEDIES if isinstance(error, kind)), "Polars could not go on")
     text = str(error)[:_MAX_SCANNED_CHARS]
-    if found := _CONVERSION.search(text):
+    if found := _BEYOND.search(text):
+        reason = f"a number is {found[1]}"
+    elif found := _CONVERSION.search(text):
         reason = f"a value of type {found[1]} cannot be converted to {found[2]}"
     elif found := _PARSE.search(text):
         reason = f"a value cannot be read as {found[1]}"

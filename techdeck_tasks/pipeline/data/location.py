@@ -103,7 +103,7 @@ def matches(url: str, boundary: Boundary | None = None) -> list[str]:
 
     Args:
         url: a path, URL or pattern.
-        boundary: where data may lie, for redirects on the way; the files found are not checked. None: anywhere.
+        boundary: where redirects on the way may lead; the files found are not checked. None: anywhere.
 
     Raises:
         ValidationError: there is none.

@@ -41,7 +41,12 @@ class CsvFile(CutText):
             raise Misfit
         self.found = {"encoding": "utf-8", "separator": self._scan.separator, "quote": self._scan.quote}
         with frame_errors("reading the csv source"):
-            return self._scan.piece(data, self._schema, first=begin == 0)
+            rows = self._scan.piece(data, self._schema, first=begin == 0)
+            lost = self._scan.lost(self._schema, data, first=begin == 0)
+        if lost.beyond:
+            raise Misfit
+        self.found["numbers_rounded"] = lost.rounded
+        return rows
 
     def _escapes(self, data: bytes) -> bool:
         lines = io.StringIO(data.decode(), newline="")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
@@ -12,15 +12,19 @@ import polars as pl
 from pydantic import AfterValidator, Field
 
 from techdeck_tasks.errors import ValidationError
-from techdeck_tasks.pipeline.data.dtypes import DtypeName, dtype_of
+from techdeck_tasks.pipeline.data.dtypes import DtypeName, dtype_of, with_dtypes
 from techdeck_tasks.pipeline.registry import StageParams
 from techdeck_tasks.pipeline.sources.dialect import detect_quote, detect_separator, read_sample
+from techdeck_tasks.pipeline.sources.doubles import Lost, lost, may_lose
 
 Rows = TypeVar("Rows", pl.LazyFrame, pl.DataFrame)
 # One byte, as Polars needs it, that ends no line and quotes nothing.
+_BLOCK_BYTES = 1 << 20
 _SEPARATOR = r"^[\x01-\x09\x0b\x0c\x0e-!#-&(-\x7f]$"
 # Excel's own first line, which names the separator: no row.
 _DIRECTIVE = re.compile(rf'"?sep=({_SEPARATOR[1:-1]})"?\r?\n', re.IGNORECASE)
+# Polars has forms of its own for these: 01/02/2020 would be the first of February.
+_READ: dict[DtypeName, type[pl.DataType]] = dict.fromkeys(("bool", "date", "datetime"), pl.String)
 _CONTROLS = re.compile(r"[\x00\x02-\x08\x0e-\x1b]")
 
 
@@ -115,12 +119,19 @@ class CsvScan:
             new_columns=self.params.columns,
             null_values=[text for text in self.params.null_values if text],
             empty_string_is_null="" in self.params.null_values,
-            schema_overrides={name: dtype_of(dtype) for name, dtype in self.params.dtypes.items()},
+            schema_overrides={
+                name: _READ.get(dtype, dtype_of(dtype)) for name, dtype in self.params.dtypes.items()
+            },
             infer_schema=self.params.infer_types,
             infer_schema_length=inference_rows,
         )
         require_columns(self.params.dtypes, rows.collect_schema())
-        return rows
+        return with_dtypes(rows, self._converted)
+
+    @property
+    def _converted(self) -> dict[str, DtypeName]:
+        """The columns that are read as text, and the types they get then."""
+        return {name: dtype for name, dtype in self.params.dtypes.items() if dtype in _READ}
 
     def with_dtypes(self, dtypes: Mapping[str, DtypeName]) -> CsvScan:
         """Return the scan with these types of columns, too."""
@@ -146,9 +157,34 @@ class CsvScan:
             has_header=first and self.params.has_header,
             null_values=[text for text in self.params.null_values if text],
             empty_string_is_null="" in self.params.null_values,
-            schema=schema,
-        ).collect(engine="streaming")
-        return _without_blank(rows)
+            schema={name: pl.String if name in self._converted else dtype for name, dtype in schema.items()},
+        )
+        return with_dtypes(_without_blank(rows), self._converted).collect(engine="streaming")
+
+    def lost(self, schema: pl.Schema, data: bytes | None = None, *, first: bool = True) -> Lost:
+        """Return what the numbers lose in columns that are floats by `schema`.
+
+        Args:
+            schema: the types they get.
+            data: whole lines of the file, its `first` or later ones; None: all of it.
+            first: whether the header is among them, if there is one.
+        """
+        source = self.path if data is None else data
+        names = self.params.columns if data is None else list(schema)
+        has_header = first and self.params.has_header
+        texts = self._raw(
+            source,
+            skip_lines=self.skipped_lines if first else 0,
+            has_header=has_header,
+            new_columns=None if data is not None and has_header else names,
+            null_values=self.params.null_values,
+            infer_schema=False,
+        )
+        known = texts.collect_schema()
+        floats = {name: dtype for name, dtype in schema.items() if name in known and dtype.is_float()}
+        if not floats or not may_lose(_blocks(self.path) if data is None else [data]):
+            return Lost(0, frozenset())
+        return lost(texts, floats)
 
     def trimmed(self, target: Path) -> CsvScan:
         """Return the scan of a copy without spaces around values and names."""
@@ -177,6 +213,12 @@ class CsvScan:
             glob=False,
             **options,
         )
+
+
+def _blocks(path: Path) -> Iterator[bytes]:
+    with path.open("rb") as file:
+        while block := file.read(_BLOCK_BYTES):
+            yield block
 
 
 def require_columns(named: Iterable[str], schema: pl.Schema) -> None:

@@ -122,9 +122,9 @@ def escapes_in(path: Path, separator: str, quote: str, skipped_lines: int = 0) -
 
 
 def escaped_row(lines: Iterable[str], separator: str, quote: str) -> int | None:
-    """Return the line, from 1, of the first row that escapes quotes with backslashes; None where none does.
+    r"""Return the line, from 1, of the first row that escapes quotes with backslashes; None where none does.
 
-    ``"C:\\"`` is a whole field. Text behind that quote, or a later field that ends with one, tells that the
+    ``"C:\"`` is a whole field. Text behind that quote, or a later field that ends with one, tells that the
     backslash was to escape it.
     """
     rows = csv.reader(lines, delimiter=separator, quotechar=quote, strict=True)

@@ -12,11 +12,11 @@ from __future__ import annotations
 import io
 import json
 import math
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import suppress
 from copy import deepcopy
 from dataclasses import dataclass, field
-from decimal import Decimal
 from itertools import islice
 from pathlib import Path
 from typing import Any, BinaryIO, NoReturn
@@ -24,6 +24,13 @@ from typing import Any, BinaryIO, NoReturn
 import polars as pl
 
 from techdeck_tasks.errors import ValidationError
+from techdeck_tasks.pipeline.sources.doubles import (
+    MOST_EXACT_INTEGER,
+    SAFE_CHARS,
+    SMALLEST_NORMAL,
+    is_rounded,
+    may_lose,
+)
 from techdeck_tasks.pipeline.sources.field_order import FieldOrder
 from techdeck_tasks.pipeline.sources.plain_lines import PlainLines
 
@@ -37,9 +44,6 @@ _LEARNED_RECORDS = 200
 # Polars' widest integer.
 _MAX_INTEGER = (1 << 127) - 1
 _MAX_INTEGER_CHARS = 40
-# 15 decimal digits always survive a double (IEEE 754), with sign, point and exponent 17 characters or less.
-_SAFE_FLOAT_CHARS = 17
-_SMALLEST_NORMAL = 2.2250738585072014e-308
 _ENCODER = json.JSONEncoder(ensure_ascii=False)
 _KINDS: dict[type, str] = {
     type(None): "null",
@@ -65,16 +69,19 @@ class RecordWriter:
     """Checks records and writes them one a line.
 
     Attributes:
-        rounded: how many numbers have more digits than a double holds; they are read as the nearest one.
+        rounded: how many decimals have more digits than a double holds; they are read as the nearest one.
+        long_integers: by place, how many integers looked at closely are not whole as a double.
         kinds: by place (a column, and the names inside of it), the kind of its values; a place has one.
         plain: tells the lines that can be taken as they are; None: none is.
         order: of the fields of objects in records.
     """
 
     rounded: int = 0
+    long_integers: Counter[tuple[str, ...]] = field(default_factory=Counter)
     kinds: dict[tuple[str, ...], str] = field(default_factory=dict)
     plain: PlainLines | None = None
     order: FieldOrder = field(default_factory=FieldOrder)
+    _learned: pl.Schema | None = None
     _decoder: json.JSONDecoder = field(init=False)
 
     def __post_init__(self) -> None:
@@ -141,9 +148,30 @@ class RecordWriter:
         """
         return self.order.schema(pl.scan_ndjson(records, infer_schema_length=None).collect_schema())
 
+    def rounded_in(self, records: Path, schema: pl.Schema) -> int:
+        """Return how many numbers are rounded where records written here are read as this schema."""
+        now = dict(_places(schema))
+        known = dict(_places(self._learned or schema))
+        close = self
+        if any(dtype == pl.Float64 and known.get(place) == pl.Int64 for place, dtype in now.items()):
+            # Plain lines had integers in columns that became doubles.
+            with records.open("rb") as file:
+                if may_lose(iter(lambda: file.read(_BLOCK_BYTES), b"")):
+                    file.seek(0)
+                    close = RecordWriter()
+                    for _ in close.records(file):
+                        pass
+        return self.rounded + close.rounded_integers(schema)
+
+    def rounded_integers(self, schema: pl.Schema) -> int:
+        """Return how many of the integers looked at closely are rounded when read as this schema."""
+        doubles = {place for place, dtype in _places(schema) if dtype == pl.Float64}
+        return sum(count for place, count in self.long_integers.items() if place in doubles)
+
     def learn(self, schema: pl.Schema) -> None:
         """Take lines as they are from here on that are plain by these columns."""
         self.plain = PlainLines.of(schema)
+        self._learned = schema
 
     def records(self, lines: BinaryIO) -> Iterator[tuple[bytes, bool]]:
         """Yield checked records, one or several with a line feed after each, and whether they are plain.
@@ -209,6 +237,8 @@ class RecordWriter:
 
     def _one_kind(self, where: tuple[str, ...], value: Any, place: str) -> str:
         kind = _KINDS[type(value)]
+        if type(value) is int and abs(value) > MOST_EXACT_INTEGER and int(float(value)) != value:
+            self.long_integers[where] += 1
         known = self.kinds.setdefault(where, kind)
         if kind != known:
             if known == "null":
@@ -251,15 +281,9 @@ class RecordWriter:
         value = float(text)
         if math.isinf(value):
             raise _Refused("number", "a number is beyond the range of a double; quote it as text")
-        if (len(text) > _SAFE_FLOAT_CHARS or abs(value) < _SMALLEST_NORMAL) and _is_rounded(text, value):
+        if (len(text) > SAFE_CHARS or abs(value) < SMALLEST_NORMAL) and is_rounded(text, value):
             self.rounded += 1
         return value
-
-
-def _is_rounded(text: str, value: float) -> bool:
-    if value == 0:
-        return any(digit in "123456789" for digit in text.lower().partition("e")[0])
-    return Decimal(text) != Decimal(repr(value))
 
 
 def _integer(text: str) -> int:
@@ -278,6 +302,18 @@ def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     if len(found) != len(pairs):
         raise _Refused("duplicate_name", "the source is not a table: an object has a name twice")
     return found
+
+
+def _places(schema: pl.Schema) -> Iterator[tuple[tuple[str, ...], Any]]:
+    """Yield each place of a table and its type, as `RecordWriter` names it."""
+    pending: list[tuple[tuple[str, ...], Any]] = [((name,), dtype) for name, dtype in schema.items()]
+    while pending:
+        where, dtype = pending.pop()
+        yield where, dtype
+        if isinstance(dtype, pl.Struct):
+            pending += [((*where, inner.name), inner.dtype) for inner in dtype.fields]
+        elif isinstance(dtype, pl.List):
+            pending.append(((*where, _ELEMENT), dtype.inner))
 
 
 def _too_deep(value: Any) -> bool:

@@ -8,7 +8,7 @@ from functools import cached_property
 
 import polars as pl
 
-from techdeck_tasks.pipeline.data.dtypes import dtype_of
+from techdeck_tasks.pipeline.data.dtypes import with_dtypes
 from techdeck_tasks.pipeline.data.frame_errors import frame_errors
 from techdeck_tasks.pipeline.sources.cut_file import CutText, Misfit, is_plain_text, read_range
 from techdeck_tasks.pipeline.sources.dialect import cuts
@@ -59,7 +59,8 @@ class JsonlFile(CutText):
             records.append(record)
             if not plain:
                 close.append(record)
-        self.found = {"encoding": "utf-8", "numbers_rounded": writer.rounded}
+        rounded = writer.rounded + writer.rounded_integers(head.schema)
+        self.found = {"encoding": "utf-8", "numbers_rounded": rounded}
         with frame_errors("reading the jsonl source"):
             if close and not self._fit(writer, close):
                 raise Misfit
@@ -75,7 +76,7 @@ class JsonlFile(CutText):
         return list(schema.items()) == list(head.schema.items())
 
     def _as_wanted(self, frame: pl.LazyFrame) -> pl.LazyFrame:
-        return frame.cast({name: dtype_of(dtype) for name, dtype in self._params.dtypes.items()})
+        return with_dtypes(frame, self._params.dtypes)
 
     @cached_property
     def _head(self) -> _Head:

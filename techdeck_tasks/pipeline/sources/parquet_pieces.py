@@ -9,7 +9,7 @@ from typing import Any
 import polars as pl
 
 from techdeck_tasks.pipeline.data.batches import row_bytes
-from techdeck_tasks.pipeline.data.dtypes import dtype_of
+from techdeck_tasks.pipeline.data.dtypes import with_dtypes
 from techdeck_tasks.pipeline.data.frame_errors import frame_errors
 from techdeck_tasks.pipeline.sources.params import DatasetLoadParams
 
@@ -22,7 +22,7 @@ class ParquetFile:
     def __init__(self, path: Path, params: DatasetLoadParams) -> None:
         self._path = path
         self._params = params
-        self.found: dict[str, Any] = {}
+        self.found: dict[str, Any] = {"numbers_rounded": 0}
 
     def weight(self) -> int:
         """Return what its rows take in memory, by samples; its size where that is more."""
@@ -45,8 +45,7 @@ class ParquetFile:
 
     @cached_property
     def _frame(self) -> pl.LazyFrame:
-        frame = pl.scan_parquet(self._path, glob=False)
-        return frame.cast({name: dtype_of(dtype) for name, dtype in self._params.dtypes.items()})
+        return with_dtypes(pl.scan_parquet(self._path, glob=False), self._params.dtypes)
 
     @cached_property
     def _weight(self) -> int:

@@ -24,6 +24,7 @@ from techdeck_tasks.pipeline.data.frame_errors import frame_errors
 from techdeck_tasks.pipeline.registry import Piece, StageContext, StageResult, summed
 from techdeck_tasks.pipeline.sources.csv_pieces import CsvFile
 from techdeck_tasks.pipeline.sources.cut_file import CutFile, Misfit
+from techdeck_tasks.pipeline.sources.doubles import rounded_integers
 from techdeck_tasks.pipeline.sources.jsonl_pieces import JsonlFile
 from techdeck_tasks.pipeline.sources.params import DatasetLoadParams
 from techdeck_tasks.pipeline.sources.parquet_pieces import ParquetFile
@@ -117,6 +118,7 @@ def loaded_part(context: StageContext, params: DatasetLoadParams) -> StageResult
         rows = _as_one(frames, like, context.source.url)
     except _REFUSED:
         return StageResult(None, {MISFITS: 1})
+    reports += [{"numbers_rounded": rounded_integers(frame.lazy(), rows.schema)} for frame in frames]
     return StageResult(rows, {MISFITS: 0, "format": form, "rows": rows.height, **summed(reports)})
 
 

@@ -24,6 +24,8 @@ _ESCAPE = r'\\(?:["\\/bfnrt]|u(?:[0-9a-cA-CefEF][0-9a-fA-F]{3}|[dD][0-7][0-9a-fA
 _TEXT = rf'"{_PLAIN_TEXT}(?:{_ESCAPE}{_PLAIN_TEXT})*"'
 # What fits into 64 bits whatever its digits are; -0 is no integer to every reader.
 _INTEGER = r"(?:0|-?[1-9][0-9]{0,17}+)"
+# What a double holds whatever its digits are.
+_SHORT_INTEGER = r"(?:0|-?[1-9][0-9]{0,14}+(?![0-9]))"
 # With an exponent so short that it is one double; without one `numbers_are_kept` looks at it.
 _FLOAT = r"-?(?:(?:0|[1-9][0-9]*+)\.[0-9]++|(?![0-9.]{16})[1-9][0-9]*+(?:\.[0-9]++)?[eE][-+]?[0-9]{1,2}+)"
 _LONG_NUMBER = "[0-9.]{17,}"
@@ -89,7 +91,7 @@ def _value(dtype: pl.DataType) -> str:
         case pl.Int64():
             known = _INTEGER
         case pl.Float64():
-            known = f"{_FLOAT}|{_INTEGER}"
+            known = f"{_FLOAT}|{_SHORT_INTEGER}"
         case pl.Boolean():
             known = "true|false"
         case pl.Struct():

@@ -17,7 +17,7 @@ from techdeck_tasks.errors import DataProcessingError, ValidationError
 from techdeck_tasks.pipeline.data import data_url, location
 from techdeck_tasks.pipeline.data.artifacts import ArtifactRef
 from techdeck_tasks.pipeline.data.compression import unpacked
-from techdeck_tasks.pipeline.data.dtypes import dtype_of
+from techdeck_tasks.pipeline.data.dtypes import BEYOND, with_dtypes
 from techdeck_tasks.pipeline.data.frame_errors import frame_errors
 from techdeck_tasks.pipeline.data.transfer_errors import transfer_errors
 from techdeck_tasks.pipeline.registry import (
@@ -30,6 +30,7 @@ from techdeck_tasks.pipeline.registry import (
 )
 from techdeck_tasks.pipeline.sources.csv_scan import CsvScan, csv_scan, require_columns
 from techdeck_tasks.pipeline.sources.dialect import escapes_in, long_row
+from techdeck_tasks.pipeline.sources.doubles import rounded_integers
 from techdeck_tasks.pipeline.sources.encoding import as_utf8, detect_encoding, with_line_feeds
 from techdeck_tasks.pipeline.sources.json_records import RecordWriter
 from techdeck_tasks.pipeline.sources.params import INFERENCE_ROWS, DatasetLoadParams
@@ -146,45 +147,78 @@ class _Reading:
         target = folder / "records.jsonl"
         records = self.writers[target] = RecordWriter()
         (records.write_document if self.form == "json" else records.write_lines)(plain, target)
-        self.found["numbers_rounded"] = self.found.get("numbers_rounded", 0) + records.rounded
         return target
 
     def written(self, *, in_parts: bool) -> ArtifactRef:
         """Write the rows of all files to the artifact, which is one file or `in_parts`."""
         write = self._parts if in_parts else self.context.write
-        url = self.context.source.url
         with frame_errors(f"reading the {self.form} source"):
             if self.form == "parquet":
-                return write(
-                    union([self._typed(pl.scan_parquet(path, glob=False)) for path in self.files], url)
-                )
+                return write(self._joined([pl.scan_parquet(path, glob=False) for path in self.files]))
             if self.form != "csv":
-                return write(union(list(map(self._typed, self._records(url))), url))
+                return write(self._joined(self._records()))
             scans = [self._csv(path, number) for number, path in enumerate(self.files)]
             try:
-                return write(union(_agreeing(scans, INFERENCE_ROWS), url))
+                return write(self._rows(scans, INFERENCE_ROWS))
             except DataProcessingError:
                 for scan in scans:
                     _require_even_rows(scan)
                 # A value further down does not fit the type of the first rows: look at all of them.
-                return write(union(_agreeing(scans, None), url))
+                self.found.pop("numbers_rounded", None)
+                return write(self._rows(scans, None))
 
-    def _parts(self, frame: pl.LazyFrame) -> ArtifactRef:
-        part_bytes = max(self.params.part_bytes, self.unpacked_bytes // _MOST_PARTS)
-        with frame_errors(f"reading the {self.form} source"):
-            return self.context.write_parts(frame, part_bytes)
+    def _joined(self, frames: list[pl.LazyFrame]) -> pl.LazyFrame:
+        """Return the rows of files that tell their types, with those wanted."""
+        for frame in frames:
+            require_columns(self.params.dtypes, frame.collect_schema())
+        frames = [with_dtypes(frame, self.params.dtypes) for frame in frames]
+        joined = union(frames, self.context.source.url)
+        schema = joined.collect_schema()
+        self._rounded(sum(rounded_integers(frame, schema) for frame in frames))
+        return joined
 
-    def _records(self, url: str) -> list[pl.LazyFrame]:
+    def _records(self) -> list[pl.LazyFrame]:
         schemas = {path: writer.schema(path) for path, writer in self.writers.items()}
-        joined = union([pl.LazyFrame(schema=schema) for schema in schemas.values()], url).collect_schema()
+        tables = [pl.LazyFrame(schema=schema) for schema in schemas.values()]
+        joined = union(tables, self.context.source.url).collect_schema()
+        self._rounded(sum(writer.rounded_in(path, schemas[path]) for path, writer in self.writers.items()))
         return [
             pl.scan_ndjson(path, schema=without_empty_objects(schema, joined))
             for path, schema in schemas.items()
         ]
 
-    def _typed(self, frame: pl.LazyFrame) -> pl.LazyFrame:
-        require_columns(self.params.dtypes, frame.collect_schema())
-        return frame.cast({name: dtype_of(dtype) for name, dtype in self.params.dtypes.items()})
+    def _rows(self, scans: list[CsvScan], inference_rows: int | None) -> pl.LazyFrame:
+        """Return the rows of CSV.
+
+        A column in which a number is beyond the range of a double has no numbers, but names of something.
+
+        Raises:
+            DataProcessingError: such a column is to be of numbers.
+        """
+        joined = union(_agreeing(scans, inference_rows), self.context.source.url)
+        with frame_errors("reading the csv source"):
+            found = [scan.lost(joined.collect_schema()) for scan in scans]
+        beyond = {column for lost in found for column in lost.beyond}
+        if beyond:
+            if wanted := [dtype for column, dtype in self.params.dtypes.items() if column in beyond]:
+                raise DataProcessingError(
+                    f"reading the csv source failed: a number is {BEYOND} {wanted[0]}; "
+                    "mend it, or check dtypes",
+                    operation="reading the csv source",
+                )
+            return self._rows(
+                [scan.with_dtypes(dict.fromkeys(beyond, "str")) for scan in scans], inference_rows
+            )
+        self._rounded(sum(lost.rounded for lost in found))
+        return joined
+
+    def _rounded(self, numbers: int) -> None:
+        self.found["numbers_rounded"] = self.found.get("numbers_rounded", 0) + numbers
+
+    def _parts(self, frame: pl.LazyFrame) -> ArtifactRef:
+        part_bytes = max(self.params.part_bytes, self.unpacked_bytes // _MOST_PARTS)
+        with frame_errors(f"reading the {self.form} source"):
+            return self.context.write_parts(frame, part_bytes)
 
     def _csv(self, path: Path, number: int) -> CsvScan:
         scan = csv_scan(path, self.params)
@@ -218,8 +252,8 @@ def _require_even_rows(scan: CsvScan) -> None:
     if found := long_row(scan.path, scan.separator, scan.quote, scan.skipped_lines):
         remedy = _NO_ESCAPES if found.escapes else "mend the row, or check separator and quote"
         raise DataProcessingError(
-            f"reading the csv source failed: the row that ends in line {found.line} has {found.fields} fields, "
-            f"the first row {found.width}; {remedy}",
+            f"reading the csv source failed: the row that ends in line {found.line} has "
+            f"{found.fields} fields, the first row {found.width}; {remedy}",
             operation="reading the csv source",
         )
 
@@ -228,8 +262,8 @@ def _require_no_escapes(scan: CsvScan) -> None:
     line = escapes_in(scan.path, scan.separator, scan.quote, scan.skipped_lines)
     if line is not None:
         raise DataProcessingError(
-            f"reading the csv source failed: the row that ends in line {line} has a quote inside a field that is "
-            f"not doubled; {_NO_ESCAPES}",
+            f"reading the csv source failed: the row that ends in line {line} has a quote inside a "
+            f"field that is not doubled; {_NO_ESCAPES}",
             operation="reading the csv source",
         )
 

@@ -61,9 +61,9 @@ def deidentified(
 
     drop: the column goes. mask: every value becomes ``***``. hash: HMAC-SHA-256 in hex digits, alike for
     the same value and key, so that tables still join. redact: what looks like an identifier or secret inside
-    free text goes. age_band: ten years, ``90+``, and ``<0`` for what is no age. zip3: the first three digits of a US ZIP code, ``000``
-    for what is none. year: of a date; of one 90 or more years ago, the year 90 years ago, since an earlier
-    one tells an age over 89.
+    free text goes. age_band: ten years, ``90+``, and ``<0`` for what is no age. zip3: the first three digits
+    of a US ZIP code, ``000`` for what is none. year: of a date; of one 90 or more years ago, the year 90
+    years ago, since an earlier one tells an age over 89.
 
     Args:
         frame: the rows.
@@ -115,7 +115,7 @@ def _age_band(age: pl.Expr) -> pl.Expr:
     low = age.cast(pl.Int64) // _BAND_YEARS * _BAND_YEARS
     band = pl.format("{}-{}", low, low + _BAND_YEARS - 1)
     return pl.when(age.is_not_null()).then(
-        # The cast to an integer makes 0 of -0.5. A bad row stays visible, and tells no more than that it is one.
+        # An integer cast makes 0 of -0.5. A bad row stays visible, and tells no more than that it is one.
         pl.when(age.cast(pl.Float64) < 0)
         .then(pl.lit(_NO_AGE))
         .when(low >= _OLDEST_BAND)

@@ -4,6 +4,7 @@ import gzip
 import json
 import resource
 from collections.abc import Callable
+from datetime import date
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -609,3 +610,94 @@ def test_a_backslash_at_the_end_of_a_quoted_field_is_text(
     path.write_text('a,b\n"C:\\","D:\\"\n"say ""\\""""","x"\n')
     rows = rows_of(run_stage("dataset_load", source=str(path))).rows()
     assert rows == [("C:\\", "D:\\"), ('say "\\""', "x")]
+
+
+@pytest.mark.parametrize("rows_before", [0, 20_000])
+def test_a_number_beyond_the_range_of_a_double_is_text_and_not_infinite(
+    run_stage: RunStage, rows_of: RowsOf, tmp_path: Path, rows_before: int
+) -> None:
+    path = tmp_path / "a.csv"
+    path.write_text("plate,n\n" + "2.5,1\n" * rows_before + "1E400,1\n2E5,0.5\n")
+    rows = rows_of(run_stage("dataset_load", source=str(path))).tail(2).rows()
+    assert rows == [("1E400", 1.0), ("2E5", 0.5)]
+
+
+@pytest.mark.parametrize(("text", "dtype"), [("1E400", "float"), ("-1E39", "float32")])
+@pytest.mark.parametrize("form", ["csv", "jsonl"])
+def test_a_number_beyond_the_range_of_the_type_wanted_is_refused(
+    run_stage: RunStage, tmp_path: Path, form: str, text: str, dtype: str
+) -> None:
+    path = tmp_path / f"a.{form}"
+    path.write_text(f"a,b\n{text},1\n" if form == "csv" else f'{{"a": "{text}"}}\n')
+    with pytest.raises(DataProcessingError, match=f"a number is beyond the range of {dtype}"):
+        run_stage("dataset_load", source=str(path), dtypes={"a": dtype})
+
+
+def test_infinity_that_is_written_so_is_read(run_stage: RunStage, rows_of: RowsOf, tmp_path: Path) -> None:
+    path = tmp_path / "a.csv"
+    path.write_text("a,b\n-inf,1\nInfinity,1\n1E3,1\n")
+    rows = rows_of(run_stage("dataset_load", source=str(path), dtypes={"a": "float"}))
+    assert rows["a"].to_list() == [float("-inf"), float("inf"), 1000.0]
+
+
+@pytest.mark.parametrize(
+    ("values", "expected"),
+    [
+        (["2.5", "9007199254740993"], 1),
+        (["2.5", "9007199254740992", "18014398509481984"], 0),
+        (["0.30000000000000004", "0.300000000000000041", "1e-400"], 2),
+        (["7", "9007199254740993"], 0),
+    ],
+)
+@pytest.mark.parametrize("form", ["csv", "json", "jsonl"])
+def test_numbers_that_a_column_of_doubles_rounds_are_counted(
+    run_stage: RunStage, tmp_path: Path, form: str, values: list[str], expected: int
+) -> None:
+    path = tmp_path / f"a.{form}"
+    objects = [f'{{"a": {value}}}' for value in values]
+    texts = {
+        "csv": "\n".join(["a,b", *(f"{value},1" for value in values)]),
+        "json": f"[{','.join(objects)}]",
+        "jsonl": "\n".join(objects),
+    }
+    path.write_text(texts[form])
+    assert run_stage("dataset_load", source=str(path)).report["numbers_rounded"] == expected
+
+
+def test_integers_that_become_doubles_far_down_are_counted_as_rounded(
+    run_stage: RunStage, tmp_path: Path
+) -> None:
+    path = tmp_path / "a.jsonl"
+    path.write_text('{"a": 9007199254740993}\n' * 1000 + '{"a": 0.5}\n')
+    assert run_stage("dataset_load", source=str(path)).report["numbers_rounded"] == 1000
+
+
+def test_integers_of_one_file_that_join_doubles_of_another_are_counted_as_rounded(
+    run_stage: RunStage, tmp_path: Path
+) -> None:
+    pl.DataFrame({"a": [9007199254740993, 1]}).write_parquet(tmp_path / "a.parquet")
+    pl.DataFrame({"a": [0.5]}).write_parquet(tmp_path / "b.parquet")
+    report = run_stage("dataset_load", source=str(tmp_path / "*.parquet")).report
+    assert report["numbers_rounded"] == 1
+
+
+@pytest.mark.parametrize("form", ["csv", "jsonl"])
+def test_dtypes_take_dates_by_iso_8601_alone(
+    run_stage: RunStage, rows_of: RowsOf, tmp_path: Path, form: str
+) -> None:
+    def source(value: str) -> str:
+        path = tmp_path / f"a.{form}"
+        path.write_text(f"a,b\n{value},1\n" if form == "csv" else f'{{"a": "{value}"}}\n')
+        return str(path)
+
+    rows = rows_of(run_stage("dataset_load", source=source("2020-02-01"), dtypes={"a": "date"}))
+    assert rows["a"].to_list() == [date(2020, 2, 1)]
+    with pytest.raises(DataProcessingError, match="type str cannot be converted to date"):
+        run_stage("dataset_load", source=source("01/02/2020"), dtypes={"a": "date"})
+
+
+@pytest.mark.parametrize("form", ["json", "parquet"])
+def test_dtypes_do_not_cut_fractions_off(run_stage: RunStage, tmp_path: Path, form: str) -> None:
+    path = written(tmp_path, form, pl.DataFrame({"age": [36.0, 1.5]}))
+    with pytest.raises(DataProcessingError, match="cannot be converted"):
+        run_stage("dataset_load", source=str(path), dtypes={"age": "int"})
