@@ -5,6 +5,7 @@ A definition comes from whoever may start pipelines, and a worker reads and writ
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -88,4 +89,5 @@ def _is_local(place: str) -> bool:
 
 
 def _path(place: str) -> Path:
-    return Path(_LOCAL.sub("", place, count=1) if _LOCAL.match(place) else place).resolve()
+    # Of a link that leads to itself pathlib's `resolve` makes an error of its own: no file is there.
+    return Path(os.path.realpath(_LOCAL.sub("", place, count=1) if _LOCAL.match(place) else place))

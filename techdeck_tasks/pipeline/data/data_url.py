@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Annotated
 from urllib.parse import urlsplit
@@ -60,7 +61,7 @@ def _resolve(url: str, info: ValidationInfo) -> str:
     folder = (info.context or {}).get("folder")
     if folder is None or is_remote(url):
         return url
-    return str((Path(folder) / local_path(url)).resolve())
+    return os.path.realpath(Path(folder) / local_path(url))
 
 
 DataUrl = Annotated[str, Field(min_length=1, max_length=2048), AfterValidator(_resolve)]

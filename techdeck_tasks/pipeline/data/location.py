@@ -99,7 +99,7 @@ def too_large(url: str, max_bytes: int) -> ValidationError:
 def matches(url: str, boundary: Boundary | None = None) -> list[str]:
     """Return the files that `url` stands for, sorted: itself, or what its pattern (``*``, ``?``) finds.
 
-    A local file whose name has a star is that file.
+    A local file whose name has a star is that file. One that several links lead to is found once.
 
     Args:
         url: a path, URL or pattern.
@@ -116,7 +116,12 @@ def matches(url: str, boundary: Boundary | None = None) -> list[str]:
         if local_path(url).is_file():
             return [url]
         found = sorted(glob.glob(path, recursive=True))  # noqa: PTH207 - the pattern may be absolute
-        files = [name for name in found if Path(name).is_file()]
+        # By what links lead to: `**` goes round a loop of folders forty times.
+        places: dict[Path, str] = {}
+        for name in found:
+            if Path(name).is_file():
+                places.setdefault(Path(name).resolve(), name)
+        files = list(places.values())
     else:
         redirects = Redirects(boundary or Boundary())
         with transfer_errors(url), redirects.told():
@@ -133,6 +138,10 @@ def require_file(path: Path) -> None:
     Raises:
         ValidationError: it is not.
     """
+    if path.is_dir():
+        raise ValidationError(
+            f"{path} is a folder; name a file in it, or a pattern as {path}/*.csv", field="source.url"
+        )
     if not path.is_file():
         raise ValidationError(f"there is no file {path}; check source.url", field="source.url")
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from techdeck_tasks.errors import AuthorizationError
+from techdeck_tasks.errors import AuthorizationError, ValidationError
 from techdeck_tasks.pipeline.data import workspace
 from techdeck_tasks.pipeline.data.boundary import Boundary
 from techdeck_tasks.pipeline.definition import SourceSpec
@@ -140,6 +140,13 @@ def test_a_redirect_that_stays_below_the_roots_is_followed(stage_context: StageC
     source = SourceSpec(url=f"{web.url}/in/a.csv")
     context = replace(stage_context, source=source, boundary=Boundary(roots=(f"{web.url}/in",)))
     assert dataset_load(context, DatasetLoadParams()).report["rows"] == 1
+
+
+def test_a_link_that_leads_to_itself_is_no_file(tmp_path: Path, stage_context: StageContext) -> None:
+    (tmp_path / "a.csv").symlink_to("a.csv")
+    context = replace(stage_context, source=SourceSpec(url=str(tmp_path / "a.csv")))
+    with pytest.raises(ValidationError, match="there is no file"):
+        dataset_load(context, DatasetLoadParams())
 
 
 def test_a_text_about_a_place_shows_no_password() -> None:

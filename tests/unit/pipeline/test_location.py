@@ -185,3 +185,15 @@ def test_a_folder_in_place_of_a_file_is_no_trouble_of_a_service(tmp_path: Path) 
 def test_a_url_with_control_characters_is_refused_with_the_definition(url: str) -> None:
     with pytest.raises(ParamsError, match="control characters"):
         TypeAdapter(data_url.DataUrl).validate_python(url)
+
+
+def test_a_file_that_links_lead_to_in_a_loop_is_found_once(tmp_path: Path) -> None:
+    (tmp_path / "a.csv").write_text("n\n1\n")
+    (tmp_path / "loop").symlink_to(tmp_path)
+    (tmp_path / "z.csv").symlink_to("a.csv")
+    assert location.matches(str(tmp_path / "**" / "*.csv")) == [str(tmp_path / "a.csv")]
+
+
+def test_a_folder_as_a_source_is_told_from_a_missing_file(tmp_path: Path) -> None:
+    with pytest.raises(ValidationError, match=r"is a folder; name a file in it, or a pattern"):
+        location.require_file(tmp_path)
