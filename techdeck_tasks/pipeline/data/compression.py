@@ -13,6 +13,7 @@ from techdeck_tasks.pipeline.data import data_url, location
 
 _GZIP = b"\x1f\x8b"
 _ZSTD = b"\x28\xb5\x2f\xfd"
+_OTHERS = {b"PK\x03\x04": "zip, as are workbooks", b"BZh": "bzip2", b"\xfd7zX": "xz", b"7z\xbc\xaf": "7-Zip"}
 _BLOCK_BYTES = 1 << 20
 _Opened = tuple[Any, tuple[type[Exception], ...]]
 # Bounds the memory that a zstd frame may ask for: 128 MiB, what `zstd --long` makes at most by default.
@@ -42,7 +43,7 @@ def unpacked(path: Path, target: Path, url: str, max_bytes: int) -> Path:
         max_bytes: the most that it may unpack to; a bomb is refused as soon as it passes this.
 
     Raises:
-        ValidationError: too large, corrupt or cut off; or it is zstd and `zstandard` is not installed.
+        ValidationError: too large, corrupt or cut off, packed in another way, or zstd without `zstandard`.
     """
     with path.open("rb") as packed:
         magic = packed.read(len(_ZSTD))
@@ -51,6 +52,13 @@ def unpacked(path: Path, target: Path, url: str, max_bytes: int) -> Path:
             name, opened = "gzip", _gzip
         elif magic == _ZSTD:
             name, opened = "zstd", _zstd
+        elif other := next((_OTHERS[first] for first in _OTHERS if magic.startswith(first)), None):
+            raise ValidationError(
+                f"{data_url.display(url)} is packed ({other}), which is not read; unpack it, or pack it with "
+                "gzip or zstd",
+                field="source.url",
+                validation_rule="format",
+            )
         else:
             return path
         stream, errors = opened(packed)

@@ -10,7 +10,7 @@ import polars as pl
 from techdeck_tasks.pipeline.data.frame_errors import frame_errors
 from techdeck_tasks.pipeline.sources.csv_scan import CsvScan, csv_scan
 from techdeck_tasks.pipeline.sources.cut_file import CutText, Misfit, is_plain_text, read_range
-from techdeck_tasks.pipeline.sources.dialect import cuts, escaped_row
+from techdeck_tasks.pipeline.sources.dialect import cuts, may_have_stray_quotes, stray_quote
 from techdeck_tasks.pipeline.sources.params import INFERENCE_ROWS
 
 
@@ -37,7 +37,7 @@ class CsvFile(CutText):
         mark = self._scan.quote.encode()
         if mark in data and data.count(mark) % 2:
             raise Misfit
-        if b"\\" + mark in data and self._escapes(data):
+        if b"\0" in data or self._has_stray_quote(data):
             raise Misfit
         self.found = {"encoding": "utf-8", "separator": self._scan.separator, "quote": self._scan.quote}
         with frame_errors("reading the csv source"):
@@ -48,9 +48,11 @@ class CsvFile(CutText):
         self.found["numbers_rounded"] = lost.rounded
         return rows
 
-    def _escapes(self, data: bytes) -> bool:
-        lines = io.StringIO(data.decode(), newline="")
-        return escaped_row(lines, self._scan.separator, self._scan.quote) is not None
+    def _has_stray_quote(self, data: bytes) -> bool:
+        separator, quote = self._scan.separator, self._scan.quote
+        if not may_have_stray_quotes(data, separator, quote):
+            return False
+        return stray_quote(io.StringIO(data.decode(), newline=""), separator, quote) is not None
 
     @cached_property
     def _scan(self) -> CsvScan:

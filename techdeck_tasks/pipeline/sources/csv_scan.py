@@ -25,6 +25,7 @@ _SEPARATOR = r"^[\x01-\x09\x0b\x0c\x0e-!#-&(-\x7f]$"
 _DIRECTIVE = re.compile(rf'"?sep=({_SEPARATOR[1:-1]})"?\r?\n', re.IGNORECASE)
 # Polars has forms of its own for these: 01/02/2020 would be the first of February.
 _READ: dict[DtypeName, type[pl.DataType]] = dict.fromkeys(("bool", "date", "datetime"), pl.String)
+_MARKUP = re.compile(r"\s*<(?:!doctype\s|html\b|\?xml\s)", re.IGNORECASE)
 _CONTROLS = re.compile(r"[\x00\x02-\x08\x0e-\x1b]")
 
 
@@ -72,6 +73,13 @@ def csv_scan(path: Path, params: CsvParams) -> CsvScan:
     directive = _DIRECTIVE.match(sample)
     if directive is not None:
         sample = sample[directive.end() :]
+    if _MARKUP.match(sample):
+        raise ValidationError(
+            "the source is no CSV but a page of the web or XML, as servers send for a login or an error; "
+            "check source.url and source.format",
+            field="source",
+            validation_rule="csv",
+        )
     # Blocks of zeros, which a broken disk or transfer leaves, would be one odd name and no row.
     if _CONTROLS.search(sample.partition("\n")[0]):
         raise ValidationError(

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import csv
 import re
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import BinaryIO
+
+import polars as pl
 
 SEPARATORS = (",", ";", "\t", "|")
 _SAMPLE_CHARS = 1 << 16
@@ -103,41 +105,80 @@ def long_row(path: Path, separator: str, quote: str, skipped_lines: int = 0) -> 
     return None
 
 
-def escapes_in(path: Path, separator: str, quote: str, skipped_lines: int = 0) -> int | None:
-    """Return what `escaped_row` does of a file; most have no backslash before a quote at all."""
-    mark = f"\\{quote}".encode()
-    before = b""
+@dataclass(frozen=True, slots=True)
+class StrayQuote:
+    """A quote inside a field that is not doubled.
+
+    Attributes:
+        line: the line its row ends in, from 1.
+        escaped: a backslash before it was to escape it.
+    """
+
+    line: int
+    escaped: bool
+
+
+def may_have_stray_quotes(data: bytes, separator: str, quote: str) -> bool:
+    """Whether whole lines of UTF-8 have a quote that neither begins nor ends a field, nor is doubled."""
+    mark = quote.encode()
+    if mark not in data:
+        return False
+    outside = f"[^{re.escape(separator)}{quote}\n\r]"
+    text = pl.Series([data.decode(errors="replace")])
+    return bool(text.str.contains(rf"\\{quote}|{outside}{quote}{outside}").any())
+
+
+def stray_quote_in(path: Path, separator: str, quote: str, skipped_lines: int = 0) -> StrayQuote | None:
+    """Return what `stray_quote` does of a file; most have no such quote at all."""
     with path.open("rb") as file:
+        before = b""
         while block := file.read(_BLOCK_BYTES):
-            if mark in before + block:
+            if may_have_stray_quotes(before + block, separator, quote):
                 break
-            before = block[-1:]
+            before = block[-2:]
         else:
             return None
     with path.open(encoding="utf-8", newline="") as text:
         for _ in range(skipped_lines):
             text.readline()
-        line = escaped_row(text, separator, quote)
-    return None if line is None else line + skipped_lines
+        found = stray_quote(text, separator, quote)
+    return None if found is None else replace(found, line=found.line + skipped_lines)
 
 
-def escaped_row(lines: Iterable[str], separator: str, quote: str) -> int | None:
-    r"""Return the line, from 1, of the first row that escapes quotes with backslashes; None where none does.
+def stray_quote(lines: Iterable[str], separator: str, quote: str) -> StrayQuote | None:
+    r"""Return the first quote inside a field of whole rows that is not doubled: readers guess what it means.
 
-    ``"C:\"`` is a whole field. Text behind that quote, or a later field that ends with one, tells that the
-    backslash was to escape it.
+    ``"C:\"`` is a whole field: only a later field that ends with a quote tells that it was to be escaped.
     """
-    rows = csv.reader(lines, delimiter=separator, quotechar=quote, strict=True)
+    last: deque[str] = deque(maxlen=1)
+    kept = (last.append(line) or line for line in lines)  # type: ignore[func-returns-value]  # it is None
+    rows = csv.reader(kept, delimiter=separator, quotechar=quote, strict=True)
     while True:
         try:
             row = next(rows, None)
         except csv.Error as error:
-            return rows.line_num if "expected after" in str(error) else None
+            is_stray = "expected after" in str(error)
+            return StrayQuote(rows.line_num, f"\\{quote}" in last[0]) if is_stray else None
         if row is None:
             return None
         cut = next((number for number, value in enumerate(row) if value.endswith("\\")), len(row))
         if any(value.endswith(quote) and value.count(quote) % 2 for value in row[cut + 1 :]):
-            return rows.line_num
+            return StrayQuote(rows.line_num, escaped=True)
+
+
+def lone_quote(path: Path, separator: str, quote: str, skipped_lines: int = 0) -> int | None:
+    """Return the line of the first row with an odd number of quotes in a field without quotes around it."""
+    with path.open(encoding="utf-8", newline="") as file:
+        for _ in range(skipped_lines):
+            file.readline()
+        rows = csv.reader(file, delimiter=separator, quotechar=quote)
+        try:
+            for row in rows:
+                if any(value.count(quote) % 2 and not value.startswith(quote) for value in row):
+                    return rows.line_num + skipped_lines
+        except csv.Error:
+            pass  # for who reads it to tell
+    return None
 
 
 def detect_separator(sample: str, quote: str) -> str:

@@ -23,6 +23,8 @@ _UNMARKED_UTF16 = ((0, "utf-16-be"), (1, "utf-16-le"))
 _MIN_ZERO_SHARE = 1 / 3
 # A superset of Latin-1's text, and what most old files of clinics in the West are in.
 _PREFERRED = "cp1252"
+# In UTF-8 an accented letter of the West; in cp1252 a Portuguese Ã before a symbol, which no word has.
+_UTF8_LETTER = re.compile(rb"\xc3[\xa0-\xbf]")
 _CONTROLS = re.compile(r"[\x00-\x08\x0e-\x1f]")
 _WORD = re.compile(r"[^\W\d_]+")
 # A symbol between two letters is a letter of another encoding; apostrophes and dashes are not.
@@ -109,6 +111,25 @@ def as_utf8(path: Path, encoding: str, target: Path) -> Path:
             done += len(block)
 
 
+def require_no_zero(path: Path) -> None:
+    """Check that a file of UTF-8 has no zero byte: blocks of them are what a broken disk or transfer leaves.
+
+    Raises:
+        ValidationError: it has one; the text tells where.
+    """
+    done = 0
+    with path.open("rb") as file:
+        while block := file.read(_BLOCK_BYTES):
+            if (found := block.find(b"\0")) >= 0:
+                raise ValidationError(
+                    f"byte {done + found} of the source (in UTF-8) is zero, which no text has; "
+                    "transfer it again, or set encoding",
+                    field="source",
+                    validation_rule="encoding",
+                )
+            done += len(block)
+
+
 def _first_invalid_utf8(path: Path) -> int | None:
     """Return the offset of the first byte (or of its character) that is not UTF-8, None where all are."""
     decoder = codecs.getincrementaldecoder("utf-8")()
@@ -134,6 +155,13 @@ def _guess(path: Path, offset: int) -> str:
         # What is not ASCII decides, and there may be little of it.
         sample = b"".join(
             line for line in file.read(_SAMPLE_BYTES).splitlines(keepends=True) if not line.isascii()
+        )
+    if _UTF8_LETTER.search(sample) and _is_western(_UTF8_LETTER.sub(b"", sample)):
+        raise ValidationError(
+            f"byte {offset} of the source is not UTF-8, and other letters are: files of two encodings were "
+            "joined; mend it, or set encoding",
+            field="params.encoding",
+            validation_rule="encoding",
         )
     found = from_bytes(sample)
     best = found.best()

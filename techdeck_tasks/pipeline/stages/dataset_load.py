@@ -29,9 +29,14 @@ from techdeck_tasks.pipeline.registry import (
     summed,
 )
 from techdeck_tasks.pipeline.sources.csv_scan import CsvScan, csv_scan, require_columns
-from techdeck_tasks.pipeline.sources.dialect import escapes_in, long_row
+from techdeck_tasks.pipeline.sources.dialect import lone_quote, long_row, stray_quote_in
 from techdeck_tasks.pipeline.sources.doubles import rounded_integers
-from techdeck_tasks.pipeline.sources.encoding import as_utf8, detect_encoding, with_line_feeds
+from techdeck_tasks.pipeline.sources.encoding import (
+    as_utf8,
+    detect_encoding,
+    require_no_zero,
+    with_line_feeds,
+)
 from techdeck_tasks.pipeline.sources.json_records import RecordWriter
 from techdeck_tasks.pipeline.sources.params import INFERENCE_ROWS, DatasetLoadParams
 from techdeck_tasks.pipeline.sources.pieces import MISFITS, loaded_part, pieces
@@ -165,7 +170,13 @@ class _Reading:
                     _require_even_rows(scan)
                 # A value further down does not fit the type of the first rows: look at all of them.
                 self.found.pop("numbers_rounded", None)
-                return write(self._rows(scans, None))
+                try:
+                    return write(self._rows(scans, None))
+                except DataProcessingError:
+                    if not self.params.dtypes:  # no value can have another type than is wanted
+                        for scan in scans:
+                            _require_no_lone_quote(scan)
+                    raise
 
     def _joined(self, frames: list[pl.LazyFrame]) -> pl.LazyFrame:
         """Return the rows of files that tell their types, with those wanted."""
@@ -223,7 +234,8 @@ class _Reading:
     def _csv(self, path: Path, number: int) -> CsvScan:
         scan = csv_scan(path, self.params)
         self.found |= {"separator": scan.separator, "quote": scan.quote}
-        _require_no_escapes(scan)
+        require_no_zero(path)
+        _require_no_stray_quote(scan)
         if not self.params.trim:
             return scan
         return scan.trimmed(self.context.workspace / f"trimmed-{number}.csv")
@@ -258,12 +270,23 @@ def _require_even_rows(scan: CsvScan) -> None:
         )
 
 
-def _require_no_escapes(scan: CsvScan) -> None:
-    line = escapes_in(scan.path, scan.separator, scan.quote, scan.skipped_lines)
+def _require_no_lone_quote(scan: CsvScan) -> None:
+    line = lone_quote(scan.path, scan.separator, scan.quote, scan.skipped_lines)
     if line is not None:
         raise DataProcessingError(
-            f"reading the csv source failed: the row that ends in line {line} has a quote inside a "
-            f"field that is not doubled; {_NO_ESCAPES}",
+            f"reading the csv source failed: the row that ends in line {line} has a quote inside a field "
+            "that is not doubled; write it again with quotes around such a field, or check separator and quote",
+            operation="reading the csv source",
+        )
+
+
+def _require_no_stray_quote(scan: CsvScan) -> None:
+    found = stray_quote_in(scan.path, scan.separator, scan.quote, scan.skipped_lines)
+    if found is not None:
+        remedy = _NO_ESCAPES if found.escaped else "write it again with quotes in fields doubled (RFC 4180)"
+        raise DataProcessingError(
+            f"reading the csv source failed: the row that ends in line {found.line} has a quote inside a "
+            f"field that is not doubled; {remedy}, or check separator and quote",
             operation="reading the csv source",
         )
 

@@ -1,7 +1,9 @@
 from __future__ import annotations
 
+import bz2
 import gzip
 import json
+import lzma
 import resource
 from collections.abc import Callable
 from datetime import date
@@ -701,3 +703,51 @@ def test_dtypes_do_not_cut_fractions_off(run_stage: RunStage, tmp_path: Path, fo
     path = written(tmp_path, form, pl.DataFrame({"age": [36.0, 1.5]}))
     with pytest.raises(DataProcessingError, match="cannot be converted"):
         run_stage("dataset_load", source=str(path), dtypes={"age": "int"})
+
+
+@pytest.mark.parametrize("row", ['1,"she said "no" twice"', '"x" ,1', '1,5" pipe'])
+def test_a_quote_inside_a_field_that_is_not_doubled_is_refused_with_its_line(
+    run_stage: RunStage, tmp_path: Path, row: str
+) -> None:
+    path = tmp_path / "a.csv"
+    path.write_text(f'a,b\n0,"x"\n{row}\n')
+    with pytest.raises(DataProcessingError, match=r"line 3 has a quote inside a field .* doubled"):
+        run_stage("dataset_load", source=str(path))
+
+
+def test_zeros_further_down_are_refused_and_make_no_row(run_stage: RunStage, tmp_path: Path) -> None:
+    path = tmp_path / "a.csv"
+    path.write_bytes(b"a,b\n1,2\n" + bytes(512))
+    with pytest.raises(ValidationError, match=r"byte 8 of the source .* is zero"):
+        run_stage("dataset_load", source=str(path))
+
+
+def test_files_of_two_encodings_that_were_joined_are_refused(run_stage: RunStage, tmp_path: Path) -> None:
+    path = tmp_path / "a.csv"
+    path.write_bytes("name,n\nMüller,1\n".encode() + "Göbel,2\n".encode("cp1252"))
+    with pytest.raises(ValidationError, match="files of two encodings were joined"):
+        run_stage("dataset_load", source=str(path))
+
+
+@pytest.mark.parametrize(
+    "text", ["<!DOCTYPE html>\n<p>Login</p>\n", "\n <html>\n", "<?xml version='1.0'?>\n"]
+)
+def test_a_page_of_the_web_is_no_table(run_stage: RunStage, tmp_path: Path, text: str) -> None:
+    path = tmp_path / "a.csv"
+    path.write_text(text)
+    with pytest.raises(ValidationError, match="no CSV but a page of the web"):
+        run_stage("dataset_load", source=str(path))
+
+
+@pytest.mark.parametrize(
+    ("content", "name"),
+    [(bz2.compress(b"a"), "bzip2"), (lzma.compress(b"a"), "xz"), (b"PK\x03\x04" + bytes(30), "zip")],
+)
+@pytest.mark.parametrize("form", ["csv", "json", "parquet"])
+def test_what_is_packed_in_another_way_is_named(
+    run_stage: RunStage, tmp_path: Path, form: str, content: bytes, name: str
+) -> None:
+    path = tmp_path / f"a.{form}"
+    path.write_bytes(content)
+    with pytest.raises(ValidationError, match=rf"is packed \({name}.*unpack it"):
+        run_stage("dataset_load", source=str(path))
