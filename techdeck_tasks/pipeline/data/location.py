@@ -146,6 +146,29 @@ def require_file(path: Path) -> None:
         raise ValidationError(f"there is no file {path}; check source.url", field="source.url")
 
 
+Version = tuple[int, int, int]
+"""Size, time of the last change in nanoseconds, and inode of a local file."""
+
+
+def version(path: Path) -> Version:
+    """Return what tells a file from what it was before it was written to or replaced."""
+    facts = path.stat()
+    return facts.st_size, facts.st_mtime_ns, facts.st_ino
+
+
+def require_version(path: Path, known: Version, url: str) -> None:
+    """Check that a file of the source `url` is still the one that was known.
+
+    Raises:
+        ValidationError: it is not, or is gone.
+    """
+    require_file(path)
+    if version(path) != known:
+        raise ValidationError(
+            f"{display(url)} was changed while it was read; run it again", field="source.url"
+        )
+
+
 def fetch(url: str, target: Path, *, max_bytes: int | None = None, boundary: Boundary | None = None) -> None:
     """Stream the file at `url` to the local file `target`.
 

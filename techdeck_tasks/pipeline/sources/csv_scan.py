@@ -16,10 +16,12 @@ from techdeck_tasks.pipeline.data.dtypes import DtypeName, dtype_of, with_dtypes
 from techdeck_tasks.pipeline.registry import StageParams
 from techdeck_tasks.pipeline.sources.dialect import detect_quote, detect_separator, read_sample
 from techdeck_tasks.pipeline.sources.doubles import Lost, lost, may_lose
+from techdeck_tasks.pipeline.sources.limits import MAX_COLUMNS
 
 Rows = TypeVar("Rows", pl.LazyFrame, pl.DataFrame)
 # One byte, as Polars needs it, that ends no line and quotes nothing.
 _BLOCK_BYTES = 1 << 20
+_MAX_HEADER_BYTES = 1 << 26
 _SEPARATOR = r"^[\x01-\x09\x0b\x0c\x0e-!#-&(-\x7f]$"
 # Excel's own first line, which names the separator: no row.
 _DIRECTIVE = re.compile(rf'"?sep=({_SEPARATOR[1:-1]})"?\r?\n', re.IGNORECASE)
@@ -92,7 +94,9 @@ def csv_scan(path: Path, params: CsvParams) -> CsvScan:
     separator = params.separator
     if separator == "auto":
         separator = directive[1] if directive else detect_separator(sample, quote)
-    return CsvScan(path, params, separator, quote, 1 if directive else 0)
+    scan = CsvScan(path, params, separator, quote, 1 if directive else 0)
+    scan.require_columns_within_limit()
+    return scan
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,6 +144,23 @@ class CsvScan:
     def _converted(self) -> dict[str, DtypeName]:
         """The columns that are read as text, and the types they get then."""
         return {name: dtype for name, dtype in self.params.dtypes.items() if dtype in _READ}
+
+    def require_columns_within_limit(self) -> None:
+        """Check, before Polars makes each of them, that there are not too many columns.
+
+        Raises:
+            ValidationError: there are.
+        """
+        with self.path.open("rb") as file:
+            for _ in range(self.skipped_lines):
+                file.readline()
+            if file.readline(_MAX_HEADER_BYTES).count(self.separator.encode()) >= MAX_COLUMNS:
+                raise ValidationError(
+                    f"the first row has more than {MAX_COLUMNS} columns; give each value a row, "
+                    "or check separator",
+                    field="source",
+                    validation_rule="csv",
+                )
 
     def with_dtypes(self, dtypes: Mapping[str, DtypeName]) -> CsvScan:
         """Return the scan with these types of columns, too."""

@@ -32,6 +32,7 @@ from techdeck_tasks.pipeline.sources.doubles import (
     may_lose,
 )
 from techdeck_tasks.pipeline.sources.field_order import FieldOrder
+from techdeck_tasks.pipeline.sources.limits import MAX_COLUMNS
 from techdeck_tasks.pipeline.sources.plain_lines import PlainLines
 
 VALUE_COLUMN = "value"
@@ -146,7 +147,10 @@ class RecordWriter:
         Raises:
             PolarsError: they are no table to Polars.
         """
-        return self.order.schema(pl.scan_ndjson(records, infer_schema_length=None).collect_schema())
+        found = pl.scan_ndjson(records, infer_schema_length=None).collect_schema()
+        # Polars' own order is that of a hash table, another one in each process.
+        names = [name for name, *inner in self.kinds if not inner]
+        return self.order.schema(pl.Schema({name: found[name] for name in names if name in found}))
 
     def rounded_in(self, records: Path, schema: pl.Schema) -> int:
         """Return how many numbers are rounded where records written here are read as this schema."""
@@ -234,6 +238,10 @@ class RecordWriter:
                     raise _error("depth", f"{place} is nested deeper than {MAX_DEPTH}", "flatten it")
                 self._check_inside((name,), value, place)
                 self.order.see_field(name, value)
+        if len(self.kinds) > MAX_COLUMNS:
+            raise _error(
+                "table", f"{place}: there are more than {MAX_COLUMNS} fields", "give each value a row"
+            )
 
     def _one_kind(self, where: tuple[str, ...], value: Any, place: str) -> str:
         kind = _KINDS[type(value)]

@@ -86,7 +86,10 @@ def _read_whole(context: StageContext, params: DatasetLoadParams, *, in_parts: b
     for url in context.source_files():
         context.check_cancelled()
         reading.take(url)
-    output = reading.written(in_parts=in_parts)
+    try:
+        output = reading.written(in_parts=in_parts)
+    finally:
+        reading.require_unchanged()
     report = {
         "rows": output.rows,
         "format": form,
@@ -106,6 +109,7 @@ class _Reading:
         writers: by file, of JSON, what wrote its records and knows their columns.
         source_bytes: the size of the files as they came.
         unpacked_bytes: their size unpacked.
+        versions: of local files, what they were when they were first looked at.
         found: what was detected, of the last file where they differ, for the report.
     """
 
@@ -116,6 +120,7 @@ class _Reading:
     writers: dict[Path, RecordWriter] = field(default_factory=dict)
     source_bytes: int = 0
     unpacked_bytes: int = 0
+    versions: dict[Path, location.Version] = field(default_factory=dict)
     found: dict[str, Any] = field(default_factory=dict)
 
     def take(self, url: str) -> None:
@@ -133,6 +138,7 @@ class _Reading:
         else:
             path = data_url.local_path(url)
             location.require_file(path)
+            self.versions[path] = location.version(path)
         size = path.stat().st_size
         if size > allowed:
             raise location.too_large(url, self.params.max_bytes)
@@ -153,6 +159,15 @@ class _Reading:
         records = self.writers[target] = RecordWriter()
         (records.write_document if self.form == "json" else records.write_lines)(plain, target)
         return target
+
+    def require_unchanged(self) -> None:
+        """Check that the local files are what they were: each is read several times, and a few at length.
+
+        Raises:
+            ValidationError: one is not.
+        """
+        for path, version in self.versions.items():
+            location.require_version(path, version, self.context.source.url)
 
     def written(self, *, in_parts: bool) -> ArtifactRef:
         """Write the rows of all files to the artifact, which is one file or `in_parts`."""
@@ -274,8 +289,9 @@ def _require_no_lone_quote(scan: CsvScan) -> None:
     line = lone_quote(scan.path, scan.separator, scan.quote, scan.skipped_lines)
     if line is not None:
         raise DataProcessingError(
-            f"reading the csv source failed: the row that ends in line {line} has a quote inside a field "
-            "that is not doubled; write it again with quotes around such a field, or check separator and quote",
+            f"reading the csv source failed: the row that ends in line {line} has a quote inside a "
+            "field that is not doubled; write it again with quotes around such a field, "
+            "or check separator and quote",
             operation="reading the csv source",
         )
 

@@ -6,6 +6,7 @@ import json
 import lzma
 import resource
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import date
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,9 +17,14 @@ import pytest
 from pydantic import ValidationError as ParamsError
 
 from techdeck_tasks.errors import DataProcessingError, ServiceUnavailableError, ValidationError
+from techdeck_tasks.keyring import Cipher
 from techdeck_tasks.pipeline.data.artifacts import ArtifactRef, ArtifactStore
-from techdeck_tasks.pipeline.registry import StageResult
+from techdeck_tasks.pipeline.definition import SourceSpec
+from techdeck_tasks.pipeline.registry import StageContext, StageResult
 from techdeck_tasks.pipeline.sources.csv_scan import CsvParams, csv_scan
+from techdeck_tasks.pipeline.sources.limits import MAX_COLUMNS
+from techdeck_tasks.pipeline.sources.params import DatasetLoadParams
+from techdeck_tasks.pipeline.stages.dataset_load import dataset_load
 
 if TYPE_CHECKING:
     from tests.unit.pipeline.conftest import RunStage, Web
@@ -751,3 +757,46 @@ def test_what_is_packed_in_another_way_is_named(
     path.write_bytes(content)
     with pytest.raises(ValidationError, match=rf"is packed \({name}.*unpack it"):
         run_stage("dataset_load", source=str(path))
+
+
+def test_columns_of_json_are_in_the_order_of_their_first_appearance(
+    run_stage: RunStage, rows_of: RowsOf, tmp_path: Path
+) -> None:
+    path = tmp_path / "a.jsonl"
+    names = [f"c{number}" for number in range(300)]
+    path.write_text(json.dumps({"z": 1}) + "\n" + json.dumps(dict.fromkeys([*names, "z"], 1)) + "\n")
+    assert rows_of(run_stage("dataset_load", source=str(path))).columns == ["z", *names]
+
+
+@pytest.mark.parametrize("form", ["csv", "jsonl"])
+def test_more_columns_than_memory_is_good_for_are_refused(
+    run_stage: RunStage, tmp_path: Path, form: str
+) -> None:
+    path = tmp_path / f"a.{form}"
+    names = [f"c{number}" for number in range(MAX_COLUMNS + 1)]
+    path.write_text(",".join(names) if form == "csv" else json.dumps(dict.fromkeys(names, 1)))
+    with pytest.raises(ValidationError, match=rf"more than {MAX_COLUMNS} (columns|fields)"):
+        run_stage("dataset_load", source=str(path))
+
+
+@pytest.mark.parametrize("how", ["append", "replace"])
+def test_a_file_that_changes_while_it_is_read_whole_is_refused(
+    stage_context: StageContext, cipher: Cipher, tmp_path: Path, how: str
+) -> None:
+    path, other = tmp_path / "a.csv", tmp_path / "other.csv"
+    path.write_text("n\n1\n")
+    other.write_text("n\n2\n")
+
+    class Changing(ArtifactStore):
+        def write(self, *args: Any, **options: Any) -> ArtifactRef:
+            if how == "append":
+                with path.open("a") as file:
+                    file.write("2\n")
+            else:
+                other.replace(path)
+            return super().write(*args, **options)
+
+    store = Changing(str(tmp_path / "artifacts"), cipher)
+    context = replace(stage_context, source=SourceSpec(url=str(path)), artifacts=store)
+    with pytest.raises(ValidationError, match="was changed while it was read"):
+        dataset_load(context, DatasetLoadParams())
