@@ -167,17 +167,24 @@ def stray_quote(lines: Iterable[str], separator: str, quote: str) -> StrayQuote 
 
 
 def lone_quote(path: Path, separator: str, quote: str, skipped_lines: int = 0) -> int | None:
-    """Return the line of the first row with an odd number of quotes in a field without quotes around it."""
+    """Return the line of the first row with an odd number of quotes in a field without quotes around it.
+
+    Or that in which a quote around a field has no end before the file has.
+    """
     with path.open(encoding="utf-8", newline="") as file:
         for _ in range(skipped_lines):
             file.readline()
-        rows = csv.reader(file, delimiter=separator, quotechar=quote)
+        rows = csv.reader(file, delimiter=separator, quotechar=quote, strict=True)
+        ended = 0
         try:
             for row in rows:
                 if any(value.count(quote) % 2 and not value.startswith(quote) for value in row):
                     return rows.line_num + skipped_lines
-        except csv.Error:
-            pass  # for who reads it to tell
+                ended = rows.line_num
+        except csv.Error as error:
+            # A field that goes on for ever is longer than is allowed before the file ends.
+            if "unexpected end" in str(error) or "field limit" in str(error):
+                return ended + 1 + skipped_lines
     return None
 
 

@@ -289,9 +289,8 @@ def _require_no_lone_quote(scan: CsvScan) -> None:
     line = lone_quote(scan.path, scan.separator, scan.quote, scan.skipped_lines)
     if line is not None:
         raise DataProcessingError(
-            f"reading the csv source failed: the row that ends in line {line} has a quote inside a "
-            "field that is not doubled; write it again with quotes around such a field, "
-            "or check separator and quote",
+            f"reading the csv source failed: the row at line {line} has a quote inside a field that is not "
+            "doubled, or one around a field that has no end; mend the row, or check separator and quote",
             operation="reading the csv source",
         )
 

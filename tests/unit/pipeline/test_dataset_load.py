@@ -405,7 +405,7 @@ def test_a_quote_without_an_end_far_down_is_refused_and_no_row_is_lost_in_silenc
 ) -> None:
     path = tmp_path / "a.csv"
     path.write_text("n,v\n" + "1,1\n" * 10_500 + '1,"')
-    with pytest.raises(DataProcessingError):
+    with pytest.raises(DataProcessingError, match=r"line 10502 has a quote .* that has no end"):
         run_stage("dataset_load", source=str(path), part_bytes=part_bytes)
 
 
