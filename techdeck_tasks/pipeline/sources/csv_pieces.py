@@ -11,6 +11,7 @@ from techdeck_tasks.pipeline.data.frame_errors import frame_errors
 from techdeck_tasks.pipeline.sources.csv_scan import CsvScan, csv_scan
 from techdeck_tasks.pipeline.sources.cut_file import CutText, Misfit, is_plain_text, read_range
 from techdeck_tasks.pipeline.sources.dialect import cuts, may_have_stray_quotes, stray_quote
+from techdeck_tasks.pipeline.sources.doubles import large_floats
 from techdeck_tasks.pipeline.sources.params import INFERENCE_ROWS
 
 
@@ -42,7 +43,8 @@ class CsvFile(CutText):
         self.found = {"encoding": "utf-8", "separator": self._scan.separator, "quote": self._scan.quote}
         with frame_errors("reading the csv source"):
             rows = self._scan.piece(data, self._schema, first=begin == 0)
-            lost = self._scan.lost(self._schema, data, first=begin == 0)
+            later = () if begin == 0 else list(self._schema)
+            lost = self._scan.lost(large_floats(rows.lazy()), data, later=later)
         if lost.beyond:
             raise Misfit
         self.found["numbers_rounded"] = lost.rounded

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
@@ -15,12 +15,11 @@ from techdeck_tasks.errors import ValidationError
 from techdeck_tasks.pipeline.data.dtypes import DtypeName, dtype_of, with_dtypes
 from techdeck_tasks.pipeline.registry import StageParams
 from techdeck_tasks.pipeline.sources.dialect import detect_quote, detect_separator, read_sample
-from techdeck_tasks.pipeline.sources.doubles import Lost, lost, may_lose
+from techdeck_tasks.pipeline.sources.doubles import Lost, lost
 from techdeck_tasks.pipeline.sources.limits import MAX_COLUMNS
 
 Rows = TypeVar("Rows", pl.LazyFrame, pl.DataFrame)
 # One byte, as Polars needs it, that ends no line and quotes nothing.
-_BLOCK_BYTES = 1 << 20
 _MAX_HEADER_BYTES = 1 << 26
 _SEPARATOR = r"^[\x01-\x09\x0b\x0c\x0e-!#-&(-\x7f]$"
 # Excel's own first line, which names the separator: no row.
@@ -180,7 +179,7 @@ class CsvScan:
 
     def piece(self, data: bytes, schema: pl.Schema, *, first: bool) -> pl.DataFrame:
         """Return the rows of whole lines of the file, its `first` or later ones, with the types given."""
-        rows = self._raw(
+        raw = self._raw(
             data,
             skip_lines=self.skipped_lines if first else 0,
             has_header=first and self.params.has_header,
@@ -188,32 +187,33 @@ class CsvScan:
             empty_string_is_null="" in self.params.null_values,
             schema={name: pl.String if name in self._converted else dtype for name, dtype in schema.items()},
         )
-        return with_dtypes(_without_blank(rows), self._converted).collect(engine="streaming")
+        rows = _without_blank(raw.collect(engine="streaming"))
+        if not self._converted:
+            return rows
+        return with_dtypes(rows.lazy(), self._converted).collect(engine="streaming")
 
-    def lost(self, schema: pl.Schema, data: bytes | None = None, *, first: bool = True) -> Lost:
-        """Return what the numbers lose in columns that are floats by `schema`.
+    def lost(
+        self, large: Mapping[str, pl.DataType], piece: bytes | None = None, *, later: Sequence[str] = ()
+    ) -> Lost:
+        """Return what the texts lose in columns that `large_floats` found.
 
         Args:
-            schema: the types they get.
-            data: whole lines of the file, its `first` or later ones; None: all of it.
-            first: whether the header is among them, if there is one.
+            large: the columns.
+            piece: whole lines of the file; None: all of it.
+            later: the names of the columns where `piece` does not begin with the file.
         """
-        source = self.path if data is None else data
-        names = self.params.columns if data is None else list(schema)
-        has_header = first and self.params.has_header
+        if not large:
+            return Lost()
         texts = self._raw(
-            source,
-            skip_lines=self.skipped_lines if first else 0,
-            has_header=has_header,
-            new_columns=None if data is not None and has_header else names,
+            self.path if piece is None else piece,
+            skip_lines=0 if later else self.skipped_lines,
+            has_header=self.params.has_header and not later,
+            new_columns=later or self.params.columns,
             null_values=self.params.null_values,
             infer_schema=False,
         )
         known = texts.collect_schema()
-        floats = {name: dtype for name, dtype in schema.items() if name in known and dtype.is_float()}
-        if not floats or not may_lose(_blocks(self.path) if data is None else [data]):
-            return Lost(0, frozenset())
-        return lost(texts, floats)
+        return lost(texts, {name: dtype for name, dtype in large.items() if name in known})
 
     def trimmed(self, target: Path) -> CsvScan:
         """Return the scan of a copy without spaces around values and names."""
@@ -242,12 +242,6 @@ class CsvScan:
             glob=False,
             **options,
         )
-
-
-def _blocks(path: Path) -> Iterator[bytes]:
-    with path.open("rb") as file:
-        while block := file.read(_BLOCK_BYTES):
-            yield block
 
 
 def require_columns(named: Iterable[str], schema: pl.Schema) -> None:

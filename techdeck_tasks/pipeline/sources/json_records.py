@@ -28,8 +28,8 @@ from techdeck_tasks.pipeline.sources.doubles import (
     MOST_EXACT_INTEGER,
     SAFE_CHARS,
     SMALLEST_NORMAL,
+    has_long_integer,
     is_rounded,
-    may_lose,
 )
 from techdeck_tasks.pipeline.sources.field_order import FieldOrder
 from techdeck_tasks.pipeline.sources.limits import MAX_COLUMNS
@@ -160,7 +160,7 @@ class RecordWriter:
         if any(dtype == pl.Float64 and known.get(place) == pl.Int64 for place, dtype in now.items()):
             # Plain lines had integers in columns that became doubles.
             with records.open("rb") as file:
-                if may_lose(iter(lambda: file.read(_BLOCK_BYTES), b"")):
+                if has_long_integer(iter(lambda: file.read(_BLOCK_BYTES), b"")):
                     file.seek(0)
                     close = RecordWriter()
                     for _ in close.records(file):

@@ -30,7 +30,7 @@ from techdeck_tasks.pipeline.registry import (
 )
 from techdeck_tasks.pipeline.sources.csv_scan import CsvScan, csv_scan, require_columns
 from techdeck_tasks.pipeline.sources.dialect import lone_quote, long_row, stray_quote_in
-from techdeck_tasks.pipeline.sources.doubles import rounded_integers
+from techdeck_tasks.pipeline.sources.doubles import large_floats, rounded_integers
 from techdeck_tasks.pipeline.sources.encoding import (
     as_utf8,
     detect_encoding,
@@ -223,7 +223,8 @@ class _Reading:
         """
         joined = union(_agreeing(scans, inference_rows), self.context.source.url)
         with frame_errors("reading the csv source"):
-            found = [scan.lost(joined.collect_schema()) for scan in scans]
+            large = large_floats(joined)
+            found = [scan.lost(large) for scan in scans]
         beyond = {column for lost in found for column in lost.beyond}
         if beyond:
             if wanted := [dtype for column, dtype in self.params.dtypes.items() if column in beyond]:
