@@ -12,13 +12,13 @@ around a value of the file keep spaces and ``#`` in it.
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
+from urllib.parse import urlsplit
 
 import pydantic_settings
-from dotenv import dotenv_values
 from pydantic import Field, PositiveInt, SecretStr, ValidationError, field_validator, model_validator
 from pydantic_settings import (
     BaseSettings,
@@ -27,11 +27,17 @@ from pydantic_settings import (
     SettingsConfigDict,
 )
 
+from techdeck_tasks.settings_file import nearest, read_settings_file
+
 ENV_PREFIX = "TECHDECK_"
 DEFAULT_ENV_FILE = ".techdeck/techdeck.env"
+_NO_FIELDS = {f"{ENV_PREFIX}{name}" for name in ("ENV_FILE", "SECRETS_DIR", "DATA_DIR")}
 
-Seconds = Annotated[float, Field(ge=0)]
-PositiveSeconds = Annotated[float, Field(gt=0)]
+# The upper bounds are what sockets and PostgreSQL's intervals take with certainty; none is meant to be useful.
+Seconds = Annotated[float, Field(ge=0, le=1e8)]
+PositiveSeconds = Annotated[float, Field(gt=0, le=1e8)]
+WholeSeconds = Annotated[int, Field(gt=0, le=100_000_000)]
+Hours = Annotated[int, Field(gt=0, le=876_000)]
 ReportSchedule = Literal["daily", "weekly", "monthly"]
 Percent = Annotated[float, Field(ge=0, le=100)]
 SeverityName = Annotated[str, Field(pattern=r"^(low|medium|high|critical)$")]
@@ -57,17 +63,18 @@ class FailPolicy(StrEnum):
 
 
 class _SettingsFile(DotEnvSettingsSource):
-    """The settings file, each value as it is written: pydantic's own source replaces ``${...}``."""
+    """The settings file as `read_settings_file` reads it: pydantic's own source replaces ``${...}``."""
 
     def _read_env_file(self, file_path: Path) -> Mapping[str, str | None]:
-        values = dotenv_values(file_path, encoding="utf-8", interpolate=False)
-        return {name.lower(): value for name, value in values.items()}
+        return {name.lower(): value for name, value in read_settings_file(file_path).items()}
 
 
 class Settings(BaseSettings):
     """Everything a process of this package can be told. Durations are seconds unless the name says else."""
 
-    model_config = SettingsConfigDict(env_prefix=ENV_PREFIX, frozen=True, extra="ignore")
+    model_config = SettingsConfigDict(
+        env_prefix=ENV_PREFIX, frozen=True, extra="ignore", hide_input_in_errors=True
+    )
 
     environment: Environment = Environment.PRODUCTION
     tenant: str = Field("default", min_length=1, max_length=64, pattern=r"^[A-Za-z0-9._-]+$")
@@ -82,7 +89,7 @@ class Settings(BaseSettings):
     result_backend_url: SecretStr | None = Field(None, description="Celery's results; default: redis_url")
     database_url: SecretStr = SecretStr("postgresql+psycopg://techdeck@127.0.0.1:5432/techdeck")
     redis_timeout_seconds: PositiveSeconds = Field(0.25, description="bound of one Redis call of our own")
-    database_connect_timeout_seconds: PositiveInt = 5
+    database_connect_timeout_seconds: WholeSeconds = 5
     artifact_url: str = Field(
         "file://.techdeck/artifacts", description="fsspec folder of the data handed from stage to stage"
     )
@@ -92,10 +99,10 @@ class Settings(BaseSettings):
     upload_max_kept_bytes: PositiveInt = Field(
         1 << 35, description="of one submitter's files in all: announced, accepted and in quarantine"
     )
-    upload_retention_hours: PositiveInt = Field(
+    upload_retention_hours: Hours = Field(
         168, description="an accepted file, and an upload that nothing arrives for, is removed after it"
     )
-    upload_quarantine_hours: PositiveInt = Field(
+    upload_quarantine_hours: Hours = Field(
         720, description="a file that was refused for its content is removed after it"
     )
 
@@ -111,7 +118,7 @@ class Settings(BaseSettings):
     stage_parts_at_once: PositiveInt = Field(
         16, description="so many parts of one run may wait for or occupy workers"
     )
-    artifact_retention_hours: PositiveInt = Field(
+    artifact_retention_hours: Hours = Field(
         168, description="so long after its end a run can be resumed; then its artifacts are removed"
     )
 
@@ -152,7 +159,9 @@ class Settings(BaseSettings):
 
     # -- error log ---------------------------------------------------------------------------------
     error_log_encryption_enabled: bool = True
-    error_log_retention_days: int = Field(2190, ge=1, description="six years, 45 CFR 164.316(b)(2)(i)")
+    error_log_retention_days: int = Field(
+        2190, ge=1, le=36_500, description="six years, 45 CFR 164.316(b)(2)(i)"
+    )
     audit_batch_size: int = Field(500, ge=1, le=5000)
     audit_checkpoint_interval_seconds: float = Field(
         60.0, gt=0, le=300, description="a signed checkpoint at least so often, also of a quiet log"
@@ -185,7 +194,7 @@ class Settings(BaseSettings):
     )
 
     # -- metrics and alerts ------------------------------------------------------------------------
-    metrics_retention_hours: PositiveInt = 24 * 30
+    metrics_retention_hours: Hours = 24 * 30
     metrics_address: str | None = Field(
         None, description="HOST:PORT where workers and beat serve /metrics without a login; default: nowhere"
     )
@@ -202,15 +211,15 @@ class Settings(BaseSettings):
     alert_channel_timeout_seconds: float = Field(10.0, gt=0, le=25, description="bound of one delivery")
     alert_fire_after_evaluations: PositiveInt = Field(1, description="in a row that find it; one a minute")
     alert_resolve_after_evaluations: PositiveInt = Field(2, description="in a row that do not find it")
-    alert_repeat_hours: Annotated[float, Field(gt=0)] = 4.0
-    alert_escalate_after_minutes: Annotated[float, Field(gt=0)] = 30.0
+    alert_repeat_hours: Annotated[float, Field(gt=0, le=876_000)] = 4.0
+    alert_escalate_after_minutes: Annotated[float, Field(gt=0, le=1e6)] = 30.0
 
     # -- Celery ------------------------------------------------------------------------------------
-    visibility_timeout_seconds: PositiveInt = Field(
+    visibility_timeout_seconds: WholeSeconds = Field(
         7200, description="after it, Redis hands unfinished work to another worker"
     )
-    task_time_limit_seconds: PositiveInt = 3600
-    task_soft_time_limit_seconds: PositiveInt = 3300
+    task_time_limit_seconds: WholeSeconds = 3600
+    task_soft_time_limit_seconds: WholeSeconds = 3300
     soft_shutdown_timeout_seconds: PositiveSeconds = 30.0
 
     # -- web ---------------------------------------------------------------------------------------
@@ -237,6 +246,23 @@ class Settings(BaseSettings):
         assert isinstance(dotenv_settings, DotEnvSettingsSource)
         settings_file = _SettingsFile(settings_cls, env_file=dotenv_settings.env_file)
         return init_settings, env_settings, settings_file, file_secret_settings
+
+    @field_validator("redis_url", "broker_url", "result_backend_url")
+    @classmethod
+    def _url_can_be_taken_apart(cls, value: SecretStr | None) -> SecretStr | None:
+        for url in value.get_secret_value().split(";") if value else ():
+            try:
+                parts = urlsplit(url)
+                # The hosts of a Sentinel or a cluster are looked at where they are connected to.
+                sound = bool(parts.scheme) and ("+" in parts.scheme or parts.port != 0)
+            except ValueError:
+                sound = False
+            if not sound:
+                raise ValueError(
+                    "is no URL; write scheme://user:PASSWORD@host:port/path, the port from 1 to 65535 and the "
+                    "password percent-encoded"
+                )
+        return value
 
     @field_validator("log_level")
     @classmethod
@@ -292,6 +318,24 @@ def _sources() -> tuple[str, str | None]:
     return env_file, os.environ.get(f"{ENV_PREFIX}SECRETS_DIR")
 
 
+def unknown_settings(names: Iterable[str]) -> list[tuple[str, str | None]]:
+    """Return those of `names` that begin as a setting does and are none, each with the one it is like."""
+    known = {f"{ENV_PREFIX}{field}".upper() for field in Settings.model_fields} | _NO_FIELDS
+    strange = (name for name in names if name.upper().startswith(ENV_PREFIX) and name.upper() not in known)
+    return [(name, nearest(name.upper(), known)) for name in strange]
+
+
+def _check_file(name: str) -> None:
+    """Refuse a settings file that pydantic would pass over, in part or as a whole."""
+    try:
+        unknown = unknown_settings(read_settings_file(Path(name)))
+    except ValueError as error:
+        raise SettingsError(str(error)) from None
+    if unknown:
+        told = "; ".join(said + (f", did you mean {near}?" if near else "") for said, near in unknown)
+        raise SettingsError(f"settings file {name} names what is no setting: {told}")
+
+
 def load_settings(**overrides: Any) -> Settings:
     """Read the settings of this process.
 
@@ -299,8 +343,15 @@ def load_settings(**overrides: Any) -> Settings:
         SettingsError: one line for each variable that is malformed, with the value's limit, never the value.
     """
     env_file, secrets_dir = _sources()
+    # Nobody named the default, and outside the folder of `techdeck up` it is not there.
+    if env_file and (env_file != DEFAULT_ENV_FILE or Path(env_file).exists()):
+        _check_file(env_file)
+    if secrets_dir and not Path(secrets_dir).is_dir():
+        raise SettingsError(
+            f"{ENV_PREFIX}SECRETS_DIR names {secrets_dir}, which is no folder; mount it, or unset it"
+        )
     try:
-        return Settings(_env_file=env_file, _secrets_dir=secrets_dir, **overrides)
+        return Settings(_env_file=env_file, _secrets_dir=secrets_dir or None, **overrides)
     except ValidationError as error:
         lines = []
         for problem in error.errors(include_input=False, include_url=False):
@@ -310,4 +361,6 @@ def load_settings(**overrides: Any) -> Settings:
         raise SettingsError("; ".join(lines)) from None
     except pydantic_settings.SettingsError as error:
         # Its text names the field and the source; its cause holds the value.
+        if isinstance(error.__cause__, UnicodeDecodeError):
+            raise SettingsError(f"a secret's file is not UTF-8: {error}") from None
         raise SettingsError(f"a setting that must be JSON is not: {error}") from None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import time
 from collections.abc import Callable, Iterator
@@ -33,6 +34,7 @@ from techdeck_tasks.keyring import (
 from techdeck_tasks.pipeline.data.data_url import is_remote, local_path
 from techdeck_tasks.pipeline.upkeep import RECONCILE, RECONCILE_S
 from techdeck_tasks.runtime import Runtime, create_app, runtime_of
+from techdeck_tasks.settings import unknown_settings
 from techdeck_tasks.storage.database import transaction
 from techdeck_tasks.storage.migration import pending
 from techdeck_tasks.tasks.broker import outages_told
@@ -88,6 +90,10 @@ def examine(runtime: Runtime) -> list[Check]:
             f"environment {runtime.settings.environment}, tenant {runtime.settings.tenant}",
         )
     ]
+    for name, near in unknown_settings(os.environ):
+        if near:  # the names that Kubernetes gives to its services are like no setting
+            said = f"{name} in the environment is no setting and changes nothing"
+            checks.append(Check("settings", Verdict.WARN, said, f"did you mean {near}?"))
     for name, examination in _EXAMINATIONS.items():
         try:
             checks += examination(runtime)

@@ -7,6 +7,8 @@ from contextlib import contextmanager
 from datetime import timedelta
 from typing import Any
 
+from psycopg import ProgrammingError
+from psycopg.conninfo import make_conninfo
 from sqlalchemy import Connection, Engine, MetaData, create_engine, make_url, text
 from sqlalchemy.exc import ArgumentError, DBAPIError, InterfaceError, OperationalError
 from sqlalchemy.orm import DeclarativeBase
@@ -54,16 +56,23 @@ def connect_database(settings: Settings) -> Engine:
     """
     try:
         url = make_url(settings.database_url.get_secret_value())
-    except ArgumentError:
-        raise ValidationError(
-            "TECHDECK_DATABASE_URL is no database URL; write postgresql+psycopg://user:password@host:5432/name",
-            field="database_url",
-        ) from None
+    except (ArgumentError, ValueError):
+        raise _malformed("it is no database URL") from None
     if url.drivername != "postgresql+psycopg":
         raise ValidationError(
             f"TECHDECK_DATABASE_URL uses the driver {url.drivername!r}; write postgresql+psycopg://...",
             field="database_url",
         )
+    if url.port is not None and not 0 < url.port < 1 << 16:
+        raise _malformed("ports are 1 to 65535")
+    if "@" in (url.host or ""):  # what stands before it is the rest of a password, and would be printed
+        raise _malformed("user and password are percent-encoded, @ as %40")
+    if not (url.host or "host" in url.query or "service" in url.query):
+        raise _malformed("it names no host")
+    try:
+        make_conninfo(**{name: str(value) for name, value in url.query.items()})
+    except ProgrammingError:
+        raise _malformed("what stands behind ? is no option of libpq") from None
     connect_args: dict[str, Any] = {
         **{name: value for name, value in _KEEPALIVE.items() if name not in url.query},
         "connect_timeout": settings.database_connect_timeout_seconds,
@@ -78,6 +87,15 @@ def connect_database(settings: Settings) -> Engine:
         max_overflow=8,
         pool_timeout=settings.database_connect_timeout_seconds,
         connect_args=connect_args,
+    )
+
+
+def _malformed(problem: str) -> ValidationError:
+    return ValidationError(
+        # An example with a password would be redacted.
+        f"TECHDECK_DATABASE_URL is malformed: {problem}; write postgresql+psycopg://USER@HOST:5432/NAME, "
+        "the password behind USER and a colon",
+        field="database_url",
     )
 
 

@@ -72,11 +72,19 @@ def connect_redis(settings: Settings) -> Redis:
     if scheme in _CLUSTER:
         return cast("Redis", _connect_cluster(_Address.parse(url, _REDIS_PORT), bounds))
     try:
-        return Redis.from_url(url, retry=None, **bounds)
+        client = Redis.from_url(url, retry=None, **bounds)
     except ValueError:
         raise _malformed(
             "use redis://, rediss://, unix://, redis+sentinel:// or redis+cluster://, ports 1 to 65535"
         ) from None
+    database = urlsplit(url).path.strip("/")
+    if scheme != "unix" and database and not database.isdecimal():  # redis-py would take database 0
+        raise _malformed("what follows the host is the database's number")
+    try:
+        client.connection_pool.make_connection()  # connects nowhere, but looks at the options
+    except (TypeError, ValueError, RedisError):
+        raise _malformed("an option behind ? is none of redis-py's, or its value cannot be") from None
+    return client
 
 
 @dataclass(frozen=True, slots=True)
@@ -182,7 +190,7 @@ def _connect_cluster(address: _Address, bounds: dict[str, Any]) -> RedisCluster:
         )
     except REDIS_FAILURES as error:
         raise ServiceUnavailableError(
-            f"none of the {len(address.nodes)} cluster nodes of redis_url answered ({type(error).__name__})",
+            f"none of the {len(address.nodes)} cluster nodes of TECHDECK_REDIS_URL answered ({type(error).__name__})",
             service_name="redis",
         ) from None
 
@@ -198,4 +206,6 @@ def _node(text: str, default_port: int) -> tuple[str, int]:
 
 
 def _malformed(remedy: str) -> ValidationError:
-    return ValidationError(f"redis_url is malformed: {remedy}", field="redis_url", validation_rule="url")
+    return ValidationError(
+        f"TECHDECK_REDIS_URL is malformed: {remedy}", field="redis_url", validation_rule="url"
+    )

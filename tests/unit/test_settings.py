@@ -151,3 +151,108 @@ def test_the_reports_schedule_takes_known_kinds_only(monkeypatch: pytest.MonkeyP
     monkeypatch.setenv("TECHDECK_COMPLIANCE_REPORT_SCHEDULE", '["hourly"]')
     with pytest.raises(SettingsError, match="TECHDECK_COMPLIANCE_REPORT_SCHEDULE"):
         load_settings()
+
+
+@pytest.mark.parametrize(
+    ("content", "complaint"),
+    [
+        (b"\xff\xfeT\0E\0", r"is not UTF-8 \(byte 1\); save it as UTF-8"),
+        (b"TECHDECK_TENANT=caf\xe9\n", r"is not UTF-8 \(byte 20\)"),
+        (b"# mine\n\nTECHDECK_REDIS_URL: redis://:hunter2@h\n", "line 3: this is no NAME=value"),
+        (b'TECHDECK_TENANT=a\nTECHDECK_REDIS_URL="redis://:hunter2@h\n', "line 2: this is no NAME=value"),
+        (b"TECHDECK_TENANT\n", "line 1: this is no NAME=value"),
+        (b"[techdeck]\n", "line 1: this is no NAME=value"),
+        (b"TECHDECK_DATA_ROOT=hunter2\n", "TECHDECK_DATA_ROOT, did you mean TECHDECK_DATA_ROOTS"),
+    ],
+)
+def test_a_settings_file_that_cannot_be_understood_is_refused_by_its_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, content: bytes, complaint: str
+) -> None:
+    (tmp_path / "some.env").write_bytes(content)
+    monkeypatch.setenv("TECHDECK_ENV_FILE", str(tmp_path / "some.env"))
+
+    with pytest.raises(SettingsError, match=complaint) as caught:
+        load_settings()
+
+    assert "some.env" in str(caught.value)
+    assert "hunter2" not in str(caught.value)
+
+
+def test_a_byte_order_mark_hides_no_setting(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "some.env").write_bytes(b"\xef\xbb\xbfTECHDECK_TENANT=clinic-7\r\nOTHER=1\r\n")
+    monkeypatch.setenv("TECHDECK_ENV_FILE", str(tmp_path / "some.env"))
+
+    assert load_settings().tenant == "clinic-7"
+
+
+@pytest.mark.parametrize("name", ["nowhere.env", "."])
+def test_a_settings_file_that_is_named_must_be_there(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    monkeypatch.setenv("TECHDECK_ENV_FILE", str(tmp_path / name))
+
+    with pytest.raises(SettingsError, match=r"cannot be read \(.*set TECHDECK_ENV_FILE"):
+        load_settings()
+
+
+def test_no_settings_file_is_needed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("TECHDECK_ENV_FILE", raising=False)
+    assert load_settings().tenant == "default"
+    monkeypatch.setenv("TECHDECK_ENV_FILE", "")
+    assert load_settings().tenant == "default"
+
+
+@pytest.mark.parametrize("name", ["nowhere", "a file"])
+def test_a_secrets_folder_that_is_named_must_be_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    (tmp_path / "a file").touch()
+    monkeypatch.setenv("TECHDECK_SECRETS_DIR", str(tmp_path / name))
+
+    with pytest.raises(SettingsError, match=r"TECHDECK_SECRETS_DIR names .* no folder"):
+        load_settings()
+
+
+def test_a_secret_in_another_encoding_is_named_and_not_repeated(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "techdeck_redis_url").write_bytes(b"redis://:hunter2\xff@h")
+    monkeypatch.setenv("TECHDECK_SECRETS_DIR", str(tmp_path))
+
+    with pytest.raises(SettingsError, match=r"not UTF-8.*redis_url") as caught:
+        load_settings()
+
+    assert "hunter2" not in str(caught.value)
+
+
+@pytest.mark.parametrize("field", ["redis_url", "broker_url", "result_backend_url"])
+@pytest.mark.parametrize("url", ["hunter2", "redis://:hunter2@[::1/0", "redis://:hunter2@h:abc/0"])
+def test_a_url_that_cannot_be_taken_apart_is_refused_and_not_repeated(field: str, url: str) -> None:
+    with pytest.raises(SettingsError, match=f"TECHDECK_{field.upper()}: is no URL") as caught:
+        load_settings(**{field: url})
+
+    assert "hunter2" not in str(caught.value)
+
+
+def test_settings_made_by_hand_do_not_repeat_what_they_refuse_either() -> None:
+    with pytest.raises(ValueError, match="redis_url") as caught:
+        Settings(redis_url="redis://:hunter2@[::1/0")
+
+    assert "hunter2" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("redis_timeout_seconds", "inf"),
+        ("web_timeout_seconds", 1e300),
+        ("database_connect_timeout_seconds", 10**20),
+        ("error_log_retention_days", 10**9),
+        ("metrics_retention_hours", 10**9),
+        ("alert_repeat_hours", "inf"),
+    ],
+)
+def test_a_time_longer_than_clocks_can_tell_is_refused(field: str, value: object) -> None:
+    with pytest.raises(SettingsError, match=f"TECHDECK_{field.upper()}: .*less than or equal"):
+        load_settings(**{field: value})

@@ -173,7 +173,7 @@ class open_place:  # noqa: N801 - used as a function
         upgrade(runtime.engine)
         environment = {f"TECHDECK_{name.upper()}": value for name, value in values.items()}
         environment |= {
-            "TECHDECK_ENV_FILE": str(folder / "none.env"),
+            "TECHDECK_ENV_FILE": "",
             "PYTHONPATH": f"{HERE}:{os.environ.get('PYTHONPATH', '')}",
             "PYTHONWARNINGS": "ignore",
         }

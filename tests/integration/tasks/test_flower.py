@@ -31,7 +31,7 @@ def flower(site: Site, worker: WorkerProcess) -> Iterator[httpx.Client]:
             "PYTHONPATH": os.pathsep.join(sys.path),
             "TECHDECK_REDIS_URL": site.url,
             "TECHDECK_KEYS_DIR": str(site.folder / "no-keys"),
-            "TECHDECK_ENV_FILE": str(site.folder / "none.env"),
+            "TECHDECK_ENV_FILE": "",
             "TECHDECK_FLOWER_BASIC_AUTH": ":".join(LOGIN),
         },
         stdout=subprocess.DEVNULL,

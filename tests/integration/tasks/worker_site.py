@@ -94,7 +94,7 @@ class Site:
             "TECHDECK_READER_KEYS_DIR": str(self.folder / "reader"),
             "TECHDECK_SIGNING_KEYS_DIR": str(self.folder / "signer"),
             "TECHDECK_AUDIT_SPOOL_DIR": str(self.folder / "spool"),
-            "TECHDECK_ENV_FILE": str(self.folder / "none.env"),
+            "TECHDECK_ENV_FILE": "",
             "TECHDECK_TASK_TIME_LIMIT_SECONDS": "40",
             "TECHDECK_TASK_SOFT_TIME_LIMIT_SECONDS": "39",
             "TECHDECK_VISIBILITY_TIMEOUT_SECONDS": "45",

@@ -18,11 +18,13 @@ from techdeck_tasks.storage.redis_client import connect_redis
         "redis+sentinel://:hunter2@host:99999/lab",
         "redis+sentinel://:hunter2@,host:1/lab",
         "redis+cluster://:hunter2@host:port",
-        "redis://:hunter2@host:port/0",
+        "redis://:hunter2@host/zero",
+        "redis://host/0?hunter2=1",
+        "rediss://:hunter2@host/0?ssl_cert_reqs=bogus",
     ],
 )
 def test_a_malformed_url_is_refused_without_being_repeated(url: str) -> None:
-    with pytest.raises(ValidationError, match="redis_url") as caught:
+    with pytest.raises(ValidationError, match="TECHDECK_REDIS_URL is malformed") as caught:
         connect_redis(Settings(redis_url=url))
     assert "hunter2" not in str(caught.value.to_dict())
 
