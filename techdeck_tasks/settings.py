@@ -33,7 +33,7 @@ ENV_PREFIX = "TECHDECK_"
 DEFAULT_ENV_FILE = ".techdeck/techdeck.env"
 _NO_FIELDS = {f"{ENV_PREFIX}{name}" for name in ("ENV_FILE", "SECRETS_DIR", "DATA_DIR")}
 
-# The upper bounds are what sockets and PostgreSQL's intervals take with certainty; none is meant to be useful.
+# The upper bounds are what sockets and intervals of PostgreSQL take with certainty; none is meant to be used.
 Seconds = Annotated[float, Field(ge=0, le=1e8)]
 PositiveSeconds = Annotated[float, Field(gt=0, le=1e8)]
 WholeSeconds = Annotated[int, Field(gt=0, le=100_000_000)]
@@ -259,8 +259,8 @@ class Settings(BaseSettings):
                 sound = False
             if not sound:
                 raise ValueError(
-                    "is no URL; write scheme://user:PASSWORD@host:port/path, the port from 1 to 65535 and the "
-                    "password percent-encoded"
+                    "is no URL; write scheme://user:PASSWORD@host:port/path, the port from 1 to 65535 and "
+                    "the password percent-encoded"
                 )
         return value
 

@@ -1,8 +1,8 @@
 """The settings file: lines of ``NAME=value``, read strictly.
 
-A line that cannot be read, or a name that is misspelt, would leave its setting at the default without a word: a
-service that connects to another server than it was told, or that reads from everywhere for want of its
-``TECHDECK_DATA_ROOTS``. So both are refused.
+A line that cannot be read, or a name that is misspelt, would leave its setting at the default without a
+word: a service that connects to another server than it was told, or that reads from everywhere for want of
+its ``TECHDECK_DATA_ROOTS``. So both are refused.
 """
 
 from __future__ import annotations

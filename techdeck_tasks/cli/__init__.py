@@ -18,7 +18,7 @@ from typer.core import TyperGroup
 from typer.main import get_group
 
 from techdeck_tasks.cli.console import complain
-from techdeck_tasks.cli.exits import Exit, exit_of
+from techdeck_tasks.cli.exits import Exit, end_at_sigterm, exit_of
 from techdeck_tasks.devservices import DevServiceError
 from techdeck_tasks.errors import EncryptionError, ServiceUnavailableError, TechDeckError
 from techdeck_tasks.process import set_defaults
@@ -132,6 +132,7 @@ def _knows_a_service() -> bool:
 def main() -> None:
     """Run the command line; an expected failure is one line on standard error and a named exit code."""
     set_defaults()
+    end_at_sigterm()
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, TextIOWrapper):
             stream.reconfigure(errors="replace")  # a terminal that is not UTF-8

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import signal
 from enum import IntEnum
+from types import FrameType
+from typing import NoReturn
 
 from techdeck_tasks.errors import EncryptionError, TechDeckError
 
@@ -18,6 +21,29 @@ class Exit(IntEnum):
     UNAVAILABLE = 3
     """A server cannot be reached; nothing was started."""
     INTERRUPTED = 130
+    """By Ctrl-C (SIGINT); what was sent to the workers goes on."""
+    TERMINATED = 143
+    """By SIGTERM; `web`, `up` and the workers, which end by it, return `OK`."""
+
+
+class Terminated(SystemExit):
+    """SIGTERM came: what is open is closed, and the terminal is as it was."""
+
+    def __init__(self) -> None:
+        super().__init__(Exit.TERMINATED)
+
+
+def end_at_sigterm() -> None:
+    """Let SIGTERM unwind the main thread; by itself it ends Python where it stands.
+
+    A display would leave the terminal on its other screen, and a half-started service its servers.
+    """
+    if signal.getsignal(signal.SIGTERM) is signal.SIG_DFL:
+        signal.signal(signal.SIGTERM, _terminate)
+
+
+def _terminate(number: int, frame: FrameType | None) -> NoReturn:  # noqa: ARG001 - a handler's signature
+    raise Terminated
 
 
 _UNAVAILABLE_STATUS = 503

@@ -13,7 +13,7 @@ from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedCo
 from sqlalchemy import text
 
 from techdeck_tasks.cli.console import err, out, print_json
-from techdeck_tasks.cli.exits import Exit
+from techdeck_tasks.cli.exits import Exit, Terminated
 from techdeck_tasks.cli.options import JsonOption
 from techdeck_tasks.cli.parking import Parked, parked_stages
 from techdeck_tasks.cli.tables import STYLES, parts_done, show_run, show_runs
@@ -146,7 +146,18 @@ def submit(runtime: Runtime, definition: PipelineDefinition, idempotency_key: st
 
 
 def follow(runtime: Runtime, run_id: str, *, quiet: bool = False) -> RunView:
-    """Show a run's progress until it ends, and return it as it ended."""
+    """Show a run's progress until it ends, and return it as it ended; who stops looking is told its id."""
+    try:
+        return _follow(runtime, run_id, quiet=quiet)
+    except (KeyboardInterrupt, Terminated):
+        err.print(
+            f"run {run_id} goes on: techdeck watch {run_id}, or techdeck cancel {run_id} --reason WHY",
+            soft_wrap=True,
+        )
+        raise
+
+
+def _follow(runtime: Runtime, run_id: str, *, quiet: bool) -> RunView:
     with _progress(quiet=quiet) as progress:
         bars: dict[str, TaskID] = {}
         waiting = progress.add_task("waiting for a worker", total=None, state="")

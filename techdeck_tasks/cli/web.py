@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from techdeck_tasks.cli.console import err
+from techdeck_tasks.cli.exits import Terminated
 from techdeck_tasks.runtime import configure_logging, create_app, runtime_of
 from techdeck_tasks.settings import SettingsError
 
@@ -29,5 +30,5 @@ def web(
     runtime = runtime_of(create_app())
     configure_logging(runtime.settings)
     err.print(f"  http://{host}:{port}", soft_wrap=True)
-    with suppress(KeyboardInterrupt):  # how it is ended
+    with suppress(KeyboardInterrupt, Terminated):  # how it is ended
         make_server(create_web_app(runtime), host=host, port=port).run()

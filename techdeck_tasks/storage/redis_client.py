@@ -190,7 +190,8 @@ def _connect_cluster(address: _Address, bounds: dict[str, Any]) -> RedisCluster:
         )
     except REDIS_FAILURES as error:
         raise ServiceUnavailableError(
-            f"none of the {len(address.nodes)} cluster nodes of TECHDECK_REDIS_URL answered ({type(error).__name__})",
+            f"none of the {len(address.nodes)} cluster nodes of TECHDECK_REDIS_URL answered "
+            f"({type(error).__name__})",
             service_name="redis",
         ) from None
 

@@ -74,7 +74,10 @@ def _bearer_with(*roles: Role) -> Callable[..., Caller]:
             wait_s = seconds_to_wait(services_of(request).runtime.redis, [refusals_of(request)])
             if wait_s:
                 raise HTTPException(HTTPStatus.TOO_MANY_REQUESTS, headers={"Retry-After": str(wait_s)})
-            raise AuthenticationError("this needs a valid token: Authorization: Bearer td_...")
+            # In the header's own spelling the redaction would cut it off.
+            raise AuthenticationError(
+                "this needs a valid token: td_..., in the header Authorization, after the word Bearer"
+            )
         return _permitted(Caller(token), roles)
 
     return authenticate
