@@ -10,9 +10,12 @@ from datetime import timedelta
 from enum import StrEnum
 from typing import Any
 
+from celery.app.backends import BACKEND_ALIASES, by_name
+from celery.exceptions import ImproperlyConfigured
 from kombu.entity import Queue
+from kombu.transport import TRANSPORT_ALIASES, resolve_transport
 
-from techdeck_tasks.settings import Settings
+from techdeck_tasks.settings import ENV_PREFIX, Settings, SettingsError
 from techdeck_tasks.tasks.messaging import SERIALIZER
 
 PIPELINE_QUEUE = "pipeline"
@@ -31,7 +34,12 @@ class Role(StrEnum):
 
 
 def celery_settings(settings: Settings) -> dict[str, Any]:
-    """Return Celery's configuration for `settings`."""
+    """Return Celery's configuration for `settings`.
+
+    Raises:
+        SettingsError: the broker's or the result store's URL has a scheme that nothing installed speaks.
+    """
+    _check_schemes(settings)
     return {
         **_servers(settings),
         **_confidentiality(),
@@ -45,6 +53,28 @@ _ANSWER_S = 1.5
 _BRIEF = {"max_retries": 2, "interval_start": 0, "interval_step": 0.2, "interval_max": 1}
 """How long a client waits for one answer of Redis, and how often it asks again: `.delay()` on a Redis that
 hangs ends after four answers that did not come, 7 s."""
+
+
+def _check_schemes(settings: Settings) -> None:
+    """Refuse what Celery would raise a KeyError or an ImportError for, at the first message or result."""
+    for broker in settings.effective_broker_url.get_secret_value().split(";"):
+        scheme = broker.partition("://")[0].partition("+")[0]
+        if scheme not in TRANSPORT_ALIASES:
+            try:
+                resolve_transport(scheme)
+            except (KeyError, ImportError, AttributeError, ValueError):
+                raise _unspoken("BROKER_URL", scheme, "redis, sentinel or amqp") from None
+    store = settings.effective_result_backend_url.get_secret_value()
+    scheme = store.partition("://")[0].partition("+")[0]
+    if scheme not in BACKEND_ALIASES:
+        try:
+            by_name(scheme)
+        except (ImproperlyConfigured, ImportError, AttributeError, ValueError):
+            raise _unspoken("RESULT_BACKEND_URL", scheme, "redis or sentinel") from None
+
+
+def _unspoken(name: str, scheme: str, known: str) -> SettingsError:
+    return SettingsError(f"{ENV_PREFIX}{name}: nothing that is installed speaks {scheme!r}; use {known}")
 
 
 def _servers(settings: Settings) -> dict[str, Any]:

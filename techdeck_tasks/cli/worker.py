@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import socket
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
-from celery import Celery
+from celery import Celery, signals
+from celery.worker import WorkController
 
 from techdeck_tasks.celeryconfig import AUDIT_QUEUE, PIPELINE_QUEUE, Role
 from techdeck_tasks.cli.console import complain, out
@@ -29,6 +30,7 @@ def pipeline(concurrency: ConcurrencyOption = 2, name: NameOption = "pipeline@%h
     """Run pipelines and stages."""
     share_cores(concurrency)
     celery = create_app(role=Role.PIPELINE)
+    _ = runtime_of(celery).sealer  # a worker that can seal no audit event must not take a task
     _run(celery, PIPELINE_QUEUE, name, "--concurrency", str(concurrency))
 
 
@@ -36,13 +38,31 @@ def pipeline(concurrency: ConcurrencyOption = 2, name: NameOption = "pipeline@%h
 def audit(name: NameOption = "audit@%h") -> None:
     """Write the audit log."""
     celery = create_app(role=Role.AUDIT)
+    _ = runtime_of(celery).checkpoint_signer  # as above: rows that nobody signs prove nothing
     _run(celery, AUDIT_QUEUE, name, "--pool", "threads", "--concurrency", "1")
 
 
 def _run(celery: Celery, queue: str, name: str, *options: str) -> None:
     level = runtime_of(celery).settings.log_level
-    common = ["worker", "--queues", queue, "--hostname", name, "--loglevel", level]
-    celery.worker_main([*common, *options])
+    common = ["--queues", queue, "--hostname", name, "--loglevel", level]
+    run_worker(celery, *common, *options)
+
+
+def run_worker(celery: Celery, *options: str) -> None:
+    """Run a worker until it is told to end.
+
+    Raises:
+        typer.Exit: it ended by an error: what supervises it should start it again.
+    """
+    workers: list[WorkController] = []
+
+    def keep(instance: WorkController, **_: Any) -> None:
+        workers.append(instance)
+
+    signals.celeryd_after_setup.connect(keep)
+    celery.worker_main(["worker", *options])  # keeps the exit code to itself
+    if any(worker.exitcode for worker in workers):
+        raise typer.Exit(Exit.FAILED)
 
 
 @app.command("beat")

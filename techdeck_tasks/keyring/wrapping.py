@@ -55,13 +55,20 @@ class AwsKms:
         try:
             import boto3  # noqa: PLC0415 - an optional extra
             from botocore.config import Config  # noqa: PLC0415 - as above
+            from botocore.exceptions import BotoCoreError  # noqa: PLC0415 - as above
         except ModuleNotFoundError as error:
             raise EncryptionError(
                 f"keys are wrapped by AWS KMS and {error.name} is not installed; "
                 "pip install 'techdeck-tasks[kms]'"
             ) from None
         self._key = key
-        self._client = boto3.client("kms", config=Config(connect_timeout=5, read_timeout=10))
+        try:
+            self._client = boto3.client("kms", config=Config(connect_timeout=5, read_timeout=10))
+        except BotoCoreError as error:
+            raise EncryptionError(
+                f"AWS KMS cannot be used ({type(error).__name__}); set AWS_REGION, and check AWS's settings",
+                encryption_type="AWS KMS",
+            ) from None
 
     def wrap(self, key: bytes, key_id: str) -> bytes:
         """Encrypt under the KMS key; the id is KMS's encryption context."""

@@ -176,6 +176,18 @@ def test_wrapped_files_hold_no_key_and_open_by_kms(tmp_path: Path, kms_key: str)
     assert keys.active in KeySet.load(path).keys
 
 
+def test_a_key_service_without_a_region_is_told_in_one_line(
+    tmp_path: Path, kms_key: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "keys.json"
+    KeySet("a", {"a": os.urandom(32)}, f"aws-kms:{kms_key}").save(path)
+    key_wrapping.cache_clear()
+    monkeypatch.delenv("AWS_DEFAULT_REGION")
+    monkeypatch.setenv("AWS_CONFIG_FILE", str(tmp_path / "none"))
+    with pytest.raises(EncryptionError, match="set AWS_REGION"):
+        KeySet.load(path)
+
+
 def test_a_wrapped_key_under_another_id_is_refused(tmp_path: Path, kms_key: str) -> None:
     path = tmp_path / "keys.json"
     KeySet("a", {"a": os.urandom(32), "b": os.urandom(32)}, f"aws-kms:{kms_key}").save(path)
