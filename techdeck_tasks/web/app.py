@@ -55,7 +55,7 @@ def create_web_app(source: Settings | Runtime | None = None) -> FastAPI:
     app.include_router(api.router)
     app.include_router(pages.router)
     app.mount("/static", StaticFiles(directory=str(files("techdeck_tasks.web") / "static")), name="static")
-    app.add_api_route("/healthz", _alive, include_in_schema=False)
+    app.add_api_route("/healthz", _alive, methods=["GET", "HEAD"], include_in_schema=False)
 
     def wait_for(connection: HTTPConnection) -> int:
         subjects = subjects_of(connection, SESSION_COOKIE, settings.web_requests_per_minute)

@@ -31,7 +31,7 @@ logger = logging.getLogger(__name__)
 
 _MAX_HEADER_LENGTH = 1000
 _MAX_PROBLEMS = 20
-_KEPT_HEADERS = ("allow", "www-authenticate", "retry-after", "upload-offset")
+_KEPT_HEADERS = ("allow", "connection", "www-authenticate", "retry-after", "upload-offset")
 _OWN_SERVERS = {"postgresql": "PostgreSQL", "redis": "Redis"}
 _LOWEST_ERROR = 400
 _RECORDED_STATUS = frozenset({401, 403})

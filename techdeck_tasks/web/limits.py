@@ -55,6 +55,9 @@ class RequestLimits:
             wait_s = await run_in_threadpool(self._wait_for, connection)
             if wait_s:
                 raise HTTPException(HTTPStatus.TOO_MANY_REQUESTS, headers={"Retry-After": str(wait_s)})
+        if "content-length" in connection.headers and "transfer-encoding" in connection.headers:
+            # A proxy that believes the length takes the rest for another request (RFC 9112, 6.1 and 11.2).
+            raise HTTPException(HTTPStatus.BAD_REQUEST, headers={"Connection": "close"})
         most = self._max_body_bytes(connection)
         declared = connection.headers.get("content-length", "0")
         if not declared.isdecimal() or int(declared) > most:

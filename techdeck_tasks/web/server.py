@@ -10,7 +10,8 @@ from fastapi import FastAPI
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
 HEADERS_TIMEOUT_S = 5.0
-"""So long a client may take to send a request's headers, on a new connection or a kept one."""
+"""So long a client may take to send a request's headers, on a new connection or a kept one; and the rest of a
+body that was answered before it was all there."""
 
 MOST_CONNECTIONS = 500
 SHUTDOWN_S = 10
@@ -19,7 +20,8 @@ SHUTDOWN_S = 10
 class ImpatientProtocol(H11Protocol):
     """uvicorn's HTTP/1.1, but a client that never finishes its headers is hung up on.
 
-    uvicorn itself waits for ever: a few hundred such clients would hold every connection.
+    So is one that goes on sending a body after its answer. uvicorn itself waits for ever: a few hundred such
+    clients would hold every connection.
     """
 
     _hang_up: asyncio.TimerHandle | None = None
@@ -45,7 +47,11 @@ class ImpatientProtocol(H11Protocol):
         self._stop_waiting()
 
     def _wait_for_headers(self) -> None:
-        if self.conn.their_state is not h11.IDLE or self.transport.is_closing():
+        answering = self.cycle is not None and not self.cycle.response_complete
+        # An answer that did not wait for the body is followed by what is left of it: no limit of a request
+        # holds for that any more. Hanging up at once could take the answer back.
+        left_over = self.conn.their_state is h11.SEND_BODY and not answering
+        if self.transport.is_closing() or not (left_over or self.conn.their_state is h11.IDLE):
             self._stop_waiting()
         elif self._hang_up is None:
             self._hang_up = self.loop.call_later(HEADERS_TIMEOUT_S, self.transport.close)

@@ -26,6 +26,7 @@ from techdeck_tasks.web.api.uploads import CHUNK_TYPE
 from techdeck_tasks.web.app import create_web_app
 from techdeck_tasks.web.auth import SESSION_COOKIE
 from techdeck_tasks.web.headers import POLICY
+from techdeck_tasks.web.server import HEADERS_TIMEOUT_S
 from techdeck_tasks.web.sessions import SessionStore
 
 Serve = Callable[[FastAPI], AbstractContextManager[str]]
@@ -155,6 +156,45 @@ def test_headers_that_never_end_are_hung_up_on(site: Any) -> None:
     ) as connection:
         connection.sendall(b"GET / HTTP/1.1\r\nHost: x\r\nX-Slow")
         assert connection.recv(100) == b""
+
+
+@pytest.mark.parametrize("request_line", ["GET /healthz", "POST /api/v1/runs"])
+def test_a_body_that_goes_on_after_its_answer_is_hung_up_on(site: Any, request_line: str) -> None:
+    deadline = time.monotonic() + HEADERS_TIMEOUT_S + 3 * site.runtime.settings.web_timeout_seconds
+    with connect(site) as connection:
+        connection.settimeout(0.2)
+        connection.sendall(f"{request_line} HTTP/1.1\r\nHost: x\r\nContent-Length: 1000\r\n\r\n".encode())
+        while not _hung_up(connection):
+            assert time.monotonic() < deadline, "a client that trickles holds a connection"
+
+
+def _hung_up(connection: socket.socket) -> bool:
+    """Send a byte more, and tell whether the server has closed the connection."""
+    try:
+        connection.sendall(b".")
+        return connection.recv(65536) == b""
+    except TimeoutError:
+        return False
+    except OSError:
+        return True
+
+
+def test_a_body_of_two_lengths_is_refused_and_its_connection_closed(site: Any) -> None:
+    hidden = b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n"
+    with connect(site) as connection:
+        connection.sendall(
+            b"POST /login HTTP/1.1\r\nHost: x\r\nContent-Length: 44\r\nTransfer-Encoding: chunked\r\n\r\n"
+            b"0\r\n\r\n" + hidden
+        )
+        answers = b"".join(iter(lambda: connection.recv(65536), b""))
+    assert answers.split()[1] == b"400"
+    assert answers.count(b"HTTP/1.1") == 1
+
+
+def test_a_load_balancer_may_ask_without_wanting_a_body(site: Any) -> None:
+    with site.client() as client:
+        answer = client.head("/healthz")
+    assert (answer.status_code, answer.content) == (200, b"")
 
 
 def test_an_answer_that_takes_too_long_is_given_up(site: Any, serve: Serve) -> None:
