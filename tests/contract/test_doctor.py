@@ -19,6 +19,17 @@ def test_servers_and_keys_that_are_well_are_told_from_workers_that_do_not_run(ru
     assert all(check.remedy for check in checks.values() if check.verdict is not Verdict.OK)
 
 
+def test_a_misspelt_variable_is_named_with_what_it_was_to_be(
+    runtime: Runtime, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TECHDECK_DATA_ROOT", '["/data"]')
+    monkeypatch.setenv("TECHDECK_WEB_SERVICE_HOST", "10.0.0.1")  # Kubernetes names a service so
+    told = [check for check in examine(runtime) if check.name == "settings"]
+    assert [check.verdict for check in told] == [Verdict.OK, Verdict.WARN]
+    assert told[1].found.startswith("TECHDECK_DATA_ROOT ")
+    assert told[1].remedy == "did you mean TECHDECK_DATA_ROOTS?"
+
+
 def test_servers_that_are_away_keep_no_other_check_from_being_made(settings: Settings) -> None:
     away = {
         "redis_url": SecretStr("redis://127.0.0.1:1/0"),
