@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import socket
+from contextlib import suppress
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -12,7 +13,7 @@ from celery.worker import WorkController
 
 from techdeck_tasks.celeryconfig import AUDIT_QUEUE, PIPELINE_QUEUE, Role
 from techdeck_tasks.cli.console import complain, out
-from techdeck_tasks.cli.exits import Exit
+from techdeck_tasks.cli.exits import Exit, Terminated
 from techdeck_tasks.process import share_cores
 from techdeck_tasks.runtime import create_app, runtime_of
 from techdeck_tasks.settings import SettingsError, load_settings
@@ -55,13 +56,18 @@ def run_worker(celery: Celery, *options: str) -> None:
         typer.Exit: it ended by an error: what supervises it should start it again.
     """
     workers: list[WorkController] = []
+    asked: list[bool] = []
 
     def keep(instance: WorkController, **_: Any) -> None:
         workers.append(instance)
 
+    def note(**_: Any) -> None:
+        asked.append(True)
+
     signals.celeryd_after_setup.connect(keep)
+    signals.worker_shutting_down.connect(note)  # sent for a signal, and not for an error
     celery.worker_main(["worker", *options])  # keeps the exit code to itself
-    if any(worker.exitcode for worker in workers):
+    if not asked and any(worker.exitcode for worker in workers):
         raise typer.Exit(Exit.FAILED)
 
 
@@ -90,7 +96,8 @@ def flower(
         raise SettingsError(
             f"Flower is not installed ({error.name}); pip install 'techdeck-tasks[web]'"
         ) from None
-    serve(load_settings(), address=address, port=port)
+    with suppress(KeyboardInterrupt, Terminated):  # how it is ended
+        serve(load_settings(), address=address, port=port)
 
 
 @app.command("ping")
