@@ -9,7 +9,7 @@ from techdeck_tasks.errors.base import (
     registered_codes,
 )
 from techdeck_tasks.errors.classification import Classification, classify, is_control_flow, register_mapping
-from techdeck_tasks.errors.conversion import as_techdeck_error, error_id_of
+from techdeck_tasks.errors.conversion import approachable, as_techdeck_error, error_id_of, kind_of
 from techdeck_tasks.errors.recognition import CONTROL_FLOW
 from techdeck_tasks.errors.taxonomy import (
     AuthenticationError,
@@ -58,11 +58,13 @@ __all__ = [
     "ValidationError",
     "Verdict",
     "WorkerLostError",
+    "approachable",
     "as_techdeck_error",
     "classify",
     "describe_error",
     "error_id_of",
     "is_control_flow",
+    "kind_of",
     "lookup",
     "register_mapping",
     "registered_codes",

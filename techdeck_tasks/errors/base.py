@@ -6,10 +6,12 @@ import uuid
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from enum import Enum, StrEnum
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar, Self, TypeGuard
 
+from techdeck_tasks.errors.anatomy import is_open
 from techdeck_tasks.errors.text import text_of
 from techdeck_tasks.redaction import sanitize_context, sanitize_message
+from techdeck_tasks.redaction.foreign import short_name
 
 Message = str | Mapping[str, Any]
 """An error's text, or, where an error is rebuilt, what `TechDeckError.to_dict` gave."""
@@ -195,14 +197,21 @@ def _register(cls: type[TechDeckError]) -> None:
 _registry[TechDeckError.code] = TechDeckError
 
 
+def is_ours(error: object) -> TypeGuard[TechDeckError]:
+    """Whether `error` is one of ours, and may be asked. Unlike `isinstance` it runs no code of others."""
+    kind = type(error)
+    return issubclass(kind, TechDeckError) and is_open(kind)
+
+
 def describe_error(error: BaseException | None) -> str | None:
     """Return `error` as ``Type: message``, redacted and bounded; None for None. Never raises."""
     if error is None:
         return None
-    text = text_of(error)
-    return sanitize_message(f"{type(error).__name__}: {text}" if text else type(error).__name__)
+    name, text = short_name(type(error)), text_of(error)
+    return sanitize_message(f"{name}: {text}" if text else name)
 
 
 def without_data(value: Any) -> Any:
     """Return a fact of a context as it is, an exception among them as `describe_error` tells it."""
-    return describe_error(value) if isinstance(value, BaseException) else value
+    # Not isinstance: it asks the value for its class, which runs code of others.
+    return describe_error(value) if issubclass(type(value), BaseException) else value

@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any
+from typing import Any, TypeGuard
 
-from techdeck_tasks.errors.base import RetryRule, Severity, TechDeckError, lookup
+from techdeck_tasks.errors.anatomy import is_open, open_base
+from techdeck_tasks.errors.base import RetryRule, Severity, TechDeckError, is_ours, lookup
 from techdeck_tasks.errors.recognition import Recognition, installed_mappings, is_registered
 from techdeck_tasks.errors.text import text_of
-from techdeck_tasks.errors.verdict import Target
+from techdeck_tasks.errors.verdict import Target, Verdict
 
 UNKNOWN = "unknown"
 
@@ -66,11 +67,11 @@ class Classifier:
 
     def classify(self, error: BaseException, context: Mapping[str, Any] | None = None) -> Classification:
         """Return what `error` is. Never raises."""
-        if isinstance(error, TechDeckError):
+        if is_ours(error):
             return self._classify_ours(error, context)
-        if isinstance(error, BaseExceptionGroup):
+        if _is_group(error):
             return self._classify_group(error, context)
-        verdict = self._recognition.verdict(error)
+        verdict = self._verdict(error)
         cls = lookup(verdict.code)
         rule = verdict.retry_rule or cls.retry_rule
         return Classification(
@@ -88,9 +89,16 @@ class Classifier:
             cls.hipaa_notify,
         )
 
+    def _verdict(self, error: BaseException) -> Verdict:
+        nearest = open_base(type(error))
+        if issubclass(nearest, TechDeckError):
+            # One of ours that cannot be asked: its class alone tells.
+            return Verdict(nearest.code)
+        return self._recognition.verdict(error)
+
     def is_control_flow(self, error: BaseException) -> bool:
         """Whether `error` steers and is to pass untouched; of a group: whether every member does."""
-        if isinstance(error, BaseExceptionGroup):
+        if _is_group(error):
             return all(self._recognition.kind(type(member)).control_flow for member in _members(error))
         return self._recognition.kind(type(error)).control_flow
 
@@ -136,11 +144,16 @@ class Classifier:
         )
 
 
+def _is_group(error: BaseException) -> TypeGuard[BaseExceptionGroup[BaseException]]:
+    kind = type(error)
+    return issubclass(kind, BaseExceptionGroup) and is_open(kind)
+
+
 def _may_retry(rule: RetryRule, error: BaseException) -> bool:
     if rule is not RetryRule.BY_PATTERN:
         return rule is not RetryRule.NEVER
     text = text_of(error)
-    if isinstance(error, TechDeckError):
+    if is_ours(error):
         text = f"{text} {error.details.get('original_error') or ''}"
     text = text.lower()
     return any(pattern in text for pattern in RETRYABLE_PATTERNS)
@@ -155,7 +168,7 @@ def _members(group: BaseExceptionGroup[BaseException]) -> Iterator[BaseException
     seen = 0
     while pending and seen < _MAX_MEMBERS:
         error = pending.pop()
-        if isinstance(error, BaseExceptionGroup):
+        if _is_group(error):
             pending.extend(error.exceptions)
         else:
             seen += 1

@@ -7,12 +7,15 @@ from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any
 
-from techdeck_tasks.errors.base import RetryRule, TechDeckError, describe_error, lookup
+from techdeck_tasks.errors.anatomy import attributes_of, is_open, traceback_of
+from techdeck_tasks.errors.base import RetryRule, TechDeckError, describe_error, is_ours, lookup
 from techdeck_tasks.errors.classification import classify
 from techdeck_tasks.errors.guidance import guidance_for
 from techdeck_tasks.errors.record import clear_value
 
 _ID_ATTRIBUTE = "_techdeck_error_id"
+_STAND_IN_ATTRIBUTE = "_techdeck_stand_in"
+_STANDS_FOR_ATTRIBUTE = "_techdeck_stands_for"
 _CONTEXT_DETAILS = ("pipeline_id", "stage", "dataset_id", "upload_id")
 
 
@@ -22,7 +25,7 @@ def as_techdeck_error(error: BaseException, context: Mapping[str, Any] | None = 
     The message is the code's general text; the foreign text goes redacted into `details`, for no caller.
     Where the foreign exception may not be tried again although its class may, `details.retry_rule` says so.
     """
-    if isinstance(error, TechDeckError):
+    if is_ours(error):
         return error
     found = classify(error, context)
     cls = lookup(found.error_code)
@@ -55,11 +58,30 @@ def as_techdeck_error(error: BaseException, context: Mapping[str, Any] | None = 
 
 def error_id_of(error: BaseException) -> str:
     """Return the one id of `error`; of a foreign exception it is minted once and stays with it."""
-    if isinstance(error, TechDeckError):
+    if is_ours(error):
         return error.error_id
-    minted = str(uuid.uuid4())
-    try:
-        # Atomic, so two threads that handle one exception agree; no frozen __setattr__ is in the way.
-        return str(error.__dict__.setdefault(_ID_ATTRIBUTE, minted))
-    except Exception:  # noqa: BLE001 - a __dict__ of its own making may raise anything
-        return minted
+    # Atomic, so two threads that handle one exception agree; no frozen __setattr__ is in the way.
+    return str(dict.setdefault(attributes_of(error), _ID_ATTRIBUTE, str(uuid.uuid4())))
+
+
+def approachable(error: BaseException) -> BaseException:
+    """Return `error` itself, or one of ours in its place where it cannot be asked without running its code.
+
+    Every look at such an exception may raise: `isinstance`, its cause, its traceback. What stands in its
+    place has its error_id, its code and its traceback; `kind_of` tells the class.
+    """
+    if is_open(type(error)):
+        return error
+    attributes = attributes_of(error)
+    stand_in = dict.get(attributes, _STAND_IN_ATTRIBUTE)
+    if isinstance(stand_in, TechDeckError):
+        return stand_in
+    made = as_techdeck_error(error).with_traceback(traceback_of(error))
+    attributes_of(made)[_STANDS_FOR_ATTRIBUTE] = type(error)
+    dict.__setitem__(attributes, _STAND_IN_ATTRIBUTE, made)
+    return made
+
+
+def kind_of(error: BaseException) -> type[BaseException]:
+    """Return the class of `error`, or of the one in whose place it stands."""
+    return attributes_of(error).get(_STANDS_FOR_ATTRIBUTE) or type(error)

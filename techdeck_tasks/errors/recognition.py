@@ -12,9 +12,11 @@ from dataclasses import dataclass
 from importlib.metadata import entry_points
 from typing import Any
 
-from techdeck_tasks.errors.base import TechDeckError, lookup
+from techdeck_tasks.errors.anatomy import named_kind
+from techdeck_tasks.errors.base import is_ours, lookup
 from techdeck_tasks.errors.mappings import BUILTIN_MAPPINGS
 from techdeck_tasks.errors.verdict import Target, Verdict, internal
+from techdeck_tasks.redaction.foreign import dotted_name, is_order, mro_of, short_name
 
 logger = logging.getLogger(__name__)
 
@@ -98,18 +100,21 @@ class Recognition:
             if callable(target):
                 try:
                     said = target(error)
-                except Exception as failure:  # noqa: BLE001 - an application's function may raise anything
+                except BaseException as failure:
+                    # An application's function, or what it asked of the error, may raise anything.
+                    if is_order(failure):
+                        raise
                     # Only types: the texts of both may hold data, and a redacting log filter is not certain.
                     logger.warning(
                         "the error mapping of %s failed with %s",
-                        type(error).__qualname__,
-                        type(failure).__name__,
+                        short_name(type(error)),
+                        short_name(type(failure)),
                     )
                     continue
-            if isinstance(said, BaseException):
+            if issubclass(type(said), BaseException):
                 if said is error or depth >= _MAX_DEPTH:
                     continue
-                if isinstance(said, TechDeckError):
+                if is_ours(said):
                     return Verdict(said.error_code, retry_at=said.retry_at)
                 said = self.verdict(said, depth + 1)
             if isinstance(said, str):
@@ -120,13 +125,14 @@ class Recognition:
 
     def kind(self, kind: type[BaseException]) -> Kind:
         """Return what is known of an exception type."""
+        kind = named_kind(kind)
         try:
             return self._kinds[kind]
         except KeyError:
             pass
         if self._discover is not None:
             self._load()
-        names = [f"{base.__module__}.{base.__qualname__}" for base in kind.__mro__]
+        names = [dotted_name(base) for base in mro_of(kind)]
         # A stable sort keeps the MRO's order among libraries and among builtins.
         ordered = sorted(names, key=lambda name: name.startswith("builtins."))
         targets = tuple(self._mappings[name] for name in ordered if name in self._mappings)
@@ -140,9 +146,9 @@ class Recognition:
     def _load(self) -> None:
         discover, self._discover = self._discover, None
         for mappings in discover() if discover is not None else ():
-            for dotted_name, target in mappings.items():
+            for name, target in mappings.items():
                 try:
-                    self.register(dotted_name, target)
+                    self.register(name, target)
                 except ValueError as problem:
                     logger.warning("%s", problem)
 

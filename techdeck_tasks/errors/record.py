@@ -12,6 +12,7 @@ from techdeck_tasks.errors.stack import stack_of
 from techdeck_tasks.errors.taxonomy import InternalError
 from techdeck_tasks.errors.text import text_of
 from techdeck_tasks.redaction import redact, sanitize_context, sanitize_message
+from techdeck_tasks.redaction.foreign import dotted_name, short_name
 
 _COLUMNS = ("task_name", "task_id", "pipeline_id", "stage", "user_id", "subject_id")
 _PERSONS = frozenset({"user_id", "subject_id"})
@@ -60,7 +61,7 @@ def document_of(
 
 def said(error: BaseException) -> str:
     """Return the text of an error for logs and records: without its data, redacted and bounded."""
-    return sanitize_message(text_of(error) or type(error).__name__)
+    return sanitize_message(text_of(error) or short_name(type(error)))
 
 
 def classification_in_need(error: BaseException, facts: Mapping[str, Any]) -> Classification:
@@ -70,7 +71,7 @@ def classification_in_need(error: BaseException, facts: Mapping[str, Any]) -> Cl
     except Exception:  # noqa: BLE001 - the handler failed because classifying did
         return Classification(
             error_code=InternalError.code,
-            error_type=f"{type(error).__module__}.{type(error).__qualname__}",
+            error_type=dotted_name(type(error)),
             severity=InternalError.severity,
             recoverable=False,
             retryable=False,

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import traceback
 
+from techdeck_tasks.errors.anatomy import preceding, traceback_of
 from techdeck_tasks.errors.text import text_of
+from techdeck_tasks.redaction.foreign import dotted_name
 
 _MAX_ERRORS = 8
 _MAX_FRAMES = 30
@@ -21,8 +23,7 @@ def stack_of(error: BaseException) -> list[str]:
         if index:
             lines.append("which led to:")
         lines.extend(_frames(part))
-        kind = type(part)
-        lines.append(f"{kind.__module__}.{kind.__qualname__}: {text_of(part)}")
+        lines.append(f"{dotted_name(type(part))}: {text_of(part)}")
     return lines
 
 
@@ -31,12 +32,12 @@ def _chain(error: BaseException) -> list[BaseException]:
     step: BaseException | None = error
     while step is not None and len(chain) < _MAX_ERRORS and all(step is not seen for seen in chain):
         chain.append(step)
-        step = step.__cause__ or (None if step.__suppress_context__ else step.__context__)
+        step = preceding(step)
     return chain
 
 
 def _frames(error: BaseException) -> list[str]:
-    steps = list(traceback.walk_tb(error.__traceback__))[-_MAX_FRAMES:]
+    steps = list(traceback.walk_tb(traceback_of(error)))[-_MAX_FRAMES:]
     return [
         f'  File "{frame.f_code.co_filename}", line {line}, in {frame.f_code.co_qualname}'
         for frame, line in steps

@@ -30,7 +30,14 @@ from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from techdeck_tasks.errors.base import Message, RetryRule, Severity, TechDeckError, describe_error
+from techdeck_tasks.errors.base import (
+    Message,
+    RetryRule,
+    Severity,
+    TechDeckError,
+    describe_error,
+    is_ours,
+)
 
 When = datetime | timedelta | float
 """A moment (aware), or how far away it is (a timedelta, or seconds)."""
@@ -335,8 +342,8 @@ class RetryExhaustedError(
                 "operation_name": operation_name,
                 "attempts": attempts,
                 "last_error": describe_error(last_error),
-                "last_error_code": getattr(last_error, "error_code", None),
-                "last_error_id": getattr(last_error, "error_id", None),
+                "last_error_code": last_error.error_code if is_ours(last_error) else None,
+                "last_error_id": last_error.error_id if is_ours(last_error) else None,
             },
         )
 
@@ -360,9 +367,9 @@ class FallbackFailedError(
             message,
             details={
                 "primary_error": describe_error(primary_error),
-                "primary_error_code": getattr(primary_error, "error_code", None),
+                "primary_error_code": primary_error.error_code if is_ours(primary_error) else None,
                 "fallback_error": describe_error(fallback_error),
-                "fallback_error_code": getattr(fallback_error, "error_code", None),
+                "fallback_error_code": fallback_error.error_code if is_ours(fallback_error) else None,
             },
         )
 

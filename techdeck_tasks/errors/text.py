@@ -9,8 +9,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable, Mapping
-from contextlib import suppress
 from typing import Any
+
+from techdeck_tasks.errors.anatomy import attributes_of, named_kind
+from techdeck_tasks.redaction.foreign import dotted_name, is_order, mro_of, short_name
 
 MAX_TEXT_LENGTH = 20_000
 """Characters of a foreign text that are looked at; longer is cut before anything is searched in it."""
@@ -53,15 +55,12 @@ def text_of(error: BaseException) -> str:
     Taken once and kept with the exception: one failure asks for it from many sides, and the text of a
     validator may take seconds to build.
     """
-    try:
-        known = vars(error).get(_TEXT_ATTRIBUTE)
-        if isinstance(known, str):
-            return known
-    except Exception:  # noqa: BLE001 - a __dict__ of its own making may raise anything
-        return _read_text(error)
+    attributes = attributes_of(error)
+    known = dict.get(attributes, _TEXT_ATTRIBUTE)
+    if type(known) is str:
+        return known
     text = _read_text(error)
-    with suppress(Exception):  # without it the text is read anew each time
-        vars(error)[_TEXT_ATTRIBUTE] = text
+    dict.__setitem__(attributes, _TEXT_ATTRIBUTE, text)
     return text
 
 
@@ -69,9 +68,12 @@ def _read_text(error: BaseException) -> str:
     try:
         extractor = _extractor_of(type(error))
         text = extractor(error) if extractor is not None else str(error)
-        return text[:MAX_TEXT_LENGTH]
-    except (Exception, SystemExit, GeneratorExit):  # noqa: BLE001 - a foreign __str__; the type still tells
-        return "(its text could not be read)"
+        # The characters themselves: a subclass of str may answer anything.
+        return str.__str__(text)[:MAX_TEXT_LENGTH]
+    except BaseException as trouble:
+        if is_order(trouble):
+            raise
+        return "(its text could not be read)"  # the type still tells
 
 
 def _of_psycopg(error: BaseException) -> str:
@@ -99,8 +101,7 @@ def _between_quotes(text: str) -> str:
 def _of_statement(error: BaseException) -> str:
     original = getattr(error, "orig", None)
     if isinstance(original, BaseException):
-        kind = type(original)
-        return f"({kind.__module__}.{kind.__qualname__}) {_without_literals(original)}"
+        return f"({dotted_name(type(original))}) {_without_literals(original)}"
     return _of_sqlalchemy(error)
 
 
@@ -178,7 +179,7 @@ def _of_expired(error: BaseException) -> str:
 
 def _of_group(error: BaseException) -> str:
     members: tuple[BaseException, ...] = getattr(error, "exceptions", ())
-    said = "; ".join(f"{type(member).__name__}: {text_of(member)}" for member in members[:_MAX_MEMBERS])
+    said = "; ".join(f"{short_name(type(member))}: {text_of(member)}" for member in members[:_MAX_MEMBERS])
     more = f"; and {len(members) - _MAX_MEMBERS} more" if len(members) > _MAX_MEMBERS else ""
     return f"{getattr(error, 'message', 'group')} ({len(members)}): {said}{more}"
 
@@ -218,12 +219,13 @@ _MAX_CACHED_TYPES = 4096
 _cache: dict[type, Extractor | None] = {}
 
 
-def _extractor_of(kind: type) -> Extractor | None:
+def _extractor_of(kind: type[BaseException]) -> Extractor | None:
+    kind = named_kind(kind)
     try:
         return _cache[kind]
     except KeyError:
         pass
-    names = (f"{base.__module__}.{base.__qualname__}" for base in kind.__mro__)
+    names = map(dotted_name, mro_of(kind))
     found = next((_EXTRACTORS[name] for name in names if name in _EXTRACTORS), None)
     if len(_cache) >= _MAX_CACHED_TYPES:
         # Celery's JSON result back end makes a new type for each exception it cannot import.

@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from techdeck_tasks.errors import Classification, classify
+from techdeck_tasks.errors import Classification, approachable, classify
 from techdeck_tasks.errors.record import columns_of, said
 from techdeck_tasks.errors.response import Response, as_http, build_response, valid_request_id
 from techdeck_tasks.events import Outcome
@@ -51,6 +51,7 @@ class ErrorHandler(ErrorFlow):
             AuditUnavailableError: it could be recorded nowhere and the fail policy is closed.
         """
         facts = dict(context) if context else {}
+        error = approachable(error)
         found = classification or classify(error, facts)
         case = Case(error, found, columns_of(error, facts), Outcome.RESPONDED)
         return self._report_incident(case, facts)
@@ -81,6 +82,7 @@ class ErrorHandler(ErrorFlow):
         For what any anonymous caller can cause at will, such as a wrong path: it would fill a log that is
         kept for years; and for the error that says that nothing can be recorded.
         """
+        error = approachable(error)
         found = classify(error)
         response = build_response(
             error,

@@ -21,7 +21,7 @@ from techdeck_tasks.audit.event import (
 )
 from techdeck_tasks.audit.incidents.incident import SECURITY_CODES, incident_document, incident_severity
 from techdeck_tasks.clock import Clock
-from techdeck_tasks.errors import Classification, Severity, TechDeckError, classify, error_id_of
+from techdeck_tasks.errors import Classification, Severity, TechDeckError, approachable, classify, error_id_of
 from techdeck_tasks.errors.record import classification_in_need, clear_value, columns_of, document_of, said
 from techdeck_tasks.errors.response import (
     Response,
@@ -31,6 +31,7 @@ from techdeck_tasks.errors.response import (
 from techdeck_tasks.errors.stack import stack_of
 from techdeck_tasks.events import ComplianceNotice, ErrorHandled, Event, Listener, Outcome
 from techdeck_tasks.redaction import redact
+from techdeck_tasks.redaction.foreign import is_order, short_name
 
 logger = logging.getLogger(__name__)
 
@@ -43,7 +44,7 @@ class HandledError:
     """What became of an error.
 
     Attributes:
-        error: as it was given.
+        error: as it was given, or `approachable` made it.
         classification: what it is.
         response: what a caller may read.
         recovery: what the recovery said; None where none was attempted.
@@ -60,7 +61,7 @@ class Case:
     """One error on its way.
 
     Attributes:
-        error: as it was given.
+        error: as it was given, or `approachable` made it.
         found: what it is.
         columns: what its record has in the clear.
         outcome: what becomes of the attempt.
@@ -150,6 +151,7 @@ class ErrorFlow:
             AuditUnavailableError: the error could be recorded nowhere and the fail policy is closed.
         """
         facts = _facts_of(context)
+        error = approachable(error)
         try:
             return self._handle(error, facts, outcome, event_id)
         except AuditUnavailableError:
@@ -295,5 +297,8 @@ class ErrorFlow:
 def _facts_of(context: Mapping[str, Any] | None) -> dict[str, Any]:
     try:
         return dict(context) if context else {}
-    except Exception as failure:  # noqa: BLE001 - a context of its own making must not mask the error
-        return {"context": f"could not be read ({type(failure).__name__})"}
+    except BaseException as failure:
+        # A context of its own making must not mask the error.
+        if is_order(failure):
+            raise
+        return {"context": f"could not be read ({short_name(type(failure))})"}

@@ -9,6 +9,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from typing import Any, Final
 
+from techdeck_tasks.redaction.foreign import is_order, short_name, text_from
 from techdeck_tasks.redaction.keys import is_sensitive_key
 from techdeck_tasks.redaction.rule import REDACTED
 from techdeck_tasks.redaction.sanitizer import redact_within, sanitize_message
@@ -47,10 +48,7 @@ def sanitize_context(value: Any) -> Any:
 
     Bounded in depth, items and string length; a cycle is named, not followed. Never raises.
     """
-    try:
-        return _Walk().visit(value, 0)
-    except Exception:  # noqa: BLE001 - describing an error must not raise another one
-        return UNPRINTABLE
+    return _Walk().visit(value, 0)
 
 
 class _Walk:
@@ -60,10 +58,19 @@ class _Walk:
         self._inside: set[int] = set()
         self._nodes = 0
 
-    def visit(self, value: Any, depth: int) -> Any:  # noqa: PLR0911 - one return per kind of value
+    def visit(self, value: Any, depth: int) -> Any:
         self._nodes += 1
         if self._nodes > MAX_NODES:
             return TRUNCATED
+        try:
+            return self._told(value, depth)
+        except BaseException as trouble:
+            # Even `isinstance` runs code of the value's class; describing an error must not raise another.
+            if is_order(trouble):
+                raise
+            return UNPRINTABLE
+
+    def _told(self, value: Any, depth: int) -> Any:
         if value is None or isinstance(value, bool):
             return value
         if isinstance(value, int | float):
@@ -72,11 +79,11 @@ class _Walk:
             return _string(value)
         if isinstance(value, bytes | bytearray | memoryview):
             return _string(_decode(value))
-        if isinstance(value, BaseException):
-            return {"type": type(value).__qualname__, "message": sanitize_message(_describe(value))}
+        if issubclass(type(value), BaseException):
+            return {"type": short_name(type(value)), "message": sanitize_message(_describe(value))}
         return self._container(value, depth)
 
-    def _container(self, value: Any, depth: int) -> Any:  # noqa: PLR0911 - one return per kind of value
+    def _container(self, value: Any, depth: int) -> Any:
         if depth >= MAX_DEPTH:
             return TRUNCATED
         if id(value) in self._inside:
@@ -93,8 +100,10 @@ class _Walk:
                 return self._mapping(fields, len(fields), depth)
             if isinstance(value, Sequence | AbstractSet):
                 return self._items(list(_first(value)), len(value), depth)
-        except Exception:  # noqa: BLE001 - a container that fails while it is read is described instead
-            return _string(_describe(value))
+        except BaseException as trouble:
+            # A container that fails while it is read is described instead.
+            if is_order(trouble):
+                raise
         finally:
             self._inside.discard(id(value))
         return _string(_describe(value))
@@ -158,7 +167,5 @@ def _decode(value: bytes | bytearray | memoryview) -> str:
 
 def _describe(value: Any) -> str:
     """Return `str(value)`, or what can be said where that fails."""
-    try:
-        return str(value)
-    except (Exception, SystemExit, GeneratorExit):  # noqa: BLE001 - objects may refuse to describe themselves
-        return f"{UNPRINTABLE} {type(value).__name__}"
+    text = text_from(value)
+    return f"{UNPRINTABLE} {short_name(type(value))}" if text is None else text

@@ -12,6 +12,9 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any, Protocol, Self
 
+from techdeck_tasks.errors import kind_of
+from techdeck_tasks.redaction.foreign import is_order, short_name
+
 if TYPE_CHECKING:
     import random
     from datetime import datetime
@@ -263,15 +266,19 @@ def _is_retryable(
 ) -> bool:
     if error is None:
         return verdict.retryable
-    if isinstance(error, policy.never_on):
+    kind = kind_of(error)
+    if issubclass(kind, policy.never_on):
         return False
     if policy.should_retry is not None:
         try:
             return bool(policy.should_retry(error, attempt, context))
-        except Exception as failure:  # noqa: BLE001 - the caller's own code; it must not replace the first error
-            logger.warning("should_retry failed with %s; not retried", type(failure).__name__)
+        except BaseException as failure:
+            # The caller's own code; it must not replace the first error.
+            if is_order(failure):
+                raise
+            logger.warning("should_retry failed with %s; not retried", short_name(type(failure)))
             return False
-    return verdict.retryable or isinstance(error, policy.retry_on)
+    return verdict.retryable or issubclass(kind, policy.retry_on)
 
 
 def _refused(reason: Refusal) -> RetryDecision:

@@ -16,6 +16,7 @@ from techdeck_tasks.clock import Clock, SystemClock
 from techdeck_tasks.errors import (
     CircuitBreakerError,
     RetryExhaustedError,
+    approachable,
     classify,
     describe_error,
     is_control_flow,
@@ -295,7 +296,7 @@ class RetryManager:
             f"{run.breaker.name} failed after {run.attempt} of {run.policy.max_retries} retries "
             f"({decision.reason})",
             operation_name=run.breaker.name,
-            last_error=error,
+            last_error=approachable(error),
             attempts=run.attempt + 1,
         ) from None
 

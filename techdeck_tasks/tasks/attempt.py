@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any, Final, NoReturn
+from typing import TYPE_CHECKING, Any, Final, NoReturn, cast
 
 from billiard.process import current_process
 from celery.exceptions import Ignore, Reject, Retry
@@ -25,11 +25,14 @@ from techdeck_tasks.errors import (
     RetryExhaustedError,
     TechDeckError,
     WorkerLostError,
+    approachable,
     as_techdeck_error,
     classify,
     is_control_flow,
 )
+from techdeck_tasks.errors.anatomy import forget_preceding
 from techdeck_tasks.events import ExecutionSucceeded, Outcome, RetryScheduled
+from techdeck_tasks.redaction.foreign import is_of_green_threads, short_name
 from techdeck_tasks.resilience.backoff import Refusal, RetryDecision
 from techdeck_tasks.resilience.fallback import mark_fallback, may_stand_in
 from techdeck_tasks.tasks.broker import OUTAGE
@@ -59,8 +62,6 @@ MAIN_PROCESS: Final = "MainProcess"
 """Billiard's name of a process that is no child of a pool."""
 
 ASK_A_PERSON: Final = "request_user_intervention"
-
-_GREEN: Final = ("eventlet.", "gevent.", "greenlet")
 
 _NOT_SENT = "the broker was away"
 _SHORTEST_PARKING_S = 0.1
@@ -94,7 +95,7 @@ class Attempt:
             began = clock.monotonic()
             result = self._task.run(*self._args, **self._kwargs)
         except Exception as error:
-            if isinstance(error, Ignore) and self._is_awaited_by_chord():
+            if issubclass(type(error), Ignore) and self._is_awaited_by_chord():
                 failure: Exception = PipelineExecutionError(
                     f"{self._task.name} raised Ignore inside a chord, whose body would never run; "
                     "return a value instead"
@@ -102,16 +103,16 @@ class Attempt:
             elif is_control_flow(error):
                 self._release()
                 # Celery logs and stores what it was raised from, or while handling, which may hold data.
-                error.__cause__ = error.__context__ = None
+                forget_preceding(error)
                 raise
             else:
-                failure = error
+                failure = cast("Exception", approachable(error))
         except BaseException as error:
             if not self._would_end_worker(error):
                 self._release()
                 raise
             failure = WorkerLostError(
-                f"the body of {self._task.name} raised {type(error).__name__}",
+                f"the body of {self._task.name} raised {short_name(type(error))}",
                 operation=self._task.name,
                 original_error=error,
             )
@@ -162,9 +163,10 @@ class Attempt:
         """
         if self._request.is_eager or current_process().name != MAIN_PROCESS:
             return False
-        if isinstance(error, KeyboardInterrupt) or type(error).__module__.startswith(_GREEN):
+        kind = type(error)
+        if issubclass(kind, KeyboardInterrupt) or is_of_green_threads(kind):
             return False
-        return not isinstance(error, SystemExit) or type(error) is SystemExit
+        return not issubclass(kind, SystemExit) or kind is SystemExit
 
     def _release(self) -> None:
         if self._permit is not None:

@@ -7,12 +7,12 @@ import logging
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, cast
 
 from celery import Task
 from celery.exceptions import MaxRetriesExceededError, Reject, Retry
 
-from techdeck_tasks.errors import Classification, TechDeckError, as_techdeck_error
+from techdeck_tasks.errors import Classification, TechDeckError, approachable, as_techdeck_error
 from techdeck_tasks.events import Outcome
 from techdeck_tasks.resilience.backoff import MAX_RETRIES_LIMIT, RetryDecision, RetryPolicy, decide
 from techdeck_tasks.tasks.attempt import ASK_A_PERSON, REPLACED, TOLD, Attempt
@@ -309,6 +309,7 @@ class TechDeckTask(Task):  # type: ignore[misc]  # celery ships no types
         if request.id != task_id or request.get(TOLD):
             return
         setattr(request, TOLD, True)
+        exc = cast("Exception", approachable(exc))
         context = self.full_context(args, kwargs, request)
         self.services.handler.handle(exc, context, outcome=Outcome.FAILED)
         self.tell_given_up(as_techdeck_error(exc, context), args, kwargs)
@@ -346,8 +347,8 @@ class TechDeckTask(Task):  # type: ignore[misc]  # celery ships no types
         Celery rejects the message when it cannot publish its successor, which ends the task. Here it goes
         back to the queue, and the attempt is made once more when the broker is back.
         """
-        error = kwargs.get("exc")
-        if isinstance(error, Exception) and not self.request.called_directly:
+        error: Any = kwargs.get("exc")
+        if issubclass(type(error), Exception) and not self.request.called_directly:
             kwargs["exc"] = disclosable(error)
         try:
             retry: Retry = super().retry(*args, **kwargs)

@@ -16,7 +16,7 @@ import uuid
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar, cast
 
-from techdeck_tasks.errors import CircuitBreakerError, is_control_flow
+from techdeck_tasks.errors import CircuitBreakerError, is_control_flow, kind_of
 from techdeck_tasks.redaction import sanitize_message
 from techdeck_tasks.resilience.breaker.core import BreakerCore
 from techdeck_tasks.resilience.breaker.permit import Kind, Permit
@@ -298,9 +298,10 @@ class BreakerCalls(BreakerCore):
         Besides `BreakerConfig.ignored` these are exits and cancellation, Celery's control flow, and another
         breaker's rejection: no call was made.
         """
+        kind = kind_of(error)
         return (
-            not isinstance(error, Exception)
-            or isinstance(error, (CircuitBreakerError, *self.config.ignored))
+            not issubclass(kind, Exception)
+            or issubclass(kind, (CircuitBreakerError, *self.config.ignored))
             or is_control_flow(error)
         )
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any, Self
 
-from techdeck_tasks.errors import TimeoutError  # noqa: A004 - the specification's name
+from techdeck_tasks.errors import TimeoutError, kind_of  # noqa: A004 - the specification's name
 
 if TYPE_CHECKING:
     from techdeck_tasks.settings import Settings
@@ -69,7 +69,7 @@ class RetryBudget:
     def cost_of(self, error: BaseException) -> int:
         """Return the tokens that a retry after `error` costs."""
         timeouts = (TimeoutError, builtins.TimeoutError)
-        return self.timeout_cost if isinstance(error, timeouts) else self.retry_cost
+        return self.timeout_cost if issubclass(kind_of(error), timeouts) else self.retry_cost
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
