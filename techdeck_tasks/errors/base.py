@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import uuid
 from collections.abc import Mapping
 from datetime import UTC, datetime
@@ -11,6 +12,7 @@ from typing import Any, ClassVar, Self, TypeGuard
 from techdeck_tasks.errors.anatomy import is_open
 from techdeck_tasks.errors.text import text_of
 from techdeck_tasks.redaction import sanitize_context, sanitize_message
+from techdeck_tasks.redaction.context import MAX_ITEMS
 from techdeck_tasks.redaction.foreign import short_name
 
 Message = str | Mapping[str, Any]
@@ -126,8 +128,7 @@ class TechDeckError(Exception):
         else:
             self.message = sanitize_message(message)
             self.error_code = error_code or self.code
-            plain = {name: without_data(value) for name, value in (details or {}).items()}
-            self.details: dict[str, Any] = sanitize_context(plain)
+            self.details: dict[str, Any] = sanitize_context(without_errors(details or {}))
             self.recoverable = self.default_recoverable if recoverable is None else recoverable
             self.timestamp = datetime.now(UTC)
             self.error_id = str(uuid.uuid4())
@@ -211,7 +212,11 @@ def describe_error(error: BaseException | None) -> str | None:
     return sanitize_message(f"{name}: {text}" if text else name)
 
 
-def without_data(value: Any) -> Any:
-    """Return a fact of a context as it is, an exception among them as `describe_error` tells it."""
-    # Not isinstance: it asks the value for its class, which runs code of others.
-    return describe_error(value) if issubclass(type(value), BaseException) else value
+def without_errors(facts: Mapping[str, Any]) -> dict[str, Any]:
+    """Return `facts`, of those that `sanitize_context` reads each exception as `describe_error` tells it."""
+    told = dict(facts)
+    for name in itertools.islice(facts, MAX_ITEMS):
+        # Not isinstance: it asks the value for its class, which runs code of others.
+        if issubclass(type(told[name]), BaseException):
+            told[name] = describe_error(told[name])
+    return told

@@ -6,7 +6,7 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from techdeck_tasks.errors.base import RetryRule, TechDeckError, without_data
+from techdeck_tasks.errors.base import RetryRule, TechDeckError, without_errors
 from techdeck_tasks.errors.classification import UNKNOWN, Classification, classify
 from techdeck_tasks.errors.stack import stack_of
 from techdeck_tasks.errors.taxonomy import InternalError
@@ -52,7 +52,7 @@ def document_of(
         "message": said(error),
         "error_type": found.error_type,
         "details": error.details if isinstance(error, TechDeckError) else {},
-        "context": sanitize_context({key: without_data(facts[key]) for key in facts if key not in _KNOWN}),
+        "context": sanitize_context(without_errors({key: facts[key] for key in facts if key not in _KNOWN})),
         "response": dict(response),
         "recovery": None if recovery is None else sanitize_context(dict(recovery)),
         "traceback": redact("\n".join(stack_of(error))),

@@ -25,6 +25,8 @@ MAX_NODES: Final = 5_000
 
 MAX_STRING_CHARS: Final = 8_192
 """Characters kept of one string."""
+MAX_CHARS: Final = 2**19
+"""Characters of strings and keys read in one call; the string that passes it is the last."""
 
 MAX_INTEGER_BITS: Final = 256
 """Larger integers are described by their size: their decimal form costs quadratic time."""
@@ -46,19 +48,22 @@ def sanitize_context(value: Any) -> Any:
         keys are `[REDACTED]`; all other strings, and the keys themselves, are redacted. `nan` and the
         infinities, which JSON does not know, become strings.
 
-    Bounded in depth, items and string length; a cycle is named, not followed. Never raises.
+    Bounded in depth, items and characters, of one string and of all; what is beyond a bound is left out and
+    counted. A cycle is named, not followed. Never raises.
     """
-    return _Walk().visit(value, 0)
+    return Walk().visit(value, 0)
 
 
-class _Walk:
-    """One traversal: counts what it visits and remembers the containers it is inside of."""
+class Walk:
+    """One traversal, of one value or of several: counts what it visits, and knows what it is inside of."""
 
     def __init__(self) -> None:
         self._inside: set[int] = set()
         self._nodes = 0
+        self._chars = 0
 
     def visit(self, value: Any, depth: int) -> Any:
+        """Return what `sanitize_context` does, of a value that stands `depth` containers deep."""
         self._nodes += 1
         if self._nodes > MAX_NODES:
             return TRUNCATED
@@ -76,9 +81,9 @@ class _Walk:
         if isinstance(value, int | float):
             return _number(value)
         if isinstance(value, str):
-            return _string(value)
+            return self._string(value)
         if isinstance(value, bytes | bytearray | memoryview):
-            return _string(_decode(value))
+            return self._string(_decode(value))
         if issubclass(type(value), BaseException):
             return {"type": short_name(type(value)), "message": sanitize_message(_describe(value))}
         return self._container(value, depth)
@@ -106,7 +111,7 @@ class _Walk:
                 raise
         finally:
             self._inside.discard(id(value))
-        return _string(_describe(value))
+        return self._string(_describe(value))
 
     def _mapping(self, pairs: list[tuple[Any, Any]], size: int, depth: int) -> dict[str, Any]:
         result: dict[str, Any] = {}
@@ -117,20 +122,33 @@ class _Walk:
             and is_sensitive_key(_describe(entry))
             for key, entry in pairs
         )
-        for key, entry in pairs:
+        for count, (key, entry) in enumerate(pairs):
+            if self._chars >= MAX_CHARS:
+                pairs = pairs[:count]
+                break
             raw = key if isinstance(key, str) else _decode(key) if isinstance(key, bytes) else _describe(key)
             hidden = is_sensitive_key(raw) or (named and raw.lower() == "value")
-            name = _unused(_string(raw), result)
+            name = _unused(self._string(raw), result)
             result[name] = REDACTED if hidden and not _is_flag(entry) else self.visit(entry, depth + 1)
         if size > len(pairs):
             result[TRUNCATED] = size - len(pairs)
         return result
 
     def _items(self, items: list[Any], size: int, depth: int) -> list[Any]:
-        result = [self.visit(item, depth + 1) for item in items]
-        if size > len(items):
-            result.append(f"{TRUNCATED} {size - len(items)} more")
+        result: list[Any] = []
+        for item in items:
+            if self._chars >= MAX_CHARS:
+                break
+            result.append(self.visit(item, depth + 1))
+        if size > len(result):
+            result.append(f"{TRUNCATED} {size - len(result)} more")
         return result
+
+    def _string(self, value: str) -> str:
+        # A subclass may override anything; this copies the characters themselves.
+        text = str.__str__(value)
+        self._chars += min(len(text), MAX_STRING_CHARS)
+        return redact_within(text, MAX_STRING_CHARS)
 
 
 def _first(entries: Iterable[Any]) -> Iterator[Any]:
@@ -154,11 +172,6 @@ def _number(value: float) -> int | float | str:
         bits = value.bit_length()
         return int(value) if bits <= MAX_INTEGER_BITS else f"<integer of {bits} bits>"
     return float(value) if math.isfinite(value) else repr(float(value))
-
-
-def _string(value: str) -> str:
-    # A subclass may override anything; this copies the characters themselves.
-    return redact_within(str.__str__(value), MAX_STRING_CHARS)
 
 
 def _decode(value: bytes | bytearray | memoryview) -> str:

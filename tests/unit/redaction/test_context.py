@@ -6,6 +6,7 @@ import enum
 import json
 import math
 from collections import UserDict
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
@@ -13,7 +14,14 @@ from typing import Any
 import pytest
 
 from techdeck_tasks.redaction import REDACTED, sanitize_context
-from techdeck_tasks.redaction.context import CYCLE, MAX_ITEMS, TRUNCATED, UNPRINTABLE
+from techdeck_tasks.redaction.context import (
+    CYCLE,
+    MAX_CHARS,
+    MAX_ITEMS,
+    MAX_STRING_CHARS,
+    TRUNCATED,
+    UNPRINTABLE,
+)
 
 
 class Mute:
@@ -155,3 +163,31 @@ def test_the_context_itself_is_not_changed() -> None:
     context = {"password": "hunter2", "nested": {"note": "password=hunter2"}}
     sanitize_context(context)
     assert context == {"password": "hunter2", "nested": {"note": "password=hunter2"}}
+
+
+@pytest.mark.parametrize(
+    "shape",
+    [
+        lambda text: [[text] * 70] * 70,
+        lambda text: [{f"{text} {n}": n for n in range(70)}] * 70,
+        lambda text: {str(n): {str(m): text for m in range(70)} for n in range(70)},
+    ],
+    ids=["items", "keys", "values"],
+)
+def test_the_characters_read_are_bounded_whatever_holds_them(shape: Callable[[str], Any]) -> None:
+    text = "the stage load took 17 s, all is well; " * (MAX_STRING_CHARS // 40)
+    shown = json.dumps(sanitize_context(shape(text)))
+    assert MAX_CHARS <= len(shown) < 1.5 * MAX_CHARS
+    assert TRUNCATED in shown
+
+
+def test_what_is_beyond_the_characters_that_are_read_is_counted() -> None:
+    text = "x " * (MAX_STRING_CHARS // 2 - 1)
+    read = -(-MAX_CHARS // len(text))
+    assert sanitize_context([text] * 100)[read:] == [f"{TRUNCATED} {100 - read} more"]
+    assert sanitize_context({str(n): text for n in range(100)})[TRUNCATED] == 100 - read
+
+
+def test_a_context_of_common_size_is_read_to_its_end() -> None:
+    context = {f"stage {n}": {"name": "load", "took": n, "note": "all is well " * 40} for n in range(150)}
+    assert sanitize_context(context) == context

@@ -13,6 +13,7 @@ import pytest
 import structlog
 
 from techdeck_tasks.redaction import REDACTED, RedactingFilter, redact_event
+from techdeck_tasks.redaction.context import MAX_ITEMS, TRUNCATED
 
 SECRET = "correct-horse-battery"
 URL = f"postgres://app:{SECRET}@db/audit"
@@ -142,3 +143,46 @@ def test_structlog_exceptions_are_redacted_in_either_shape(shape: str) -> None:
 
 def test_an_event_that_cannot_be_read_does_not_raise() -> None:
     assert "event" in redact_event(None, "info", {"event": Mute()})
+
+
+def test_an_event_with_too_many_fields_shows_the_first_and_counts_the_others() -> None:
+    event = redact_event(None, "info", {"event": "done", **{f"field{n}": n for n in range(100_000)}})
+    assert event["event"] == "done"
+    assert event[TRUNCATED] == 100_001 - MAX_ITEMS
+    assert len(event) == MAX_ITEMS + 1
+
+
+def test_a_record_with_too_many_fields_shows_the_first_and_hides_the_others() -> None:
+    fields = {f"field{n}": "password=hunter2" for n in range(1000)}
+    record = logging.makeLogRecord({"msg": "done", **fields})
+    assert RedactingFilter().filter(record)
+    shown = [getattr(record, name) for name in fields]
+    assert shown == ["password=[REDACTED]"] * MAX_ITEMS + [TRUNCATED] * (1000 - MAX_ITEMS)
+
+
+def test_long_fields_share_what_is_read() -> None:
+    text = "all is well " * 50_000
+    event = redact_event(None, "info", {f"field{n}": text for n in range(100)})
+    assert event["field0"] == text
+    assert event[TRUNCATED] == 98
+
+
+class Unspeakable(ValueError):  # noqa: N818 - says what it is
+    def __getattribute__(self, name: str) -> Any:
+        raise GeneratorExit(name)
+
+    __str__ = __getattribute__  # type: ignore[assignment]
+
+
+def test_an_exception_that_cannot_be_looked_at_loses_no_record() -> None:
+    error = Unspeakable()
+    record = logging.makeLogRecord(
+        {"msg": "lost %s", "args": ("load",), "exc_info": (Unspeakable, error, None)}
+    )
+    assert RedactingFilter().filter(record)
+    assert record.msg == "lost load"
+    assert "Unspeakable" in str(record.exc_text)
+    record = logging.makeLogRecord({"msg": "lost %s", "args": (error,)})
+    assert RedactingFilter().filter(record)
+    assert "lost" in record.msg
+    assert redact_event(None, "info", {"event": "lost", "exc_info": error})["event"] == "lost"
