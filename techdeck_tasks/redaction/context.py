@@ -10,7 +10,13 @@ from collections.abc import Set as AbstractSet
 from typing import Any, Final
 
 from techdeck_tasks.redaction.foreign import is_order, short_name, text_from
-from techdeck_tasks.redaction.keys import is_sensitive_key
+from techdeck_tasks.redaction.keys import (
+    compact_key,
+    holds_persons,
+    is_sensitive_key,
+    names_a_person,
+    tells_of_a_person,
+)
 from techdeck_tasks.redaction.rule import REDACTED
 from techdeck_tasks.redaction.sanitizer import redact_within, sanitize_message
 
@@ -45,8 +51,9 @@ def sanitize_context(value: Any) -> Any:
 
     Returns:
         Only `str`, `int`, `float`, `bool`, `None`, `list` and `dict` with `str` keys. Values under sensitive
-        keys are `[REDACTED]`; all other strings, and the keys themselves, are redacted. `nan` and the
-        infinities, which JSON does not know, become strings.
+        keys are `[REDACTED]`, and so are those under `name`, `first`, `city` and the like in what tells of a
+        person; all other strings, and the keys themselves, are redacted. `nan` and the infinities, which JSON
+        does not know, become strings.
 
     Bounded in depth, items and characters, of one string and of all; what is beyond a bound is left out and
     counted. A cycle is named, not followed. Never raises.
@@ -61,6 +68,7 @@ class Walk:
         self._inside: set[int] = set()
         self._nodes = 0
         self._chars = 0
+        self._of_person = False
 
     def visit(self, value: Any, depth: int) -> Any:
         """Return what `sanitize_context` does, of a value that stands `depth` containers deep."""
@@ -122,14 +130,26 @@ class Walk:
             and is_sensitive_key(_describe(entry))
             for key, entry in pairs
         )
-        for count, (key, entry) in enumerate(pairs):
+        keys = [_text_of_key(key) for key, _ in pairs]
+        compact_keys = [compact_key(key) for key in keys]
+        outside = self._of_person
+        of_person = outside or tells_of_a_person(compact_keys)
+        for count, (key, compact, (_, entry)) in enumerate(zip(keys, compact_keys, pairs, strict=True)):
             if self._chars >= MAX_CHARS:
                 pairs = pairs[:count]
                 break
-            raw = key if isinstance(key, str) else _decode(key) if isinstance(key, bytes) else _describe(key)
-            hidden = is_sensitive_key(raw) or (named and raw.lower() == "value")
-            name = _unused(self._string(raw), result)
+            hidden = (
+                is_sensitive_key(key)
+                or (named and key.lower() == "value")
+                or (
+                    issubclass(type(entry), str)
+                    and names_a_person(compact, entry, compact_keys, of_person=of_person)
+                )
+            )
+            name = _unused(self._string(key), result)
+            self._of_person = of_person or holds_persons(compact)
             result[name] = REDACTED if hidden and not _is_flag(entry) else self.visit(entry, depth + 1)
+        self._of_person = outside
         if size > len(pairs):
             result[TRUNCATED] = size - len(pairs)
         return result
@@ -151,13 +171,19 @@ class Walk:
         return redact_within(text, MAX_STRING_CHARS)
 
 
+def _text_of_key(key: Any) -> str:
+    if isinstance(key, str):
+        return str.__str__(key)
+    return _decode(key) if isinstance(key, bytes) else _describe(key)
+
+
 def _first(entries: Iterable[Any]) -> Iterator[Any]:
     return itertools.islice(entries, MAX_ITEMS)
 
 
 def _is_flag(value: Any) -> bool:
     """`{"password": None}` and `{"token": False}` tell that there is none: worth knowing, and no secret."""
-    return value is None or isinstance(value, bool)
+    return value is None or type(value) is bool
 
 
 def _unused(name: str, taken: Mapping[str, Any]) -> str:

@@ -56,6 +56,8 @@ class Login:
         "password", "token", "secret", "api_key", "private_key", "authorization", "cookie", "session_id",
         "user_data", "DB_PASSWORD", "X-Api-Key", "clientSecret", "refreshToken", "Set-Cookie", "sessionId",
         "encryption_key", "ssn", "date_of_birth", "patientName", "email", "phone_number", "mrn", "dsn",
+        "full_name", "mother", "next_of_kin", "dob", "birthday", "admission_date", "dateOfDeath",
+        "patient_id", "emergency_contact",
     ],
 )  # fmt: skip
 def test_a_value_under_a_sensitive_key_is_hidden(key: str) -> None:
@@ -190,4 +192,50 @@ def test_what_is_beyond_the_characters_that_are_read_is_counted() -> None:
 
 def test_a_context_of_common_size_is_read_to_its_end() -> None:
     context = {f"stage {n}": {"name": "load", "took": n, "note": "all is well " * 40} for n in range(150)}
+    assert sanitize_context(context) == context
+
+
+@pytest.mark.parametrize(
+    ("person", "shown"),
+    [
+        ({"name": "Jane Doe", "dob": "1961-02-03"}, {}),
+        ({"name": "jane", "patient_id": 4711, "ward": 3}, {"ward": 3}),
+        ({"first": "jane", "last": "doe", "mrn": "A1"}, {}),
+        ({"first": "Jane", "last": "O'Neill"}, {}),
+        ({"name": "Jane Q. Doe", "age": 34}, {"age": 34}),
+        ({"name": "Doe, Jane", "sex": "f"}, {"sex": "f"}),
+        ({"city": "Springfield", "birth_date": "1961-02-03"}, {}),
+        ({"patient": "jane doe", "name": "load"}, {"name": "load"}),
+    ],
+)
+def test_whom_a_record_of_a_person_names_is_hidden(person: dict[str, Any], shown: dict[str, Any]) -> None:
+    (told,) = sanitize_context([person])
+    assert told == {**dict.fromkeys(person, REDACTED), **shown}
+
+
+def test_a_name_below_a_patient_is_hidden() -> None:
+    context = {"patients": [{"name": "jane", "visit": {"name": "jane again", "number": 3}}], "name": "load"}
+    assert sanitize_context(context) == {
+        "patients": [{"name": REDACTED, "visit": {"name": REDACTED, "number": 3}}],
+        "name": "load",
+    }
+
+
+@pytest.mark.parametrize(
+    "context",
+    [
+        {"name": "load"},
+        {"name": "Bias Detection", "stage": "bias_detection"},
+        {"name": "Daily Export", "owner": "team-a"},
+        {"first": 1, "last": 20},
+        {"first": "2026-01-01", "last": "2026-02-01"},
+        {"name": "parity", "sex": 0.19, "age": 0.3},
+        {"name": "cache", "age": 12},
+        {"columns": {"name": {"dtype": "str"}, "age": {"dtype": "int"}}},
+        {"members": [{"name": "node-1"}]},
+        {"order": 2035550142, "at": 1767225600},
+        {"patients": 442},
+    ],
+)
+def test_a_name_of_no_person_stays(context: dict[str, Any]) -> None:
     assert sanitize_context(context) == context
