@@ -60,6 +60,7 @@ class Refusal(StrEnum):
     ATTEMPTS_SPENT = "attempts spent"
     TIME_SPENT = "time budget spent"
     RETRY_BUDGET_EMPTY = "retry budget empty"
+    EXPIRES = "it expires before another"
 
 
 class Verdict(Protocol):

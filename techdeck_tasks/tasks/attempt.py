@@ -37,6 +37,7 @@ from techdeck_tasks.resilience.backoff import Refusal, RetryDecision
 from techdeck_tasks.resilience.fallback import mark_fallback, may_stand_in
 from techdeck_tasks.tasks.broker import OUTAGE
 from techdeck_tasks.tasks.disclosure import disclosable
+from techdeck_tasks.tasks.expiry import expires_within
 from techdeck_tasks.tasks.guard import Shut, breaker_of, report_failure
 from techdeck_tasks.tasks.headers import header_of
 from techdeck_tasks.tasks.letters import LetterKind
@@ -44,6 +45,8 @@ from techdeck_tasks.tasks.standin import primary_error, replace_with
 from techdeck_tasks.tasks.visibility import longest_wait_s
 
 if TYPE_CHECKING:
+    from types import TracebackType
+
     from celery.canvas import Signature
 
     from techdeck_tasks.resilience.breaker import Permit
@@ -183,7 +186,7 @@ class Attempt:
     def _park(self, error: CircuitBreakerError, context: Mapping[str, Any]) -> None:
         """Send the attempt again for when the breaker may let one through, and raise; return if too late.
 
-        No attempt is spent; the policy's time budget goes on.
+        No attempt is spent; the policy's time budget and the message's expiry go on.
         """
         services, task, request = self._services, self._task, self._request
         now = services.clock.now()
@@ -193,6 +196,8 @@ class Attempt:
         wait_s *= 1 + services.rng.uniform(0.0, _PARKING_SPREAD)
         wait_s = min(wait_s, policy.retry_after_cap_s, longest_wait_s(task.app))
         if policy.budget_s is not None and task.elapsed_s(request) + wait_s > policy.budget_s:
+            return
+        if expires_within(request, wait_s, now, task.app.timezone):
             return
         parked = int(header_of(request, PARKED_HEADER) or 0)
         if parked == 0:
@@ -347,3 +352,13 @@ class Attempt:
             return
         # What cannot be recorded must neither go on nor end as if it were.
         self._give_up(unaudited, {})
+
+
+def below_attempt(traceback: TracebackType | None) -> TracebackType | None:
+    """Return the part of a traceback that the body has, below the frames of this module."""
+    below, step = None, traceback
+    while step is not None:
+        if step.tb_frame.f_globals.get("__name__") == __name__:
+            below = step.tb_next
+        step = step.tb_next
+    return below

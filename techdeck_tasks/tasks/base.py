@@ -6,7 +6,6 @@ import inspect
 import logging
 from collections.abc import Callable, Mapping
 from dataclasses import replace
-from types import TracebackType
 from typing import TYPE_CHECKING, Any, ClassVar, cast
 
 from celery import Task
@@ -14,13 +13,15 @@ from celery.exceptions import MaxRetriesExceededError, Reject, Retry
 
 from techdeck_tasks.errors import Classification, TechDeckError, approachable, as_techdeck_error
 from techdeck_tasks.events import Outcome
-from techdeck_tasks.resilience.backoff import MAX_RETRIES_LIMIT, RetryDecision, RetryPolicy, decide
-from techdeck_tasks.tasks.attempt import ASK_A_PERSON, REPLACED, TOLD, Attempt
+from techdeck_tasks.resilience.backoff import MAX_RETRIES_LIMIT, Refusal, RetryDecision, RetryPolicy, decide
+from techdeck_tasks.tasks.attempt import ASK_A_PERSON, REPLACED, TOLD, Attempt, below_attempt
 from techdeck_tasks.tasks.broker import OUTAGE, outages_told
 from techdeck_tasks.tasks.disclosure import disclosable
+from techdeck_tasks.tasks.expiry import expires_within
 from techdeck_tasks.tasks.guard import BreakerOption, Shut, breaker_name
 from techdeck_tasks.tasks.headers import header_of
 from techdeck_tasks.tasks.letters import Letter, LetterKind
+from techdeck_tasks.tasks.own_retry import SPENT, note_own_retry
 from techdeck_tasks.tasks.services import TaskServices, services_of
 from techdeck_tasks.tasks.visibility import refuse_long_countdowns
 
@@ -146,7 +147,7 @@ class TechDeckTask(Task):  # type: ignore[misc]  # celery ships no types
         except Exception as error:  # noqa: BLE001 - raised again
             # The body's frames alone: Celery copies, formats and pickles each one, which costs more than all
             # the rest of a failure.
-            raise error.with_traceback(_below_attempt(error.__traceback__))  # noqa: B904 - the error itself
+            raise error.with_traceback(below_attempt(error.__traceback__))  # noqa: B904 - the error itself
 
     def full_context(self, args: tuple[Any, ...], kwargs: Mapping[str, Any], request: Any) -> dict[str, Any]:
         """Return everything an error of this task is audited with."""
@@ -174,7 +175,7 @@ class TechDeckTask(Task):  # type: ignore[misc]  # celery ships no types
         """Decide whether the attempt `request` is followed by another."""
         services = self.services
         now = services.clock.now()
-        return decide(
+        decision = decide(
             self.effective_policy,
             classification,
             attempt=request.retries,
@@ -184,6 +185,11 @@ class TechDeckTask(Task):  # type: ignore[misc]  # celery ships no types
             error=error,
             context=context,
         )
+        if decision.retry and request.get(SPENT):
+            return RetryDecision(retry=False, delay_s=0.0, reason=Refusal.ATTEMPTS_SPENT.value)
+        if decision.retry and expires_within(request, decision.delay_s, now, self.app.timezone):
+            return RetryDecision(retry=False, delay_s=0.0, reason=Refusal.EXPIRES.value)
+        return decision
 
     def successor(
         self,
@@ -341,17 +347,33 @@ class TechDeckTask(Task):  # type: ignore[misc]  # celery ships no types
         with outages_told(self.name):
             return super().apply_async(*args, **kwargs)
 
-    def retry(self, *args: Any, **kwargs: Any) -> Retry:
+    def retry(  # noqa: PLR0917 - Celery's signature
+        self,
+        args: Any = None,
+        kwargs: Any = None,
+        exc: Exception | None = None,
+        throw: bool = True,
+        eta: Any = None,
+        countdown: float | None = None,
+        max_retries: int | None = None,
+        **options: Any,
+    ) -> Retry:
         """Send the task again, as `celery.Task.retry`; a broker that is away then does not lose it.
 
         Celery rejects the message when it cannot publish its successor, which ends the task. Here it goes
-        back to the queue, and the attempt is made once more when the broker is back.
+        back to the queue, and the attempt is made once more when the broker is back. The error that is given
+        as `exc` or, in a worker, that is being handled is audited. Where Celery says that the retries are
+        spent the policy adds none of its own.
+
+        Raises:
+            AuditUnavailableError: the error could be recorded nowhere and the fail policy is closed.
         """
-        error: Any = kwargs.get("exc")
-        if issubclass(type(error), Exception) and not self.request.called_directly:
-            kwargs["exc"] = disclosable(error)
+        if not self.request.called_directly:
+            note_own_retry(self, exc, max_retries)
+            if issubclass(type(exc), Exception):
+                exc = cast("Exception", disclosable(cast("Exception", exc)))
         try:
-            retry: Retry = super().retry(*args, **kwargs)
+            retry: Retry = super().retry(args, kwargs, exc, throw, eta, countdown, max_retries, **options)
         except Reject as reject:
             requeue = reject.requeue or (self.acks_late and isinstance(reject.reason, OUTAGE))
             raise Reject(type(reject.reason).__name__, requeue=requeue) from None
@@ -363,15 +385,6 @@ class TechDeckTask(Task):  # type: ignore[misc]  # celery ships no types
                 task_kwargs=exhausted.task_kwargs,
             ) from None
         return retry
-
-
-def _below_attempt(traceback: TracebackType | None) -> TracebackType | None:
-    below, step = None, traceback
-    while step is not None:
-        if step.tb_frame.f_globals.get("__name__") == Attempt.__module__:
-            below = step.tb_next
-        step = step.tb_next
-    return below
 
 
 def _declares_max_retries(cls: type) -> bool:

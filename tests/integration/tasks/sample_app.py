@@ -256,6 +256,31 @@ def register(app: Celery) -> None:
             raise LookupError("not yet")
         return int(self.request.retries)
 
+    @task(bind=True, autoretry_for=(ConnectionError,), retry_kwargs={"max_retries": 1, "countdown": 0.1})
+    def auto_away(self: Task) -> None:
+        raise ConnectionError(f"lab away, password={SECRET}")
+
+    @task(bind=True)
+    def manual_away(self: Task) -> None:
+        raise self.retry(exc=ConnectionError(f"away, password={SECRET}"), countdown=0.1, max_retries=1)
+
+    @task(bind=True)
+    def manual_in_except(self: Task) -> int:
+        try:
+            return _needs_two_attempts(self)
+        except ConnectionError:
+            raise self.retry(countdown=0.1)  # noqa: B904 - Celery's idiom
+
+    @task(bind=True)
+    def polls(self: Task) -> int:
+        if not self.request.retries:
+            raise self.retry(countdown=0.1)
+        return int(self.request.retries)
+
+    @task(retry=RetryPolicy(max_retries=3, delay_s=20, base=1, cap_s=20, jitter=Jitter.NONE, budget_s=30))
+    def patient() -> None:
+        raise ConnectionError("lab away")
+
     @task
     def ignored() -> None:
         raise Ignore
@@ -320,6 +345,12 @@ def register(app: Celery) -> None:
     @app.task(name="sample.celebrates", base=Celebrating, shared=False)
     def celebrates() -> str:
         return "done"
+
+
+def _needs_two_attempts(task: Task) -> int:
+    if not task.request.retries:
+        raise ConnectionError("lab away")
+    return int(task.request.retries)
 
 
 def _wait_for_file(path: str, seconds: float) -> None:

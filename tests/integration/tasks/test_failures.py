@@ -142,11 +142,44 @@ def test_a_task_may_retry_by_itself_and_leaks_nothing(sample: Sample, worker: Wo
     assert "Cassandra" not in worker.output()
 
 
-def test_autoretry_comes_before_the_policy(sample: Sample) -> None:
+def test_autoretry_comes_before_the_policy_and_each_attempt_is_audited(sample: Sample) -> None:
     assert sample.run("auto", 2) == 2
     task_id, error = sample.failure("auto", 9)
     assert type(error) is LookupError
-    assert sample.audited(task_id) == [(2, "failed", "INTERNAL_ERROR")]
+    assert sample.audited(task_id) == [
+        (0, "retry", "INTERNAL_ERROR"),
+        (1, "retry", "INTERNAL_ERROR"),
+        (2, "failed", "INTERNAL_ERROR"),
+    ]
+
+
+@pytest.mark.parametrize("name", ["auto_away", "manual_away"])
+def test_the_policy_adds_no_attempt_to_those_that_celery_was_told_of(
+    sample: Sample, worker: WorkerProcess, name: str
+) -> None:
+    task_id, error = sample.failure(name)
+    assert isinstance(error, RetryExhaustedError)
+    assert sample.audited(task_id) == [(0, "retry", "CONNECTION_ERROR"), (1, "failed", "RETRY_EXHAUSTED")]
+    assert SECRET not in worker.output()
+
+
+def test_a_retry_out_of_an_except_clause_is_audited_and_one_without_an_error_is_none(sample: Sample) -> None:
+    failing = sample.task("manual_in_except").delay()
+    assert failing.get(timeout=30) == 1
+    assert sample.audited(failing.id) == [(0, "retry", "CONNECTION_ERROR")]
+    polling = sample.task("polls").delay()
+    assert polling.get(timeout=30) == 1
+    assert sample.audited(polling.id) == []
+
+
+def test_a_task_that_expires_before_its_next_attempt_fails_at_once_instead_of_vanishing(
+    sample: Sample,
+) -> None:
+    result = sample.task("patient").apply_async(expires=5)
+    error = sample.failure_of(result)
+    assert isinstance(error, ConnectionError)
+    assert sample.audited(result.id) == [(0, "failed", "CONNECTION_ERROR")]
+    assert sample.hooks(result.id)[-1].startswith("given up")
 
 
 def test_ignore_and_reject_pass_untouched(sample: Sample) -> None:
