@@ -21,7 +21,9 @@ app = typer.Typer(help="Look at circuit breakers, and overrule them.", no_args_i
 
 def _checked(name: str) -> str:
     if not is_breaker_name(name):
-        raise typer.BadParameter(f"a breaker's name has 1 to {LONGEST_NAME} characters and no braces")
+        raise typer.BadParameter(
+            f"a breaker's name has 1 to {LONGEST_NAME} printable characters and no braces"
+        )
     return name
 
 

@@ -46,8 +46,9 @@ def breaker_name(option: BreakerOption, service: str) -> str | None:
     if option is False:
         return None
     name = option if isinstance(option, str) else service
-    # Names of tasks may hold what a hash tag must not.
-    return name.replace("{", "(").replace("}", ")")[:LONGEST_NAME]
+    # Names of tasks may hold what the name of a breaker must not.
+    shown = "".join(char if char.isprintable() else "?" for char in name[:LONGEST_NAME])
+    return shown.replace("{", "(").replace("}", ")")
 
 
 def report_failure(

@@ -209,5 +209,5 @@ def _breaker(runtime: Runtime, name: str) -> CircuitBreaker:
         return runtime.breakers.get(name)
     except ValueError:
         raise ValidationError(
-            "a breaker's name has 1 to 200 characters and no braces", field="name"
+            "a breaker's name has 1 to 200 printable characters and no braces", field="name"
         ) from None

@@ -33,8 +33,12 @@ _INDEX_REFRESH_S = 3600.0
 
 
 def is_breaker_name(name: str) -> bool:
-    """Whether a breaker may be called so: its keys in Redis have the name in braces."""
-    return 0 < len(name) <= LONGEST_NAME and not set(name) & set("{}")
+    """Whether a breaker may be called so.
+
+    Its keys in Redis have the name in braces, log lines and pages show it; half of a surrogate pair cannot
+    even be sent.
+    """
+    return 0 < len(name) <= LONGEST_NAME and name.isprintable() and not set(name) & set("{}")
 
 
 class BreakerCore:
@@ -51,7 +55,9 @@ class BreakerCore:
         gate: StoreGate | None = None,
     ) -> None:
         if not is_breaker_name(name):
-            raise ValueError(f"breaker name {name[:50]!r}: use 1 to {LONGEST_NAME} characters, no braces")
+            raise ValueError(
+                f"breaker name {name[:50]!r}: use 1 to {LONGEST_NAME} printable characters, no braces"
+            )
         self.name = name
         self.config = config or BreakerConfig()
         self._clock = clock or SystemClock()

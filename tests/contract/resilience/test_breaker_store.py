@@ -422,8 +422,10 @@ def test_the_registry_lists_what_others_opened_and_drops_what_is_idle(store: Bre
     assert registry.get_status(f"{name}-theirs")["state"] == "closed"
 
 
-@pytest.mark.parametrize("bad", ["", "a{b", "a}b", "x" * 201])
-def test_a_name_that_would_break_the_cluster_slot_is_refused(store: BreakerStore, bad: str) -> None:
+@pytest.mark.parametrize("bad", ["", "a{b", "a}b", "x" * 201, "a\nb", "\x00", "\ud800"])
+def test_a_name_that_would_break_a_slot_a_log_line_or_a_command_is_refused(
+    store: BreakerStore, bad: str
+) -> None:
     with pytest.raises(ValueError, match="breaker name"):
         CircuitBreaker(bad, store)
 

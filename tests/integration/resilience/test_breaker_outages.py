@@ -179,3 +179,29 @@ def test_a_restart_that_loses_everything_is_survived_and_epochs_go_on_growing(
     assert breaker.get_status()["state"] == "closed"
     open_it(breaker)
     assert breaker.get_status()["epoch"] > before
+
+
+def _as_replica(client: Any) -> None:
+    client.replicaof("127.0.0.1", 1)  # of a master that is not there
+
+
+def _without_memory(client: Any) -> None:
+    client.config_set("maxmemory", 1)
+
+
+@pytest.mark.parametrize("refuse", [_as_replica, _without_memory], ids=["read-only replica", "out of memory"])
+def test_a_redis_that_takes_no_writes_is_away_and_the_local_breaker_opens(
+    server: Server, until: Until, refuse: Callable[[Any], None]
+) -> None:
+    breaker = breaker_on(server, BreakerConfig(open_s=600, snapshot_s=0.02))
+    assert breaker.can_execute()
+    refuse(server.client())
+    open_it(breaker)
+    end = time.monotonic() + 0.4  # several looks at Redis, which answers what only reads
+    while time.monotonic() < end:
+        assert not breaker.can_execute()
+    server.client().replicaof("no", "one")
+    server.client().config_set("maxmemory", 0)
+    until(lambda: bool(breaker.get_status()["source"] == "redis"))
+    open_it(breaker)
+    assert not breaker_on(server).can_execute()

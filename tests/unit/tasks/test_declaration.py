@@ -9,9 +9,11 @@ import pytest
 from celery import Celery
 
 from techdeck_tasks.resilience.backoff import MAX_RETRIES_LIMIT, RetryPolicy
+from techdeck_tasks.resilience.breaker.core import is_breaker_name
 from techdeck_tasks.runtime import install
 from techdeck_tasks.settings import Settings, SettingsError
 from techdeck_tasks.tasks.base import TechDeckTask
+from techdeck_tasks.tasks.guard import breaker_name
 from techdeck_tasks.tasks.visibility import refuse_long_countdowns
 
 LONG = RetryPolicy(max_retries=2, delay_s=9000, cap_s=9000, budget_s=None)
@@ -96,3 +98,18 @@ def test_a_body_of_which_nothing_would_run_is_refused_when_it_is_declared(
 ) -> None:
     with pytest.raises(TypeError, match=r"asyncio\.run"):
         app.task(base=TechDeckTask, name="idle", shared=False, lazy=False)(body)
+
+
+@pytest.mark.parametrize(
+    ("service", "name"),
+    [
+        ("lab {north}", "lab (north)"),
+        ("lab\r\nnorth", "lab??north"),
+        ("half \ud800", "half ?"),
+        ("x" * 300, "x" * 200),
+        ("Größe 😀", "Größe 😀"),
+    ],
+)
+def test_a_service_of_any_name_has_a_breaker(service: str, name: str) -> None:
+    assert breaker_name(True, service) == name
+    assert is_breaker_name(name)
