@@ -30,7 +30,7 @@ from techdeck_tasks.errors import (
     classify,
     is_control_flow,
 )
-from techdeck_tasks.errors.anatomy import forget_preceding
+from techdeck_tasks.errors.anatomy import forget_preceding, is_open
 from techdeck_tasks.events import ExecutionSucceeded, Outcome, RetryScheduled
 from techdeck_tasks.redaction.foreign import is_of_green_threads, short_name
 from techdeck_tasks.resilience.backoff import Refusal, RetryDecision
@@ -98,18 +98,13 @@ class Attempt:
             began = clock.monotonic()
             result = self._task.run(*self._args, **self._kwargs)
         except Exception as error:
-            if issubclass(type(error), Ignore) and self._is_awaited_by_chord():
-                failure: Exception = PipelineExecutionError(
-                    f"{self._task.name} raised Ignore inside a chord, whose body would never run; "
-                    "return a value instead"
-                )
-            elif is_control_flow(error):
+            found = self._failure_of(error)
+            if found is None:
                 self._release()
                 # Celery logs and stores what it was raised from, or while handling, which may hold data.
                 forget_preceding(error)
                 raise
-            else:
-                failure = cast("Exception", approachable(error))
+            failure = found
         except BaseException as error:
             if not self._would_end_worker(error):
                 self._release()
@@ -149,6 +144,32 @@ class Attempt:
             )
         )
         return result if primary is None else mark_fallback(result, primary)
+
+    def _failure_of(self, error: Exception) -> Exception | None:
+        """Return what failed, as far as it can be asked; None where `error` steers and is to pass."""
+        kind = type(error)
+        if issubclass(kind, Ignore) and self._is_awaited_by_chord():
+            return PipelineExecutionError(
+                f"{self._task.name} raised Ignore inside a chord, whose body would never run; "
+                "return a value instead"
+            )
+        if not is_control_flow(error):
+            return cast("Exception", approachable(error))
+        if issubclass(kind, Retry) and is_open(kind):
+            return self._error_of_another(cast("Retry", error))
+        return None
+
+    def _error_of_another(self, again: Retry) -> Exception | None:
+        """Return what failed in another task that the body ran in place; None of the body's own retry.
+
+        `apply(throw=True)` raises that task's `Retry` here, where it would end this one: nobody would try
+        either again.
+        """
+        if again.sig is None or again.sig.options.get("task_id") in (None, self._request.id):
+            return None
+        if issubclass(type(again.exc), Exception):
+            return cast("Exception", approachable(again.exc))
+        return PipelineExecutionError(f"{again.sig.task}, run in place, asks {self._task.name} to wait")
 
     def _is_awaited_by_chord(self) -> bool:
         """Whether a chord counts on this task or on what follows it, and no replacement answers for it."""

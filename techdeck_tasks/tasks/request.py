@@ -43,6 +43,7 @@ class TechDeckRequest(Request):  # type: ignore[misc]  # celery ships no types
 
     _audited = False
     _goes_on = False
+    _refused = False
 
     # -- killed children ----------------------------------------------------------------------------
 
@@ -60,6 +61,9 @@ class TechDeckRequest(Request):  # type: ignore[misc]  # celery ships no types
             exc_info = _info_of(shown)
         told = self._told(error)
         delay_s = self._retry(told, exc_info) if isinstance(error, _RETRIED) else None
+        if self._refused and self.task.reject_on_worker_lost:
+            # Celery would put it back into the queue for ever, though its policy has ended.
+            exc_info = _info_of(told)
         if delay_s is None:
             super().on_failure(exc_info, send_failed_event=send_failed_event, return_ok=return_ok)
         if not self._audited and not (isinstance(error, _LOST) and self._success_was_stored()):
@@ -97,6 +101,7 @@ class TechDeckRequest(Request):  # type: ignore[misc]  # celery ships no types
         facts = task.full_context(tuple(self.args), self.kwargs, context)
         decision = task.decide(lost, classify(lost, facts), facts, context)
         if not decision.retry:
+            self._refused = True
             return None
         state.task_ready(self)
         self._goes_on = True

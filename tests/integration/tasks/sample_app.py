@@ -209,6 +209,17 @@ def register(app: Celery) -> None:
             os.kill(os.getpid(), signal.SIGKILL)
         return int(self.request.retries)
 
+    @task(
+        reject_on_worker_lost=True,
+        retry=RetryPolicy(max_retries=1, delay_s=0.1, jitter=Jitter.NONE, budget_s=30),
+    )
+    def killed_and_rejected() -> None:
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    @task(retry=RetryPolicy(max_retries=0))
+    def runs_another_in_place() -> Any:
+        return app.tasks["sample.foreign"].apply(throw=True).get()
+
     @task(bind=True, retry=RetryPolicy(max_retries=1, delay_s=0.1, jitter=Jitter.NONE, budget_s=30))
     def exits(self: Task) -> None:
         raise SystemExit(SECRET)

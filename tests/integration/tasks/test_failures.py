@@ -172,6 +172,13 @@ def test_a_retry_out_of_an_except_clause_is_audited_and_one_without_an_error_is_
     assert sample.audited(polling.id) == []
 
 
+def test_a_task_run_in_place_that_would_try_again_fails_the_task_around_it(sample: Sample) -> None:
+    task_id, error = sample.failure("runs_another_in_place")
+    assert isinstance(error, ConnectionError)
+    assert SECRET not in str(error)
+    assert sample.audited(task_id) == [(0, "failed", "CONNECTION_ERROR")]
+
+
 def test_a_task_that_expires_before_its_next_attempt_fails_at_once_instead_of_vanishing(
     sample: Sample,
 ) -> None:

@@ -57,6 +57,14 @@ def test_a_killed_child_is_retried_by_count_and_given_up_once(sample: Sample, wo
     assert str(worker.process.pid) not in str(sample.hooks(task_id))
 
 
+def test_a_killed_child_that_is_to_be_requeued_is_given_up_once_all_the_same(sample: Sample) -> None:
+    task_id, error = sample.failure("killed_and_rejected")
+    assert "WORKER_LOST" in repr(error)
+    wait_until(lambda: sample.audited(task_id)[-1][1] == "failed", "audited")
+    assert sample.run("ok", 1) == 1
+    assert [outcome for _, outcome, _ in sample.audited(task_id)] == ["retry", "failed"]
+
+
 def test_a_child_that_was_killed_once_ends_well_at_the_second_attempt(sample: Sample) -> None:
     result = sample.task("killed").delay(times=1)
     assert result.get(timeout=30) == 1
