@@ -23,6 +23,11 @@ _AUTHORITY_END = re.compile(r"[/?#\s\"'<>]")
 _LONGEST_USERINFO = 256
 _IBAN = re.compile(r"[A-Z](?<![A-Za-z0-9].)[A-Z]\d\d[A-Z0-9 -]{11,44}+")
 
+_CALLING = (
+    "call", "called", "calling", "contact", "contacted", "phone", "phoned", "reach", "reached", "ring", "tel",
+    "text", "texted",
+)  # fmt: skip
+
 
 def _is_phone(value: str) -> bool:
     return sum(map(str.isdigit, value)) in _PHONE_DIGITS
@@ -151,6 +156,29 @@ IDENTIFIER_RULES: tuple[Rule, ...] = (
             "version 1.2.3-4567",
             "12345678-1234-1234-1234-123456789012",
             "U+00E4 decomposes to 0061 0308",
+        ),
+    ),
+    Rule(
+        name="spoken-phone",
+        reason="Ten digits may be an order's, but not where people say whom to call, 164.514(b)(2)(i)(D).",
+        find=matching(
+            r"""(?i:\b(?: tel\.[ ]?
+              | (?:call|contact|phone|reach|ring|text)(?:ed|ing)?[ ]
+                (?:[a-z]{1,12}[ ]){0,2} (?:at|on|under)[ ]
+            )) (?P<secret> [2-9]\d\d[2-9]\d{6}) (?![\w-])""",
+        ),
+        words=_CALLING,
+        digits=6,
+        leaks=(
+            "call me at «2125551234» today",
+            "tel. «2125551234»",
+            "reached the mother on «3125550175»",
+        ),
+        benign=(
+            "order 2035550142",
+            "call 2035550142 failed",
+            "reached at 1767225600",
+            "text at 20355501422",
         ),
     ),
     Rule(

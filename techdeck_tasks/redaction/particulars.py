@@ -101,6 +101,11 @@ _NAME_WORDS = (
     "familyname", "firstname", "fullname", "givenname", "lastname", "legalname", "maidenname",
     "membername", "middlename", "name", "patientname", "surname",
 )  # fmt: skip
+_KIN = r"next[ _-]?of[ _-]?kin|emergency[ _-]?contact|mother|father|guardian|spouse|husband|wife"
+_KIN_WORDS = (
+    "contact", "emergencycontact", "father", "guardian", "husband", "kin", "mother", "nextofkin", "spouse",
+    "wife",
+)  # fmt: skip
 _NAME_PART = (
     r"""[^\W\d_][^\s"`,;:=<>()\[\]{}\\']{0,40}+(?:'(?=[^\W\d_]{2})[^\s"`,;:=<>()\[\]{}\\']{0,40}+)?"""
 )
@@ -201,6 +206,30 @@ PARTICULAR_RULES: tuple[Rule, ...] = (
             '"last_name": "«O\'Neil»"',
         ),
         benign=("hostname: db", "full_name: field required", "last_name=None", "filename: x"),
+    ),
+    Rule(
+        name="labelled-kin",
+        reason="Names of relatives, 164.514(b)(2)(i); they begin with a capital: `spouse: none` is none.",
+        find=matching(
+            rf"""(?i:(?<![a-z0-9]) (?:{_KIN}) {_FIELD_JOINT})
+            (?P<secret> (?![a-z]){_NAME_PART}
+                (?:[ ](?: [^\W\d_]\. | (?:van|de|der|von|al)\b | (?![a-z]){_NAME_PART} )){{0,4}}+ )""",
+            _is_name,
+        ),
+        words=_KIN_WORDS,
+        leaks=(
+            "next of kin: «Mary Doe» informed",
+            "{'mother': '«Mary»', 'age': 4}",
+            "emergency_contact=«Bob Doe»",
+        ),
+        benign=(
+            "spouse: none",
+            "next_of_kin=None",
+            "guardian: enabled",
+            "mother is informed",
+            "contact: Required",
+            "contact: Support Desk",
+        ),
     ),
     Rule(
         name="labelled-address",
