@@ -12,6 +12,7 @@ from typing import Any, Final
 from techdeck_tasks.redaction.foreign import is_order, short_name, text_from
 from techdeck_tasks.redaction.keys import (
     compact_key,
+    hides,
     holds_persons,
     is_sensitive_key,
     names_a_person,
@@ -139,7 +140,7 @@ class Walk:
                 pairs = pairs[:count]
                 break
             hidden = (
-                is_sensitive_key(key)
+                hides(compact)
                 or (named and key.lower() == "value")
                 or (
                     issubclass(type(entry), str)

@@ -45,6 +45,7 @@ _ONLY_PERSONS_HAVE: Final = frozenset((
 _PERSONS_HAVE: Final = frozenset(("age", "gender", "sex"))
 _FULL_NAME: Final = re.compile(r"[A-Z][\w'\u2019.-]*,?(?: [A-Z][\w'\u2019.-]*){1,3}")
 _GIVEN_NAME: Final = re.compile(r"[A-Z][A-Za-z'\u2019-]+")
+_SENSITIVE_PART: Final = re.compile("|".join(_SENSITIVE_PARTS))
 _NOT_ALPHANUMERIC: Final = re.compile(r"[^a-z0-9]+")
 _LONGEST_KEY: Final = 256
 
@@ -56,10 +57,14 @@ def compact_key(key: str) -> str:
 
 def is_sensitive_key(key: str) -> bool:
     """Tell whether a value under `key` is hidden without a look at it."""
-    compact = compact_key(key)
+    return hides(compact_key(key))
+
+
+def hides(compact: str) -> bool:
+    """Tell what `is_sensitive_key` does, of a key that `compact_key` returned."""
     if compact in _SENSITIVE_KEYS:
         return True
-    return any(part in compact for part in _SENSITIVE_PARTS) and not _PUBLIC.fullmatch(compact)
+    return _SENSITIVE_PART.search(compact) is not None and not _PUBLIC.fullmatch(compact)
 
 
 def tells_of_a_person(compact_keys: Collection[str]) -> bool:
