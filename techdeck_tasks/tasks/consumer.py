@@ -28,8 +28,19 @@ READ_TIMEOUT_S = 10
 """A worker that waits for messages bears with a slow Redis longer than a client that waits for `.delay()`."""
 
 
+_TAKES_NO_WRITES = (redis.OutOfMemoryError, redis.ReadOnlyError)
+"""A Redis that is full, or that became a replica: kombu knows these for no trouble of the connection."""
+
+
 class QuarantiningConsumer(Consumer):  # type: ignore[misc]  # celery ships no types
     """Celery's consumer, for which a malformed message is neither fatal nor lost nor logged in full."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        # Of these, too, the worker connects anew until Redis takes writes, instead of ending at the first
+        # message that it acknowledges or gives back.
+        self.connection_errors: tuple[type[Exception], ...]
+        self.connection_errors += _TAKES_NO_WRITES
 
     def connection_for_read(self, heartbeat: Any = None) -> Any:
         """Connect for reading, through a transport that survives items which are no messages."""

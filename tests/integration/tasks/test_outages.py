@@ -167,3 +167,17 @@ def test_work_that_ends_within_the_soft_shutdown_is_not_done_again(lone: Sample)
     assert result.get(timeout=15) == "rested"
     first.process.wait(20)
     assert lone.redis.llen("sample") == lone.redis.hlen("unacked") == 0
+
+
+def test_a_worker_outlives_a_redis_out_of_memory(lone: Sample, tmp_path: Path) -> None:
+    worker = lone.site.start_worker()
+    worker.wait_ready()
+    flag = tmp_path / "go"
+    lone.task("nap_then_fail_once").delay(str(flag), 15)
+    wait_until((tmp_path / "go.started").exists, "started")
+    lone.redis.config_set("maxmemory", 1)
+    flag.touch()
+    wait_until(lambda: "Couldn't reject" in worker.output(), "a write was refused")
+    lone.redis.config_set("maxmemory", 0)
+    wait_until(lambda: lone.run("ok", 5) == 5, "the worker hears again")
+    assert worker.alive
