@@ -26,7 +26,14 @@ from techdeck_tasks.keyring.files import (
     Purpose,
     generate_keys,
 )
-from techdeck_tasks.keyring.keyset import KEY_BYTES, MAX_KEY_ID_BYTES, FollowedKeys, KeySet, key_id_of
+from techdeck_tasks.keyring.keyset import (
+    KEY_BYTES,
+    MAX_KEY_ID_BYTES,
+    FollowedKeys,
+    KeySet,
+    MissingKeyError,
+    key_id_of,
+)
 from techdeck_tasks.keyring.recipient import RecipientAlgorithm, open_with, public_half, seal_to
 
 __all__ = [
@@ -43,6 +50,7 @@ __all__ = [
     "FollowedKeys",
     "KeyFolders",
     "KeySet",
+    "MissingKeyError",
     "Purpose",
     "RecipientAlgorithm",
     "generate_keys",

@@ -23,6 +23,10 @@ _LENGTHS = frozenset({KEY_BYTES, 96, 1216})
 """32: symmetric, X25519 and Ed25519 keys; 96 and 1216: private and public ML-KEM-768 with X25519."""
 
 
+class MissingKeyError(EncryptionError):
+    """This process does not hold the key that something is sealed with."""
+
+
 @dataclass(frozen=True, slots=True)
 class KeySet:
     """Keys of one purpose by id, one of them active.
@@ -46,12 +50,12 @@ class KeySet:
         """Return the key `key_id`.
 
         Raises:
-            EncryptionError: this process does not hold it.
+            MissingKeyError: this process does not hold it.
         """
         try:
             return self.keys[key_id]
         except KeyError:
-            raise EncryptionError(
+            raise MissingKeyError(
                 f"key {key_id!r} is not in this key ring (it has {', '.join(sorted(self.keys))}); "
                 "add the key file that has it"
             ) from None

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import hashlib
 import io
 import os
 import tempfile
 import uuid
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, BinaryIO, Self
@@ -15,8 +15,8 @@ from typing import Any, BinaryIO, Self
 import polars as pl
 
 from techdeck_tasks.errors import EncryptionError, PipelineExecutionError, ValidationError
+from techdeck_tasks.keyring import MissingKeyError
 from techdeck_tasks.pipeline.data import data_url, location
-from techdeck_tasks.pipeline.data.digest import Digesting, file_digest
 from techdeck_tasks.pipeline.data.frame_errors import frame_errors
 from techdeck_tasks.pipeline.data.sealed_file import FILE_ID_BYTES, Cipher, open_stream, seal_stream
 from techdeck_tasks.pipeline.data.workspace import private_workspace
@@ -32,15 +32,13 @@ _SUFFIX = ".parquet.sealed"
 class ArtifactRef:
     """Names one artifact and what it must be.
 
-    `url` ends with the file's id. `sha256` is the hex digest of the sealed file of `size_bytes`: it tells
-    nothing of the data. Where the artifact is several files, `parts` names them in the order of their rows;
-    `url` is that of the first, and `sha256` the digest of their digests.
+    `url` ends with the file's id; `size_bytes` is that of the sealed file. Where the artifact is several
+    files, `parts` names them in the order of their rows, and `url` is that of the first.
     """
 
     url: str
     rows: int
     size_bytes: int
-    sha256: str
     format: str = "parquet"
     parts: tuple[ArtifactRef, ...] = ()
 
@@ -51,14 +49,13 @@ class ArtifactRef:
             url=next((part.url for part in parts if part.url), ""),
             rows=sum(part.rows for part in parts),
             size_bytes=sum(part.size_bytes for part in parts),
-            sha256=hashlib.sha256("".join(part.sha256 for part in parts).encode()).hexdigest(),
             parts=tuple(parts),
         )
 
     @classmethod
     def passed_on(cls, rows: int) -> Self:
         """Return the artifact of rows that went straight on to the next stage, and lie nowhere."""
-        return cls(url="", rows=rows, size_bytes=0, sha256="")
+        return cls(url="", rows=rows, size_bytes=0)
 
     @property
     def files(self) -> tuple[ArtifactRef, ...]:
@@ -111,22 +108,27 @@ class ArtifactStore:
         place = f"{run_id}/{stage}/{name}-{attempt}"
         file_id = os.urandom(FILE_ID_BYTES)
         url = f"{self._root}/{place}-{file_id.hex()}{_SUFFIX}"
-        with private_workspace() as workspace:
+        with self._staged(url) as temporary, ExitStack() as stack:
             with frame_errors(f"writing the {name} of stage {stage!r}"):
-                plain, rows = _computed(frame, workspace)
-            staging = location.staging_folder(f"{self._root}/{place}", workspace, private=True)
-            with tempfile.NamedTemporaryFile(
-                dir=staging, prefix=f".{name}-{attempt}-", suffix=".tmp", delete=False
-            ) as created:
-                temporary = Path(created.name)
+                plain, rows = stack.enter_context(_packed(frame))
+            with temporary.open("wb") as file:
+                seal_stream(self._cipher, plain, file, place.encode(), file_id)
+            size_bytes = temporary.stat().st_size
+            location.publish(temporary, url, private=True)
+        return ArtifactRef(url=url, rows=rows, size_bytes=size_bytes)
+
+    @contextmanager
+    def _staged(self, url: str) -> Iterator[Path]:
+        """Yield a file that `publish` can put at `url`; it is gone at the end."""
+        with private_workspace() if self._remote else nullcontext(Path()) as workspace:
+            staging = location.staging_folder(url, workspace, private=True)
+            descriptor, name = tempfile.mkstemp(dir=staging, prefix=".artifact-", suffix=".tmp")
+            os.close(descriptor)
+            temporary = Path(name)
             try:
-                with plain, temporary.open("wb") as file:
-                    sealed = Digesting(file)
-                    seal_stream(self._cipher, plain, sealed, place.encode(), file_id)
-                location.publish(temporary, url, private=True)
+                yield temporary
             finally:
                 temporary.unlink(missing_ok=True)
-        return ArtifactRef(url=url, rows=rows, size_bytes=sealed.size, sha256=sealed.hexdigest())
 
     def scan(self, ref: ArtifactRef, workspace: Path) -> pl.LazyFrame:
         """Return the artifact's rows, lazily, after its files were authenticated.
@@ -138,7 +140,7 @@ class ArtifactStore:
         Raises:
             PipelineExecutionError: the file is gone or is not what was written.
             ValidationError: the reference points outside this store.
-            EncryptionError: this process does not hold the key it was sealed with.
+            MissingKeyError: this process does not hold the key it was sealed with.
         """
         if len(ref.files) != len(ref.parts or (ref,)):
             raise _broken(ref, "was passed on and not kept")
@@ -147,7 +149,8 @@ class ArtifactStore:
 
     def _opened(self, ref: ArtifactRef, workspace: Path) -> Path:
         """Return the Parquet file of an artifact that is one file, in the clear, in `workspace`."""
-        plain = workspace / f"{ref.sha256}.{ref.format}"
+        _, file_id = self._place(ref)
+        plain = workspace / f"{file_id.hex()}.{ref.format}"
         if not plain.is_file():
             opening = plain.with_suffix(".tmp")
             descriptor = os.open(opening, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
@@ -170,7 +173,7 @@ class ArtifactStore:
         place, file_id = self._place(ref)
         sealed = data_url.local_path(ref.url)
         if self._remote:
-            sealed = workspace / f"{ref.sha256}{_SUFFIX}"
+            sealed = workspace / f"{file_id.hex()}{_SUFFIX}"
             try:
                 location.fetch(ref.url, sealed)
             except ValidationError:
@@ -180,9 +183,9 @@ class ArtifactStore:
         with sealed.open("rb") as source:
             try:
                 open_stream(self._cipher, source, target, place.encode(), file_id)
+            except MissingKeyError:
+                raise
             except EncryptionError:
-                if file_digest(sealed) == ref.sha256:
-                    raise
                 raise _broken(ref, "is not what was written") from None
         if self._remote:
             sealed.unlink()
@@ -220,19 +223,23 @@ class ArtifactStore:
         return place, file_id
 
 
-def _computed(frame: pl.LazyFrame | pl.DataFrame, workspace: Path) -> tuple[BinaryIO, int]:
-    """Return the rows of `frame` as Parquet, to be read, and how many they are."""
+@contextmanager
+def _packed(frame: pl.LazyFrame | pl.DataFrame) -> Iterator[tuple[BinaryIO, int]]:
+    """Yield the rows of `frame` as Parquet, to be read, and how many they are."""
     if isinstance(frame, pl.DataFrame):  # it is in memory, and takes less packed
         packed = io.BytesIO()
         frame.write_parquet(packed, compression_level=ZSTD_LEVEL, row_group_size=_ROW_GROUP_ROWS)
         packed.seek(0)
-        return packed, frame.height
-    plain = workspace / "plain.parquet"
-    # By a path, Polars' threads may still make the file after an error was raised here.
-    with plain.open("wb") as file:
-        frame.sink_parquet(file, compression_level=ZSTD_LEVEL)
-    rows = int(pl.scan_parquet(plain, glob=False).select(pl.len()).collect().item())
-    return plain.open("rb"), rows
+        yield packed, frame.height
+        return
+    with private_workspace() as workspace:
+        plain = workspace / "plain.parquet"
+        # By a path, Polars' threads may still make the file after an error was raised here.
+        with plain.open("wb") as file:
+            frame.sink_parquet(file, compression_level=ZSTD_LEVEL)
+        rows = int(pl.scan_parquet(plain, glob=False).select(pl.len()).collect().item())
+        with plain.open("rb") as file:
+            yield file, rows
 
 
 def _broken(ref: ArtifactRef, what: str) -> PipelineExecutionError:

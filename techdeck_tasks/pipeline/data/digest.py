@@ -1,4 +1,4 @@
-"""SHA-256 of files, of those that are there and of those on their way."""
+"""SHA-256 of files, of those that are there and of those that are being written."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import hashlib
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from types import TracebackType
-from typing import BinaryIO, Self
+from typing import Self
 
 _BLOCK_BYTES = 1 << 20
 
@@ -18,25 +18,6 @@ def file_digest(path: Path) -> str:
         while block := stream.read(_BLOCK_BYTES):
             digest.update(block)
     return digest.hexdigest()
-
-
-class Digesting:
-    """A binary stream whose bytes are counted and digested as they are written, once and in order."""
-
-    def __init__(self, stream: BinaryIO) -> None:
-        self._stream = stream
-        self._digest = hashlib.sha256()
-        self.size = 0
-
-    def write(self, data: bytes) -> int:
-        """Write all of `data`."""
-        self._digest.update(data)
-        self.size += len(data)
-        return self._stream.write(data)
-
-    def hexdigest(self) -> str:
-        """Return the SHA-256 of what has passed as hex digits."""
-        return self._digest.hexdigest()
 
 
 class FollowingDigest:

@@ -11,11 +11,10 @@ import pytest
 
 from techdeck_tasks.errors import (
     DataProcessingError,
-    EncryptionError,
     PipelineExecutionError,
     ValidationError,
 )
-from techdeck_tasks.keyring import Cipher
+from techdeck_tasks.keyring import Cipher, KeySet, MissingKeyError
 from techdeck_tasks.pipeline.data.artifacts import ArtifactRef, ArtifactStore
 
 FRAME = pl.DataFrame({"age": [36, 51], "sex": ["F", "M"]})
@@ -36,8 +35,15 @@ def test_what_lies_in_the_store_is_sealed_and_bound_to_its_place(tmp_path: Path,
     assert b"PAR1" not in Path(mine.url).read_bytes()
     Path(other.url).rename(moved := Path(mine.url).with_name(Path(other.url).name))
     swapped = replace(other, url=str(moved))
-    with pytest.raises(EncryptionError, match="belongs elsewhere"):
+    with pytest.raises(PipelineExecutionError, match="is not what was written"):
         store.scan(swapped, tmp_path)
+
+
+def test_an_artifact_under_a_key_that_is_not_held_is_told_so(tmp_path: Path, cipher: Cipher) -> None:
+    ref = ArtifactStore(str(tmp_path), cipher).write(FRAME, "run", "load", 0)
+    another = Cipher(KeySet("another", {"another": bytes(32)}))
+    with pytest.raises(MissingKeyError, match="'test' is not in this key ring"):
+        ArtifactStore(str(tmp_path), another).scan(ref, tmp_path)
 
 
 def test_the_data_in_the_clear_is_its_owner_s_only(tmp_path: Path, cipher: Cipher) -> None:
@@ -109,7 +115,7 @@ def test_a_remote_artifact_that_is_gone_is_refused(tmp_path: Path, cipher: Ciphe
 def test_a_reference_out_of_the_store_is_refused(tmp_path: Path, cipher: Cipher, url: str) -> None:
     root = tmp_path / "artifacts"
     with pytest.raises(ValidationError, match="not of this store"):
-        ArtifactStore(str(root), cipher).scan(ArtifactRef(url.format(root=root), 1, 1, "0"), tmp_path)
+        ArtifactStore(str(root), cipher).scan(ArtifactRef(url.format(root=root), 1, 1), tmp_path)
 
 
 def test_a_frame_that_cannot_be_computed_leaves_nothing_and_shows_no_value(
