@@ -42,6 +42,7 @@ _PANELS = {
         "watch": "pipelines.watch",
         "list": "pipelines.list_runs",
         "logs": "control.logs",
+        "rows": "rows.rows",
         "cancel": "control.cancel",
         "resume": "control.resume",
         "reconcile": "control.reconcile",

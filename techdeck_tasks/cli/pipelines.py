@@ -114,8 +114,13 @@ def _show(view: RunView, *, json_output: bool) -> None:
         return
     show_run(out, view)
     if view.state == "failed":
+        judged = next(
+            (each.name for each in view.stages if (each.state, each.kind) == ("failed", "validation")), None
+        )
+        bad = "" if judged is None else f"its bad rows: techdeck rows {view.run_id} {judged} --bad\n"
         err.print(
             f"its story: techdeck logs {view.run_id}\n"
+            f"{bad}"
             f"when it is mended: techdeck resume {view.run_id} --reason WHY",
             soft_wrap=True,
         )

@@ -39,6 +39,10 @@ Piece = Mapping[str, Any]
 INPUT = "input"
 """The key of a piece that names a part of the input, by its number."""
 
+QUARANTINE = "quarantine"
+"""The artifact to which a stage writes rows that it sets aside, and the key of its report that refers to it:
+what ``techdeck rows --bad`` shows."""
+
 ENTRY_POINT_GROUP = "techdeck_tasks.stages"
 
 _BUILT_IN = ("dataset_load", "file_upload", "validation", "data_processing", "bias_detection", "export")

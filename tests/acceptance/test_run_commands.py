@@ -5,6 +5,9 @@ from __future__ import annotations
 import json
 from typing import Any
 
+import polars as pl
+import pytest
+
 DEFINITION = """
 name: {name}
 source: {{url: people.csv}}
@@ -68,3 +71,66 @@ def test_the_kinds_of_stages_are_listed_with_their_parameters(techdeck: Any) -> 
     table = techdeck("stages", "export").stdout
     assert "destination" in table
     assert "required" in table
+
+
+CHECKED = """
+name: {name}
+source: {{url: aged.csv}}
+stages:
+  - {{name: load, stage: dataset_load}}
+  - name: check
+    stage: validation
+    needs: [load]
+    params: {{columns: {{age: {{ge: 0}}}}, max_bad_rows: {allowed}}}
+"""
+
+
+def check(service: Any, name: str, allowed: int, code: int) -> str:
+    (service.folder / "aged.csv").write_text("name,age\nAda,36\n=Bob,-5\nEve,-7\n")
+    (service.folder / f"{name}.yaml").write_text(CHECKED.format(name=name, allowed=allowed))
+    return str(read(service, "run", f"{name}.yaml", code=code)["run_id"])
+
+
+@pytest.mark.parametrize(("allowed", "code"), [(2, 0), (1, 1)], ids=["within the limit", "beyond the limit"])
+def test_the_rows_that_a_stage_set_aside_are_shown_with_the_reasons(
+    service: Any, allowed: int, code: int
+) -> None:
+    run_id = check(service, f"bad-{allowed}", allowed, code)
+    shown = service.techdeck("rows", run_id, "check", "--bad")
+    assert [json.loads(line) for line in shown.stdout.splitlines()] == [
+        {"_row": 1, "name": "=Bob", "age": -5, "_reasons": ["age.ge"]},
+        {"_row": 2, "name": "Eve", "age": -7, "_reasons": ["age.ge"]},
+    ]
+    [entry] = read(service, "audit", "list", "--operation", "rows.read", "--limit", "1")
+    assert entry["event_type"] == "operator_action"
+    assert run_id in str(entry["document"])
+
+
+def test_the_rows_of_a_stage_are_written_to_a_private_file_whole_or_not_at_all(service: Any) -> None:
+    run_id = check(service, "kept", 2, 0)
+    done = service.techdeck("rows", run_id, "check", "--output", "good.parquet", "--limit", "5")
+    assert done.stderr == "1 row in good.parquet\n"
+    assert pl.read_parquet(service.folder / "good.parquet").to_dicts() == [{"name": "Ada", "age": 36}]
+    assert (service.folder / "good.parquet").stat().st_mode & 0o777 == 0o600
+    service.techdeck("rows", run_id, "check", "--bad", "--output", "bad.csv")
+    assert (
+        service.folder / "bad.csv"
+    ).read_text() == "_row,name,age,_reasons\n1,'=Bob,-5,age.ge\n2,Eve,-7,age.ge\n"
+    assert [path.name for path in service.folder.glob(".good*")] == []
+
+
+@pytest.mark.parametrize(
+    ("arguments", "problem"),
+    [
+        (("{run}", "nosuch"), "has no stage 'nosuch'; it has load, check"),
+        (("{run}", "load", "--bad"), "stage 'load' has set no rows aside"),
+        (("{run}", "check", "--output", "rows.xlsx"), "end it with .csv, .jsonl or .parquet"),
+        (("{run}", "check", "--output", "nosuch/rows.csv"), "no file can be made in nosuch"),
+        (("00000000-0000-4000-8000-000000000000", "check"), "there is no run"),
+    ],
+)
+def test_rows_that_are_not_there_are_told_so(service: Any, arguments: tuple[str, ...], problem: str) -> None:
+    run_id = check(service, "asked", 2, 0)
+    refused = service.techdeck("rows", *(argument.format(run=run_id) for argument in arguments))
+    assert (refused.returncode, refused.stdout) == (2, "")
+    assert problem in refused.stderr

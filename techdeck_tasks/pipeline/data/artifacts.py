@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import os
+import re
 import tempfile
 import uuid
 from collections.abc import Iterator, Sequence
@@ -189,6 +190,21 @@ class ArtifactStore:
                 raise _broken(ref, "is not what was written") from None
         if self._remote:
             sealed.unlink()
+
+    def newest(self, run_id: str, stage: str, name: str) -> ArtifactRef | None:
+        """Return the artifact of that name that was written last, if there is one; its rows are not counted.
+
+        For what an attempt wrote that did not live to refer to it.
+
+        Raises:
+            ServiceUnavailableError, ConnectionFailedError: the store could not be reached.
+        """
+        folder = f"{self._root}/{uuid.UUID(run_id)}/{stage}"
+        wanted = re.compile(rf"{re.escape(name)}-[0-9]+-[0-9a-f]{{{2 * FILE_ID_BYTES}}}{re.escape(_SUFFIX)}")
+        found = [
+            (moment, each) for each, moment in location.files_in(folder).items() if wanted.fullmatch(each)
+        ]
+        return ArtifactRef(url=f"{folder}/{max(found)[1]}", rows=0, size_bytes=0) if found else None
 
     def exists(self, ref: ArtifactRef) -> bool:
         """Tell whether the artifact's file is there; its content is verified when it is read.

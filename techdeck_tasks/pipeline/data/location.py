@@ -9,6 +9,7 @@ from __future__ import annotations
 import glob
 import os
 import secrets
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -231,6 +232,21 @@ def exists(url: str) -> bool:
     filesystem, path = open_location(url)
     with transfer_errors(url):
         return bool(filesystem.exists(path))
+
+
+def files_in(url: str) -> dict[str, datetime]:
+    """Return the names of what is in the folder at `url`, and when each was written; a missing one is empty.
+
+    Raises:
+        As `fetch`, but for a missing folder.
+    """
+    filesystem, path = open_location(url)
+    with transfer_errors(url):
+        if not filesystem.exists(path):
+            return {}
+        return {
+            name.rpartition("/")[2]: filesystem.modified(name) for name in filesystem.ls(path, detail=False)
+        }
 
 
 def remove_folder(url: str) -> None:

@@ -107,7 +107,7 @@ def _written(
     """Write the rows; return how many cells were guarded, and the file's digest."""
     if form == "parquet" and (digest := _copied(context, ref, target)) is not None:
         return 0, digest
-    guarded = _sink(context.input(), target, form, params)
+    guarded = write_rows(context.input(), target, form, formula_guard=params.formula_guard != "off")
     return guarded, file_digest(target)
 
 
@@ -133,11 +133,16 @@ def _require_same(destination: str, digest: str, workspace: Path) -> None:
         )
 
 
-def _sink(frame: pl.LazyFrame, path: Path, form: str, params: ExportParams) -> int:
-    """Write the rows; return how many cells were guarded."""
+def write_rows(frame: pl.LazyFrame, path: Path, form: str, *, formula_guard: bool = True) -> int:
+    """Write rows to a file as csv, jsonl or parquet; return how many cells of CSV were guarded.
+
+    Raises:
+        ValidationError: CSV cannot hold a column.
+        PolarsError: the rows could not be computed.
+    """
     guarded = 0
     if form == "csv":
-        frame, guarded = _fit_for_csv(frame, params)
+        frame, guarded = _fit_for_csv(frame, formula_guard=formula_guard)
     # By a path, Polars' threads may still make the file after an error was raised here.
     with path.open("wb") as file:
         if form == "csv":
@@ -149,7 +154,7 @@ def _sink(frame: pl.LazyFrame, path: Path, form: str, params: ExportParams) -> i
     return guarded
 
 
-def _fit_for_csv(frame: pl.LazyFrame, params: ExportParams) -> tuple[pl.LazyFrame, int]:
+def _fit_for_csv(frame: pl.LazyFrame, *, formula_guard: bool) -> tuple[pl.LazyFrame, int]:
     schema = frame.collect_schema()
     unfit = (pl.Binary, pl.Duration)
     if nested := [name for name, dtype in schema.items() if dtype.is_nested() or dtype in unfit]:
@@ -158,7 +163,7 @@ def _fit_for_csv(frame: pl.LazyFrame, params: ExportParams) -> tuple[pl.LazyFram
             "export as parquet or jsonl, or leave them out with a select step",
             field="params.format",
         )
-    if params.formula_guard == "off":
+    if not formula_guard:
         return frame, 0
     text = [name for name, dtype in schema.items() if dtype in (pl.String, pl.Categorical, pl.Enum)]
     dangerous = {

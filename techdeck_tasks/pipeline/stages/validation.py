@@ -18,6 +18,7 @@ from techdeck_tasks.pipeline.data.artifacts import ArtifactRef
 from techdeck_tasks.pipeline.data.batches import batches_of
 from techdeck_tasks.pipeline.data.frame_errors import frame_errors
 from techdeck_tasks.pipeline.registry import (
+    QUARANTINE,
     Partitioning,
     StageContext,
     StageResult,
@@ -48,7 +49,7 @@ def validation(context: StageContext, params: ValidationParams) -> StageResult:
             accepted.write_parquet(_part(good, number))
             refused.write_parquet(_part(bad, number))
         output = context.write(pl.scan_parquet(good / "*.parquet"))
-        quarantine = context.write(pl.scan_parquet(bad / "*.parquet"), "quarantine")
+        quarantine = context.write(pl.scan_parquet(bad / "*.parquet"), QUARANTINE)
     return _judged(context, params, output, quarantine, by_rule)
 
 
@@ -57,11 +58,11 @@ def _validated_part(context: StageContext, params: ValidationParams) -> StageRes
     by_rule: Counter[str] = Counter()
     with frame_errors("validation"):
         checked = list(_checked(context, params, by_rule))
-        quarantine = context.write(pl.concat(refused for _, refused in checked), "quarantine")
+        quarantine = context.write(pl.concat(refused for _, refused in checked), QUARANTINE)
     report = {
         "rows_in": context.input_rows,
         "bad_rows_by_rule": by_rule,
-        "quarantine": quarantine.to_dict(),
+        QUARANTINE: quarantine.to_dict(),
     }
     return StageResult(pl.concat(accepted for accepted, _ in checked), report)
 
@@ -73,12 +74,12 @@ def _joined(context: StageContext, params: ValidationParams, parts: Sequence[Sta
     firsts = accumulate((part.report["rows_in"] for part in parts), initial=0)
     refused = [
         context.artifacts.scan(
-            ArtifactRef.from_dict(part.report["quarantine"]), context.workspace
+            ArtifactRef.from_dict(part.report[QUARANTINE]), context.workspace
         ).with_columns(pl.col(ROW_COLUMN).cast(pl.Int64) + first)
         for first, part in zip(firsts, parts, strict=False)
-        if part.report["quarantine"]["rows"] or first == 0
+        if part.report[QUARANTINE]["rows"] or first == 0
     ]
-    quarantine = context.write(pl.concat(refused), "quarantine")
+    quarantine = context.write(pl.concat(refused), QUARANTINE)
     by_rule = Counter(joined.report["bad_rows_by_rule"])
     return _judged(context, params, joined.output, quarantine, by_rule)
 
@@ -105,7 +106,7 @@ def _judged(
         "rows": output.rows,
         "bad_rows": quarantine.rows,
         "bad_rows_by_rule": counts,
-        "quarantine": quarantine.to_dict(),
+        QUARANTINE: quarantine.to_dict(),
     }
     return StageResult(output, report)
 

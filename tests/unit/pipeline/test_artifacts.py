@@ -93,6 +93,16 @@ def test_an_artifact_that_is_gone_or_changed_is_refused(tmp_path: Path, cipher: 
         store.scan(ref, tmp_path)
 
 
+def test_of_artifacts_of_one_name_the_newest_is_found(any_store: ArtifactStore, tmp_path: Path) -> None:
+    run_id = str(uuid.uuid4())
+    assert any_store.newest(run_id, "check", "quarantine") is None
+    for rows, attempt, name in ((1, 0, "quarantine"), (2, 0, "quarantine"), (0, 1, "quarantine-0001")):
+        any_store.write(FRAME.head(rows), run_id, "check", attempt, name=name)
+    found = any_store.newest(run_id, "check", "quarantine")
+    assert found is not None
+    assert any_store.scan(found, tmp_path).collect().height == 2
+
+
 def test_what_another_delivery_of_the_attempt_wrote_does_not_stand_in(tmp_path: Path, cipher: Cipher) -> None:
     store = ArtifactStore(str(tmp_path), cipher)
     mine, other = (store.write(FRAME.head(rows), "run", "load", 0) for rows in (1, 2))
