@@ -23,6 +23,7 @@ from techdeck_tasks.pipeline.registry import (
     stage,
 )
 from techdeck_tasks.pipeline.stages import sampling
+from techdeck_tasks.pipeline.stages.arithmetic import within_range
 from techdeck_tasks.pipeline.stages.deidentify import Method, deidentified, read_key
 from techdeck_tasks.pipeline.stages.expression import expression
 
@@ -187,6 +188,13 @@ def _applied(frame: pl.LazyFrame, step: Step, where: str, params: DataProcessing
     schema = frame.collect_schema()
     name, given = step.operation
     _check_columns(_columns_of(name, given), schema, where, name)
+    if name == "derive":
+        given = {
+            column: within_range(expression(text), schema, f"{where}.{name}")
+            for column, text in given.items()
+        }
+    elif name == "filter":
+        given = within_range(expression(given), schema, f"{where}.{name}")
     return _OPERATIONS[name](frame, given, params)
 
 
@@ -228,9 +236,9 @@ _OPERATIONS: dict[str, Callable[[pl.LazyFrame, Any, DataProcessingParams], pl.La
     "rename": lambda frame, given, _: frame.rename(given),
     "cast": _cast,
     "derive": lambda frame, given, _: frame.with_columns(
-        expression(text).alias(column) for column, text in given.items()
+        computed.alias(column) for column, computed in given.items()
     ),
-    "filter": lambda frame, given, _: frame.filter(expression(given)),
+    "filter": lambda frame, given, _: frame.filter(given),
     "dedupe": lambda frame, given, _: frame.unique(subset=given or None, keep="first", maintain_order=True),
     "drop_nulls": lambda frame, given, _: frame.drop_nulls(given or None),
     "fill_nulls": lambda frame, given, _: frame.with_columns(

@@ -51,6 +51,8 @@ def expression(text: str) -> pl.Expr:
         parsed = pl.sql_expr(text)
         parsed.meta.root_names()
         nodes = set(_names(json.loads(parsed.meta.serialize(format="json"))))
+    except RecursionError:
+        raise ValueError("the expression is nested too deep; split it into several steps") from None
     except (pl.exceptions.PolarsError, pl.exceptions.PanicException) as error:
         raise ValueError(f"this is no Polars SQL expression ({type(error).__name__})") from None
     if nodes & _OF_MANY_ROWS:

@@ -188,3 +188,73 @@ def test_an_expression_over_several_rows_is_refused_since_parts_would_change_it(
 )
 def test_an_expression_over_one_row_is_taken(text: str) -> None:
     DataProcessingParams.model_validate({"steps": [{"derive": {"x": text}}]})
+
+
+NUMBERS = pl.DataFrame(
+    {"large": [9223372036854775807, 1], "float": [1e300, 1.0], "zero": [0.0, 2.0]},
+).with_columns(
+    small=pl.Series([100, 1], dtype=pl.Int8),
+    unsigned=pl.Series([1, 3], dtype=pl.UInt32),
+    single=pl.Series([3e38, 1.0], dtype=pl.Float32),
+)
+
+
+@pytest.mark.parametrize(
+    ("text", "dtype"),
+    [
+        ("large + 1", "int64"),
+        ("large * large", "int64"),
+        ("(large + 1) - 1", "int64"),
+        ("POW(large, 2)", "int64"),
+        ("small + small", "int8"),
+        ("unsigned - 2", "uint32"),
+        ("single * 2", "float32"),
+        ("float * float", "float64"),
+        ("1 / zero", "float64"),
+        ("LN(zero)", "float64"),
+        ("CAST(float AS REAL)", "float32"),
+        ("CASE WHEN unsigned - 2 > 5 THEN 'many' ELSE 'few' END", "uint32"),
+    ],
+)
+@pytest.mark.parametrize("form", ["derive", "filter"])
+def test_a_number_that_leaves_the_range_of_its_type_fails_the_step_that_is_named(
+    run_stage: RunStage, text: str, dtype: str, form: str
+) -> None:
+    step = {"derive": {"x": text}} if form == "derive" else {"filter": f"({text}) IS NOT NULL"}
+    with pytest.raises(DataProcessingError) as caught:
+        run_stage("data_processing", NUMBERS, steps=[{"select": NUMBERS.columns}, step])
+    assert f"a number is beyond the range of {dtype} in steps[1].{form}; " in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("text", "values"),
+    [
+        ("large - 1", [9223372036854775806, 0]),
+        ("small + 200", [300, 201]),
+        ("CAST(small AS BIGINT) * 2", [200, 2]),
+        ("1 / NULLIF(zero, 0)", [None, 0.5]),
+        ("CASE WHEN zero > 0 THEN 1 / zero END", [None, 0.5]),
+        ("zero > 0 AND 1 / zero > 0.1", [False, True]),
+        ("1 / zero > 0.1 AND zero > 0", [False, True]),
+        ("zero = 0 OR 1 / zero > 0.6", [True, False]),
+        ("COALESCE(zero, 1 / zero)", [0.0, 2.0]),
+        ("unsigned % 0", [None, None]),
+    ],
+)
+def test_arithmetic_within_range_or_not_asked_for_is_no_error(
+    run_stage: RunStage, rows_of: RowsOf, text: str, values: list[Any]
+) -> None:
+    result = run_stage("data_processing", NUMBERS, steps=[{"derive": {"x": text}}])
+    assert rows_of(result)["x"].to_list() == values
+
+
+def test_infinities_that_were_there_before_stay(run_stage: RunStage, rows_of: RowsOf) -> None:
+    frame = pl.DataFrame({"x": [float("inf"), 1.0]})
+    result = run_stage("data_processing", frame, steps=[{"derive": {"x": "x * 2"}}])
+    assert rows_of(result)["x"].to_list() == [float("inf"), 2.0]
+
+
+def test_an_expression_of_hundreds_of_terms_is_refused_with_a_reason() -> None:
+    text = "+".join(["x"] * 900)
+    with pytest.raises(ParamsError, match="nested too deep"):
+        DataProcessingParams.model_validate({"steps": [{"derive": {"y": text}}]})

@@ -289,3 +289,9 @@ def test_a_column_may_have_any_name(run_stage: RunStage, rows_of: RowsOf) -> Non
     checked = rows_of(run_stage("validation", frame, columns=rules, max_bad_rows=1))
     steps = [{"derive": {"self": "self + 1"}}]
     assert rows_of(run_stage("data_processing", checked, steps=steps))["self"].to_list() == [2]
+
+
+def test_a_row_whose_rule_leaves_the_range_of_numbers_is_bad(run_stage: RunStage) -> None:
+    frame = pl.DataFrame({"a": [9223372036854775807, 1], "b": [9223372036854775807, 1]})
+    result = run_stage("validation", frame, rows={"sum": "a + b < 10"}, max_bad_rows=1)
+    assert result.report["bad_rows_by_rule"] == {"rows.sum": 1}
