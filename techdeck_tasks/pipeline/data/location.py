@@ -223,14 +223,19 @@ def publish(source: Path, url: str, *, private: bool = False) -> None:
             publish_local(source, target)
 
 
-def exists(url: str) -> bool:
+def exists(url: str, boundary: Boundary | None = None) -> bool:
     """Tell whether there is a file or folder at `url`.
+
+    Args:
+        url: a path or URL.
+        boundary: where a server may redirect to; None: anywhere.
 
     Raises:
         As `fetch`, but for a missing file.
     """
-    filesystem, path = open_location(url)
-    with transfer_errors(url):
+    redirects = Redirects(boundary or Boundary(), "destination")
+    with transfer_errors(url), redirects.told():
+        filesystem, path = open_location(url, redirects)
         return bool(filesystem.exists(path))
 
 
@@ -261,16 +266,21 @@ def remove_folder(url: str) -> None:
             filesystem.rm(path, recursive=True)
 
 
-def publish_new(source: Path, url: str) -> bool:
+def publish_new(source: Path, url: str, boundary: Boundary | None = None) -> bool:
     """Do `publish` unless a file is at `url`; `source` stays. Return whether it was published.
 
     On one machine two that do it at once cannot both succeed; a remote file system has no such promise.
+
+    Args:
+        source: the finished file.
+        url: the target.
+        boundary: where a server may redirect who looks whether a file is there; None: anywhere.
 
     Raises:
         As `fetch`.
     """
     if is_remote(url):
-        if exists(url):
+        if exists(url, boundary):
             return False
         copy = source.with_name(f"{source.name}.copy")
         os.link(source, copy)

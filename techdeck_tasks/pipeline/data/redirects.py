@@ -47,6 +47,8 @@ class Redirects:
             if self._refused is not None:
                 raise self._refused from None
             raise
+        if self._refused is not None:  # the file system took it for an answer
+            raise self._refused
 
     async def _check(
         self, _session: aiohttp.ClientSession, _context: Any, redirect: aiohttp.TraceRequestRedirectParams

@@ -86,8 +86,8 @@ def export(context: StageContext, params: ExportParams) -> StageResult:
         size = temporary.stat().st_size
         if params.overwrite == "replace":
             location.publish(temporary, params.destination)
-        elif not location.publish_new(temporary, params.destination):
-            _require_same(params.destination, digest, context.workspace)
+        elif not location.publish_new(temporary, params.destination, context.boundary):
+            _require_same(params.destination, digest, context)
     finally:
         temporary.unlink(missing_ok=True)
     report = {
@@ -121,9 +121,9 @@ def _copied(context: StageContext, ref: ArtifactRef, target: Path) -> str | None
         return digest.hexdigest() if concatenate(copies, target, digest.follow) else None
 
 
-def _require_same(destination: str, digest: str, workspace: Path) -> None:
-    present = workspace / "present"
-    location.fetch(destination, present)
+def _require_same(destination: str, digest: str, context: StageContext) -> None:
+    present = context.workspace / "present"
+    location.fetch(destination, present, boundary=context.boundary)
     if file_digest(present) != digest:
         raise ValidationError(
             f"another file is at {data_url.display(destination)}; choose another destination, "

@@ -6,15 +6,18 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import polars as pl
 import pytest
 
 from techdeck_tasks.errors import AuthorizationError, ValidationError
 from techdeck_tasks.pipeline.data import workspace
+from techdeck_tasks.pipeline.data.artifacts import ArtifactStore
 from techdeck_tasks.pipeline.data.boundary import Boundary
 from techdeck_tasks.pipeline.definition import SourceSpec
 from techdeck_tasks.pipeline.registry import StageContext
 from techdeck_tasks.pipeline.sources.params import DatasetLoadParams
 from techdeck_tasks.pipeline.stages.dataset_load import dataset_load
+from techdeck_tasks.pipeline.stages.export import ExportParams, export
 
 if TYPE_CHECKING:
     from tests.unit.pipeline.conftest import Web
@@ -154,3 +157,17 @@ def test_a_text_about_a_place_shows_no_password() -> None:
         Boundary(roots=()).check([("source.url", "https://ada:horse@h.test/a.csv?sig=1")])
     assert "horse" not in str(caught.value)
     assert "sig" not in str(caught.value)
+
+
+def test_an_export_that_refuses_to_replace_does_not_look_outside_the_roots(
+    tmp_path: Path, store: ArtifactStore, stage_context: StageContext, web: Web
+) -> None:
+    elsewhere = {"Location": f"{web.url}/private/a.csv"}
+    web.answers |= {"/out/a.csv": (302, elsewhere, b""), "/private/a.csv": (200, {}, b"n\n1\n")}
+    (tmp_path / "export").mkdir()
+    inputs = {"before": store.write(pl.DataFrame({"n": [1]}), "run", "before", 0)}
+    boundary = Boundary(roots=(f"{web.url}/out",))
+    context = replace(stage_context, inputs=inputs, boundary=boundary, workspace=tmp_path / "export")
+    params = ExportParams(destination=f"{web.url}/out/a.csv", overwrite="refuse")
+    with pytest.raises(AuthorizationError, match=r"is redirected: .*/private/a\.csv is not below"):
+        export(context, params)
