@@ -14,12 +14,24 @@ from typing import Literal
 import polars as pl
 
 from techdeck_tasks.errors import ValidationError
+from techdeck_tasks.pipeline.data.dtypes import converted
 from techdeck_tasks.redaction import sanitize_message
 
 Method = Literal["drop", "mask", "hash", "redact", "age_band", "zip3", "year"]
 
 MIN_KEY_BYTES = 32
 _MASK = "***"
+# What else there is has no text of its own: Polars would write a part of it, or how it looks in Python.
+_PLAIN: dict[str, tuple[str, Callable[[pl.DataType], bool]]] = {
+    "hash": ("plain values", lambda dtype: not dtype.is_nested() and dtype not in (pl.Binary, pl.Object)),
+    "redact": ("plain values", lambda dtype: not dtype.is_nested() and dtype not in (pl.Binary, pl.Object)),
+    "age_band": ("numbers", lambda dtype: dtype.is_numeric() or dtype == pl.String),
+    "zip3": (
+        "text or integers",
+        lambda dtype: dtype.is_numeric() or dtype in (pl.String, pl.Categorical, pl.Enum),
+    ),
+    "year": ("dates", lambda dtype: dtype in (pl.Date, pl.Datetime, pl.String)),
+}
 _BAND_YEARS = 10
 _NO_AGE = "<0"
 _LAST_ZIP5 = 99_999
@@ -62,18 +74,39 @@ def deidentified(
     drop: the column goes. mask: every value becomes ``***``. hash: HMAC-SHA-256 in hex digits, alike for
     the same value and key, so that tables still join. redact: what looks like an identifier or secret inside
     free text goes. age_band: ten years, ``90+``, and ``<0`` for what is no age. zip3: the first three digits
-    of a US ZIP code, ``000`` for what is none. year: of a date; of one 90 or more years ago, the year 90
-    years ago, since an earlier one tells an age over 89.
+    of a US ZIP code, ``000`` for what is none. year: of a date, in text one of ISO 8601; of one 90 or more
+    years ago, the year 90 years ago, since an earlier one tells an age over 89.
 
     Args:
         frame: the rows.
         methods: by column.
         key: gives the key for `hash`; called if that is used.
         this_year: the year of now.
+
+    Raises:
+        ValidationError: a method does not fit the type of its column.
     """
     schema = frame.collect_schema()
+    _require_fit(schema, methods)
     kept = frame.drop(column for column, method in methods.items() if method == "drop")
     return kept.with_columns(_expressions(schema, methods, key, this_year))
+
+
+def _require_fit(schema: pl.Schema, methods: Mapping[str, Method]) -> None:
+    for name, method in methods.items():
+        kinds, fits = _PLAIN.get(method, ("", lambda _: True))
+        if schema[name] != pl.Null and not fits(schema[name]):
+            raise ValidationError(
+                f"deidentify: {method} is for {kinds}, and {name!r} is of type {_name(schema[name])}; drop or "
+                "mask it, or derive columns of the values in it first",
+                field="params.steps",
+                validation_rule="deidentify",
+            )
+
+
+def _name(dtype: pl.DataType) -> str:
+    """Return the name of a type without what is inside: names of fields may be data."""
+    return str(dtype.base_type()).lower()
 
 
 def _expressions(
@@ -92,8 +125,7 @@ def _expressions(
         elif method == "zip3":
             yield _zip3(column, schema[name]).alias(name)
         elif method == "year":
-            date = column.str.to_date() if schema[name] == pl.String else column
-            yield _year(date, this_year).alias(name)
+            yield _year(_date(name, schema[name]), this_year).alias(name)
 
 
 def _each_text(column: pl.Expr, change: Callable[[str], str]) -> pl.Expr:
@@ -135,6 +167,13 @@ def _zip3(code: pl.Expr, dtype: pl.DataType) -> pl.Expr:
     return pl.when(code.is_not_null()).then(
         pl.when(area.is_in(_SMALL_ZIP3) | area.is_null()).then(pl.lit("000")).otherwise(area)
     )
+
+
+def _date(name: str, dtype: pl.DataType) -> pl.Expr:
+    if dtype == pl.String:
+        # Polars would take the form of the first value for all of them.
+        return converted(name, dtype, "datetime", strict=True)
+    return pl.col(name).cast(pl.Date) if dtype == pl.Null else pl.col(name)
 
 
 def _year(moment: pl.Expr, this_year: int) -> pl.Expr:

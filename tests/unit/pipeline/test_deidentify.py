@@ -154,3 +154,29 @@ def test_a_year_that_tells_an_age_over_89_is_not_told(treated: Treated) -> None:
     oldest = SystemClock().now().year - 90
     dates = [date(1907, 1, 31), date(oldest, 12, 31), date(oldest + 1, 1, 1)]
     assert treated(dates, "year") == [oldest, oldest, oldest + 1]
+
+
+@pytest.mark.parametrize("method", ["hash", "redact", "age_band", "zip3", "year"])
+@pytest.mark.parametrize(
+    ("values", "dtype"),
+    [([{"note": "a@b.org"}], "struct"), ([["a@b.org"]], "list"), ([b"\xff"], "binary"), ([None], "null")],
+)
+def test_only_plain_values_are_deidentified_one_by_one(
+    treated: Treated, method: str, values: list[Any], dtype: str
+) -> None:
+    if dtype == "null":
+        assert treated(values, method) == [None]
+        return
+    with pytest.raises(
+        ValidationError, match=f"{method} is for .*, and 'x' is of type {dtype}; drop or mask"
+    ):
+        treated(values, method)
+
+
+def test_a_year_in_text_is_read_by_iso_8601_and_never_guessed(treated: Treated) -> None:
+    texts = ["1999-12-31", "2001-02-03T04:05:06Z", "2002-03-04 05:06", None]
+    assert treated(texts, "year") == [1999, 2001, 2002, None]
+    for first in ("1/2/60", "02/01/1960", "19600102"):
+        with pytest.raises(DataProcessingError) as caught:
+            treated([first, "1/2/60"], "year")
+        assert "60" not in str(caught.value)
