@@ -31,6 +31,7 @@ _DTYPES: dict[str, type[pl.DataType]] = {
     "datetime": pl.Datetime,
 }
 _INTEGERS = (pl.Int8, pl.Int16, pl.Int32, pl.Int64, pl.UInt8, pl.UInt16, pl.UInt32, pl.UInt64)
+_LONG_INTEGERS = (pl.Int64, pl.UInt64, pl.Int128)
 _TRUE = ("true", "True", "TRUE", "1", "yes", "t", "y")
 _DATE = "%Y-%m-%d"
 _DATETIMES = (
@@ -40,6 +41,8 @@ _DATETIMES = (
 _INFINITE = "(?i)^[+-]?inf(inity)?$"
 BEYOND = "beyond the range of"
 """In the text of Polars' error, followed by the name of the type."""
+INEXACT = "not held exactly by"
+"""Likewise."""
 _WITH_OFFSET = "%+"
 _FALSE = ("false", "False", "FALSE", "0", "no", "f", "n")
 
@@ -64,7 +67,8 @@ def converted(column: str, source: pl.DataType, name: DtypeName, *, strict: bool
     Text becomes a date or datetime by ISO 8601 (a datetime with an offset, that of UTC), and a boolean by
     true/false, yes/no, t/f, y/n, 1/0. A number with a fraction is no integer, a number is no date, and of
     numbers only 1 and 0 are booleans: what does not fit is not rounded. A number beyond the range of a float
-    is none, and not infinite.
+    is none, and not infinite; nor is an integer, also one in text, that a float of 64 bits does not hold
+    exactly. (Of 32 bits nobody expects that digits stay.)
 
     Args:
         column: the column.
@@ -89,19 +93,32 @@ def converted(column: str, source: pl.DataType, name: DtypeName, *, strict: bool
         elif target is pl.Datetime:
             values = _moment(text, strict=strict)
     found = values.cast(target, strict=strict)
+    if target == pl.Float64 and (source in _LONG_INTEGERS or isinstance(source, pl.String)):
+        found = _exact(values, found, name, strict=strict)
     if target in (pl.Float32, pl.Float64) and (source.is_float() or isinstance(source, pl.String)):
         return _in_range(values, found, name, strict=strict).alias(column)
     return found
 
 
+def _exact(values: pl.Expr, found: pl.Expr, name: DtypeName, *, strict: bool) -> pl.Expr:
+    """Return floats, of which those are none that are another number than the integer they are made of."""
+    whole = values.cast(pl.Int128, strict=False)
+    rounded = (found.cast(pl.Int128, strict=False) != whole).fill_null(value=False)
+    return _without(rounded, found, f"{INEXACT} {name}", strict=strict)
+
+
 def _in_range(values: pl.Expr, found: pl.Expr, name: DtypeName, *, strict: bool) -> pl.Expr:
     """Return floats, of which those that became infinite are none."""
     beyond = found.is_infinite() & ~values.cast(pl.String).str.contains(_INFINITE)
+    return _without(beyond, found, f"{BEYOND} {name}", strict=strict)
+
+
+def _without(unfit: pl.Expr, found: pl.Expr, reason: str, *, strict: bool) -> pl.Expr:
     if not strict:
-        return pl.when(~beyond).then(found)
+        return pl.when(unfit.not_()).then(found)
     # It fails, and its text is what the error tells.
-    refused = pl.when(beyond).then(pl.lit(f"{BEYOND} {name}")).cast(_DTYPES[name], strict=True)
-    return pl.coalesce(refused, found)
+    refused = pl.when(unfit).then(pl.lit(reason)).cast(pl.Float64, strict=True)
+    return pl.when(refused.is_null()).then(found)
 
 
 def _truth(text: pl.Expr, *, strict: bool) -> pl.Expr:

@@ -13,12 +13,12 @@ from contextlib import contextmanager
 import polars as pl
 
 from techdeck_tasks.errors import DataProcessingError, TechDeckError
-from techdeck_tasks.pipeline.data.dtypes import BEYOND
+from techdeck_tasks.pipeline.data.dtypes import BEYOND, INEXACT
 
 _DTYPE = r"(?:[iu](?:8|16|32|64|128)|f(?:32|64)|str|bool|date|time|binary|(?:datetime|duration|list)\[\w+\])"
 _CONVERSION = re.compile(rf"(?:conversion|casting) from `?({_DTYPE})`? to `?({_DTYPE})`?")
 _PARSE = re.compile(rf"as dtype `({_DTYPE})`")
-_BEYOND = re.compile(rf'\["({BEYOND} \w+)(?: (in steps\[\d+\]\.\w+))?"')
+_BEYOND = re.compile(rf'\["((?:{BEYOND}|{INEXACT}) \w+)(?: (in steps\[\d+\]\.\w+))?"')
 _MAX_SCANNED_CHARS = 100_000
 
 _REMEDIES: tuple[tuple[type[BaseException], str], ...] = (

@@ -45,7 +45,7 @@ class CsvFile(CutText):
             rows = self._scan.piece(data, self._schema, first=begin == 0)
             later = () if begin == 0 else list(self._schema)
             lost = self._scan.lost(large_floats(rows.lazy()), data, later=later)
-        if lost.beyond:
+        if lost.beyond or lost.inexact & set(self._params.dtypes):
             raise Misfit
         self.found["numbers_rounded"] = lost.rounded
         return rows

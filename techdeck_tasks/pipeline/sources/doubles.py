@@ -26,10 +26,12 @@ class Lost:
 
     Attributes:
         rounded: how many integers are read as the nearest double, and are not it.
+        inexact: the columns in which they are.
         beyond: the columns with a number beyond the range of their type.
     """
 
     rounded: int = 0
+    inexact: frozenset[str] = frozenset()
     beyond: frozenset[str] = frozenset()
 
 
@@ -86,6 +88,7 @@ def lost(texts: pl.LazyFrame, floats: Mapping[str, pl.DataType]) -> Lost:
     counts = tallies.sum().collect(engine="streaming").row(0, named=True)
     return Lost(
         rounded=sum(count for name, count in counts.items() if name.startswith(_ROUNDED)),
+        inexact=frozenset(column for number, column in enumerate(floats) if counts[f"{_ROUNDED}{number}"]),
         beyond=frozenset(column for number, column in enumerate(floats) if counts[f"{_BEYOND}{number}"]),
     )
 

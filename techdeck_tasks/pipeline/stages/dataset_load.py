@@ -17,7 +17,7 @@ from techdeck_tasks.errors import DataProcessingError, ValidationError
 from techdeck_tasks.pipeline.data import data_url, location
 from techdeck_tasks.pipeline.data.artifacts import ArtifactRef
 from techdeck_tasks.pipeline.data.compression import unpacked
-from techdeck_tasks.pipeline.data.dtypes import BEYOND, with_dtypes
+from techdeck_tasks.pipeline.data.dtypes import BEYOND, INEXACT, with_dtypes
 from techdeck_tasks.pipeline.data.frame_errors import frame_errors
 from techdeck_tasks.pipeline.data.transfer_errors import transfer_errors
 from techdeck_tasks.pipeline.registry import (
@@ -226,13 +226,15 @@ class _Reading:
             large = large_floats(joined)
             found = [scan.lost(large) for scan in scans]
         beyond = {column for lost in found for column in lost.beyond}
-        if beyond:
-            if wanted := [dtype for column, dtype in self.params.dtypes.items() if column in beyond]:
+        inexact = {column for lost in found for column in lost.inexact}
+        for column, dtype in self.params.dtypes.items():
+            if column in beyond | inexact:
                 raise DataProcessingError(
-                    f"reading the csv source failed: a number is {BEYOND} {wanted[0]}; "
-                    "mend it, or check dtypes",
+                    f"reading the csv source failed: a number is {BEYOND if column in beyond else INEXACT} "
+                    f"{dtype}; mend it, or check dtypes",
                     operation="reading the csv source",
                 )
+        if beyond:
             return self._rows(
                 [scan.with_dtypes(dict.fromkeys(beyond, "str")) for scan in scans], inference_rows
             )

@@ -97,8 +97,8 @@ def _require_fit(schema: pl.Schema, methods: Mapping[str, Method]) -> None:
         kinds, fits = _PLAIN.get(method, ("", lambda _: True))
         if schema[name] != pl.Null and not fits(schema[name]):
             raise ValidationError(
-                f"deidentify: {method} is for {kinds}, and {name!r} is of type {_name(schema[name])}; drop or "
-                "mask it, or derive columns of the values in it first",
+                f"deidentify: {method} is for {kinds}, and {name!r} is of type {_name(schema[name])}; drop "
+                "or mask it, or derive columns of the values in it first",
                 field="params.steps",
                 validation_rule="deidentify",
             )

@@ -258,3 +258,16 @@ def test_an_expression_of_hundreds_of_terms_is_refused_with_a_reason() -> None:
     text = "+".join(["x"] * 900)
     with pytest.raises(ParamsError, match="nested too deep"):
         DataProcessingParams.model_validate({"steps": [{"derive": {"y": text}}]})
+
+
+@pytest.mark.parametrize("value", [9007199254740993, "9007199254740993", "-9007199254740993"])
+def test_a_cast_to_float_does_not_round_an_integer(run_stage: RunStage, value: Any) -> None:
+    with pytest.raises(DataProcessingError, match="a number is not held exactly by float ") as caught:
+        run_stage("data_processing", pl.DataFrame({"x": [value]}), steps=[{"cast": {"x": "float"}}])
+    assert "740993" not in str(caught.value)
+
+
+@pytest.mark.parametrize("value", [9007199254740994, "1e22", "0.1", "123456789012345678.5", "+5", "NaN"])
+def test_a_cast_to_float_takes_what_a_float_holds(run_stage: RunStage, rows_of: RowsOf, value: Any) -> None:
+    result = run_stage("data_processing", pl.DataFrame({"x": [value]}), steps=[{"cast": {"x": "float"}}])
+    assert repr(rows_of(result)["x"].to_list()) == repr([float(value)])

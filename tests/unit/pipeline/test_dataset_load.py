@@ -21,7 +21,9 @@ from techdeck_tasks.keyring import Cipher
 from techdeck_tasks.pipeline.data.artifacts import ArtifactRef, ArtifactStore
 from techdeck_tasks.pipeline.definition import SourceSpec
 from techdeck_tasks.pipeline.registry import StageContext, StageResult
+from techdeck_tasks.pipeline.sources.csv_pieces import CsvFile
 from techdeck_tasks.pipeline.sources.csv_scan import CsvParams, csv_scan
+from techdeck_tasks.pipeline.sources.cut_file import Misfit
 from techdeck_tasks.pipeline.sources.limits import MAX_COLUMNS
 from techdeck_tasks.pipeline.sources.params import DatasetLoadParams
 from techdeck_tasks.pipeline.stages.dataset_load import dataset_load
@@ -809,3 +811,27 @@ def test_a_file_that_changes_while_it_is_read_whole_is_refused(
     context = replace(stage_context, source=SourceSpec(url=str(path)), artifacts=store)
     with pytest.raises(ValidationError, match="was changed while it was read"):
         dataset_load(context, DatasetLoadParams())
+
+
+@pytest.mark.parametrize("form", ["csv", "jsonl", "json", "parquet"])
+def test_a_float_that_is_asked_for_rounds_no_integer(run_stage: RunStage, tmp_path: Path, form: str) -> None:
+    frame = pl.DataFrame({"x": [1] * 100 + [9007199254740993]})
+    path = tmp_path / f"a.{form}"
+    if form == "csv":
+        frame.write_csv(path)
+    elif form == "json":
+        frame.write_json(path)
+    elif form == "jsonl":
+        frame.write_ndjson(path)
+    else:
+        frame.write_parquet(path)
+    with pytest.raises(DataProcessingError, match="a number is not held exactly by float"):
+        run_stage("dataset_load", source=str(path), dtypes={"x": "float"})
+
+
+def test_a_range_with_an_integer_that_a_float_would_round_is_left_to_who_tells_it(tmp_path: Path) -> None:
+    path = tmp_path / "a.csv"
+    path.write_text("x\n1\n9007199254740993\n")
+    asked = CsvFile(path, DatasetLoadParams(dtypes={"x": "float"}))
+    with pytest.raises(Misfit):
+        asked.rows(0, path.stat().st_size)
