@@ -43,7 +43,8 @@ def unpacked(path: Path, target: Path, url: str, max_bytes: int) -> Path:
         max_bytes: the most that it may unpack to; a bomb is refused as soon as it passes this.
 
     Raises:
-        ValidationError: too large, corrupt or cut off, packed in another way, or zstd without `zstandard`.
+        ValidationError: too large, corrupt or cut off, packed in another way or twice, or zstd without
+            `zstandard`.
     """
     with path.open("rb") as packed:
         magic = packed.read(len(_ZSTD))
@@ -79,6 +80,12 @@ def unpacked(path: Path, target: Path, url: str, max_bytes: int) -> Path:
                 field="source.url",
                 validation_rule=name,
             ) from None
+    if is_packed(target):
+        raise ValidationError(
+            f"{data_url.display(url)} is packed twice, one in the other; unpack it once",
+            field="source.url",
+            validation_rule="format",
+        )
     return target
 
 

@@ -111,7 +111,7 @@ class RecordWriter:
                 f"one JSON document may have {MAX_DOCUMENT_BYTES} bytes, not {size}",
                 "hand it over as JSON Lines, which is read in a stream",
             )
-        document = self._decoded(source.read_bytes(), "")
+        document = self._decoded(source.read_bytes())
         records = document if isinstance(document, list) else [document]
         with target.open("wb") as out:
             out.writelines(self._record(record, f"record {index}") for index, record in enumerate(records))
@@ -203,7 +203,7 @@ class RecordWriter:
                         "size", f"line {number} has more than {MAX_LINE_BYTES} bytes", "split the record"
                     )
                 if not line.isspace():
-                    record = self._decoded(line, f"line {number}: ")
+                    record = self._decoded(line.rstrip(b"\r\n"), number)
                     yield self._record(record, f"line {number}"), False
 
     def _plain_in(self, block: bytes) -> PlainLines | None:
@@ -267,15 +267,19 @@ class RecordWriter:
             if self._one_kind(deeper, each, place) in ("list", "object"):
                 self._check_inside(deeper, each, place)
 
-    def _decoded(self, data: bytes, where: str) -> Any:
+    def _decoded(self, data: bytes, line: int | None = None) -> Any:
+        """Return the value of a document, or of the `line` of that number."""
+        where = "" if line is None else f"line {line}: "
         try:
             return self._decoder.decode(data.decode("utf-8-sig"))
         except UnicodeDecodeError as error:
             raise _error("encoding", f"{where}byte {error.start} is not UTF-8", "set encoding") from None
         except json.JSONDecodeError as error:
+            at = (error.lineno, error.colno) if line is None else (line, error.pos + 1)
+            place = "line {}, column {}".format(*at)
             raise _error(
                 "json_syntax",
-                f"{where}this is no JSON at line {error.lineno}, column {error.colno}: {error.msg}",
+                f"{place}: this is no JSON: {error.msg}",
                 "mend the source",
             ) from None
         except RecursionError:

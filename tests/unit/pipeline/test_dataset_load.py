@@ -319,7 +319,8 @@ def test_the_limit_counts_all_files_of_a_pattern(run_stage: RunStage, tmp_path: 
     [
         (b'{"a": 1}\n{"a": NaN}\n', "line 2: this is no JSON: it has NaN, which JSON cannot express"),
         (b'{"a": 1}\n{"a": 1, "a": 2}\n', "line 2: the source is not a table: an object has a name twice"),
-        (b'{"a": 1}\n{"a": }\n', "line 2: this is no JSON at line 1, column 7"),
+        (b'{"a": 1}\n{"a": }\n', "line 2, column 7: this is no JSON: Expecting value"),
+        (b'{"a": 1}\n{"a": 1,\r\n', "line 2, column 9: this is no JSON: "),
         (b'{"a": 1}\n{"a": "Jane"}\n', "line 2: the source is not a table: a field is text here"),
         (b'{"a": 1e999}\n', "a number is beyond the range of a double"),
         (b'{"a": ' + b"[" * 100 + b"]" * 100 + b"}\n", "line 1 is nested deeper than 64"),
@@ -835,3 +836,9 @@ def test_a_range_with_an_integer_that_a_float_would_round_is_left_to_who_tells_i
     asked = CsvFile(path, DatasetLoadParams(dtypes={"x": "float"}))
     with pytest.raises(Misfit):
         asked.rows(0, path.stat().st_size)
+
+
+def test_a_source_that_is_packed_twice_is_called_so(run_stage: RunStage, tmp_path: Path) -> None:
+    (tmp_path / "a.csv.gz").write_bytes(gzip.compress(gzip.compress(b"a\n1\n")))
+    with pytest.raises(ValidationError, match="is packed twice, one in the other; unpack it once"):
+        run_stage("dataset_load", source=str(tmp_path / "a.csv.gz"))
