@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import weakref
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -118,9 +119,11 @@ def create_app(settings: Settings | None = None, role: Role = Role.CLIENT) -> Ce
         load_stages()
         pipeline_tasks.register(app)
     if role is Role.PIPELINE:
-        # What `validation` needs: before a worker forks, so that no child spends half a second on it, nor
-        # memory of its own. Celery does so where a worker starts, and not for a client's sake.
-        app.conf.imports = ("pandera.backends.polars.builtin_checks",)
+        # What `validation` and `bias_detection` need: before a worker forks, so that no child spends half a
+        # second on each, nor memory of its own. Celery does so where a worker starts, and not for a client's
+        # sake. fairlearn is an optional extra.
+        fairlearn = ("fairlearn.metrics",) if find_spec("fairlearn") is not None else ()
+        app.conf.imports = ("pandera.backends.polars.builtin_checks", *fairlearn)
         pipeline_upkeep.register(
             app,
             redis=lambda: runtime.redis,

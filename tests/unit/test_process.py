@@ -51,13 +51,13 @@ def test_polars_is_not_imported_before_it_can_be_told(module: str) -> None:
     assert subprocess.run((sys.executable, "-c", program), check=False).returncode == 0
 
 
-def test_a_worker_imports_what_rules_need_before_it_forks_and_a_client_never(tmp_path: Path) -> None:
+def test_a_worker_imports_what_stages_need_before_it_forks_and_a_client_never(tmp_path: Path) -> None:
     program = (
         "import sys\n"
         "from techdeck_tasks.celeryconfig import Role\n"
         "from techdeck_tasks.runtime import create_app\n"
         "app = create_app(role=Role.PIPELINE)\n"
-        "needed = {'pandera', 'hypothesis'}\n"
+        "needed = {'pandera', 'hypothesis', 'fairlearn'}\n"
         "assert not needed & set(sys.modules)\n"
         "app.loader.init_worker()\n"
         "assert needed <= set(sys.modules)\n"
