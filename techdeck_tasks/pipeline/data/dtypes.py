@@ -7,6 +7,8 @@ from typing import Literal
 
 import polars as pl
 
+from techdeck_tasks.errors import ValidationError
+
 DtypeName = Literal[
     "int", "int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "uint64",
     "float", "float32", "float64", "str", "bool", "date", "datetime",
@@ -31,6 +33,7 @@ _DTYPES: dict[str, type[pl.DataType]] = {
     "datetime": pl.Datetime,
 }
 _INTEGERS = (pl.Int8, pl.Int16, pl.Int32, pl.Int64, pl.UInt8, pl.UInt16, pl.UInt32, pl.UInt64)
+_FLOATS = (pl.Float32, pl.Float64)
 _LONG_INTEGERS = (pl.Int64, pl.UInt64, pl.Int128)
 _TRUE = ("true", "True", "TRUE", "1", "yes", "t", "y")
 _DATE = "%Y-%m-%d"
@@ -75,15 +78,21 @@ def converted(column: str, source: pl.DataType, name: DtypeName, *, strict: bool
         source: its type now.
         name: the type wanted.
         strict: a value that cannot be converted is an error; else it becomes null.
+
+    Raises:
+        ValidationError: no value of the one type is one of the other.
     """
     target = _DTYPES[name]
     values = pl.col(column)
+    if isinstance(source, pl.Datetime) and source.time_zone is not None and target is not pl.String:
+        source, values = pl.Datetime(), _without_zone(values, target)
     if source == target:
         return values
-    if source.is_float() and target in (pl.Boolean, *_INTEGERS):
-        # No integer is infinite: a strict cast fails, another one gives null.
-        values = pl.when(values != values.floor()).then(float("inf")).otherwise(values)
-        values = values.cast(pl.Int64 if target is pl.Boolean else target, strict=strict)
+    _require_convertible(column, source, name)
+    if isinstance(source, pl.Categorical | pl.Enum):
+        source, values = pl.String(), values.cast(pl.String)
+    if target in (pl.Boolean, *_INTEGERS):
+        values = _whole(values, source, target, strict=strict)
     if isinstance(source, pl.String) or source.is_numeric():
         text = values.cast(pl.String)
         if target is pl.Boolean:
@@ -92,12 +101,56 @@ def converted(column: str, source: pl.DataType, name: DtypeName, *, strict: bool
             values = text.str.to_date(_DATE, strict=strict)
         elif target is pl.Datetime:
             values = _moment(text, strict=strict)
-    found = values.cast(target, strict=strict)
-    if target == pl.Float64 and (source in _LONG_INTEGERS or isinstance(source, pl.String)):
+    return (
+        _as_float(values, source, name, strict=strict)
+        if target in _FLOATS
+        else values.cast(target, strict=strict)
+    )
+
+
+def _without_zone(values: pl.Expr, target: type[pl.DataType]) -> pl.Expr:
+    """Return moments in UTC; of a date, the day that it was there."""
+    there = values if target is pl.Date else values.dt.convert_time_zone("UTC")
+    return there.dt.replace_time_zone(None)
+
+
+def _whole(values: pl.Expr, source: pl.DataType, target: type[pl.DataType], *, strict: bool) -> pl.Expr:
+    """Return numbers, of which those with a fraction are none."""
+    if source.is_decimal():
+        return _without(values != values.floor(), values, f"{INEXACT} int", strict=strict)
+    if source.is_float():
+        # No integer is infinite: a strict cast fails, another one gives null.
+        values = pl.when(values != values.floor()).then(float("inf")).otherwise(values)
+        return values.cast(pl.Int64 if target is pl.Boolean else target, strict=strict)
+    return values
+
+
+def _as_float(values: pl.Expr, source: pl.DataType, name: DtypeName, *, strict: bool) -> pl.Expr:
+    found = values.cast(_DTYPES[name], strict=strict)
+    if _DTYPES[name] is pl.Float64 and (source in _LONG_INTEGERS or isinstance(source, pl.String)):
         found = _exact(values, found, name, strict=strict)
-    if target in (pl.Float32, pl.Float64) and (source.is_float() or isinstance(source, pl.String)):
-        return _in_range(values, found, name, strict=strict).alias(column)
+    if source.is_float() or isinstance(source, pl.String):
+        found = _in_range(values, found, name, strict=strict)
     return found
+
+
+def _require_convertible(column: str, source: pl.DataType, name: DtypeName) -> None:
+    target = _DTYPES[name]
+    if source.is_numeric() or isinstance(source, pl.String | pl.Categorical | pl.Enum | pl.Null):
+        fits = True
+    elif isinstance(source, pl.Date | pl.Datetime):
+        fits = target in (pl.Date, pl.Datetime, pl.String)
+    elif isinstance(source, pl.Boolean):
+        fits = target not in (pl.Date, pl.Datetime)
+    else:
+        fits = isinstance(source, pl.Time) and target is pl.String
+    if not fits:
+        raise ValidationError(
+            f"{column!r} is of type {str(source.base_type()).lower()}, of which no value is a {name}; choose "
+            "another type, or leave the column out",
+            field="dtype",
+            validation_rule="dtype",
+        )
 
 
 def _exact(values: pl.Expr, found: pl.Expr, name: DtypeName, *, strict: bool) -> pl.Expr:

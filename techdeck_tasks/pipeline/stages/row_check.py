@@ -158,7 +158,8 @@ class RowCheck:
                 told = missing if rules.dtype is None else missing & ~unread
                 self._rules.append(_Rule(f"{column}.nullable", _of_batch(told)))
             self._rules += [
-                _Rule(f"{column}.{check.name}", _of_check(column, check), column) for check in _checks(rules)
+                _Rule(f"{column}.{check.name}", _of_check(column, check), column)
+                for check in _checks(rules, types[column])
             ]
         for name, text in params.rows.items():
             computed = expression(text)
@@ -259,7 +260,7 @@ def _reasons(broken: Sequence[tuple[str, pl.Series]], rows: int) -> pl.Series:
     return masks.select(named.list.drop_nulls().alias(REASONS_COLUMN)).to_series()
 
 
-def _checks(rules: ColumnRules) -> list[pa.Check]:
+def _checks(rules: ColumnRules, dtype: pl.DataType) -> list[pa.Check]:
     import pandera.polars as pa  # noqa: PLC0415 - takes a second to import, and only this stage needs it
 
     checks = []
@@ -268,7 +269,10 @@ def _checks(rules: ColumnRules) -> list[pa.Check]:
     if rules.le is not None:
         checks.append(pa.Check.le(rules.le, name="le"))
     if rules.isin is not None:
-        checks.append(pa.Check.isin(rules.isin, name="isin"))
+        # 1 is 1.0, but a list of integers is none of a column of floats to Polars.
+        of_numbers = dtype.is_float() and not any(isinstance(value, str | bool) for value in rules.isin)
+        allowed = [float(value) for value in rules.isin] if of_numbers else rules.isin
+        checks.append(pa.Check.isin(allowed, name="isin"))
     if rules.regex is not None:
         checks.append(pa.Check.str_matches(rules.regex, name="regex"))
     return checks

@@ -1,7 +1,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from datetime import date, datetime
+from datetime import UTC, date, datetime, time, timedelta
+from decimal import Decimal
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -303,3 +304,53 @@ def test_an_integer_that_a_float_would_round_is_bad(run_stage: RunStage, values:
         "validation", pl.DataFrame({"x": values}), columns={"x": {"dtype": "float"}}, max_bad_rows=1
     )
     assert result.report["bad_rows_by_rule"] == {"x.dtype": 1}
+
+
+@pytest.mark.parametrize("values", [[0.0, 1.0, 2.0], [0, 1, 2]])
+@pytest.mark.parametrize("dtype", [None, "float"])
+def test_integers_in_isin_are_values_of_a_column_of_numbers(
+    run_stage: RunStage, values: list[float], dtype: str | None
+) -> None:
+    rules = {"x": {"isin": [0, 1], "dtype": dtype}}
+    result = run_stage("validation", pl.DataFrame({"x": values}), columns=rules, max_bad_rows=1)
+    assert result.report["bad_rows_by_rule"] == {"x.isin": 1}
+
+
+@pytest.mark.parametrize(
+    ("values", "dtype"),
+    [
+        ([{"a": 1}], "int"),
+        ([[1]], "str"),
+        ([b"1"], "str"),
+        ([timedelta(1)], "int"),
+        ([date(2020, 1, 1)], "int"),
+        ([datetime(2020, 1, 1, tzinfo=UTC)], "float"),
+        ([True], "date"),
+        ([time(1)], "datetime"),
+    ],
+)
+def test_what_no_value_of_a_type_can_become_is_told_of_the_column(
+    run_stage: RunStage, values: list[Any], dtype: str
+) -> None:
+    with pytest.raises(ValidationError, match=f"'x' is of type .*, of which no value is a {dtype}; choose"):
+        run_stage("validation", pl.DataFrame({"x": values}), columns={"x": {"dtype": dtype}}, max_bad_rows=1)
+
+
+def test_categories_are_converted_as_text_is_and_decimals_are_not_rounded(
+    run_stage: RunStage, rows_of: RowsOf
+) -> None:
+    frame = pl.DataFrame({"c": ["1", "x"], "d": [Decimal("2.0"), Decimal("1.5")]})
+    frame = frame.with_columns(pl.col("c").cast(pl.Categorical))
+    rules = {"c": {"dtype": "int"}, "d": {"dtype": "int"}}
+    result = run_stage("validation", frame, columns=rules, max_bad_rows=1)
+    assert result.report["bad_rows_by_rule"] == {"c.dtype": 1, "d.dtype": 1}
+    assert rows_of(result).rows() == [(1, 2)]
+
+
+def test_a_moment_with_a_zone_becomes_that_of_utc_and_its_date_that_of_the_place(
+    run_stage: RunStage, rows_of: RowsOf
+) -> None:
+    moment = pl.Series([datetime(2020, 1, 1)]).dt.replace_time_zone("Europe/Berlin")  # noqa: DTZ001 - the zone comes next
+    rules = {"a": {"dtype": "datetime"}, "b": {"dtype": "date"}}
+    result = run_stage("validation", pl.DataFrame({"a": moment, "b": moment}), columns=rules)
+    assert rows_of(result).rows() == [(datetime(2019, 12, 31, 23), date(2020, 1, 1))]  # noqa: DTZ001 - has none now
