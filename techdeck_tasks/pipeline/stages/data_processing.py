@@ -7,13 +7,14 @@ from itertools import pairwise
 from typing import Any, Self
 
 import polars as pl
-from pydantic import Field, model_validator
+from pydantic import Field, FiniteFloat, model_validator
 
 from techdeck_tasks.clock import SystemClock
 from techdeck_tasks.errors import ValidationError
 from techdeck_tasks.pipeline.data.artifacts import ArtifactRef
 from techdeck_tasks.pipeline.data.data_url import DataUrl, local_path
 from techdeck_tasks.pipeline.data.dtypes import DtypeName, converted
+from techdeck_tasks.pipeline.data.frame_errors import frame_errors
 from techdeck_tasks.pipeline.registry import (
     Partitioning,
     StageContext,
@@ -35,7 +36,7 @@ class Bins(StageParams):
     """
 
     column: str
-    breaks: list[float] = Field(min_length=1)
+    breaks: list[FiniteFloat] = Field(min_length=1)
     labels: list[str] | None = None
     into: str | None = None
 
@@ -188,14 +189,15 @@ def _applied(frame: pl.LazyFrame, step: Step, where: str, params: DataProcessing
     schema = frame.collect_schema()
     name, given = step.operation
     _check_columns(_columns_of(name, given), schema, where, name)
-    if name == "derive":
-        given = {
-            column: within_range(expression(text), schema, f"{where}.{name}")
-            for column, text in given.items()
-        }
-    elif name == "filter":
-        given = within_range(expression(given), schema, f"{where}.{name}")
-    return _OPERATIONS[name](frame, given, params)
+    place = f"{where}.{name}"
+    with frame_errors(place):
+        if name == "derive":
+            given = {column: within_range(expression(text), schema, place) for column, text in given.items()}
+        elif name == "filter":
+            given = within_range(expression(given), schema, place)
+        done = _OPERATIONS[name](frame, given, params)
+        done.collect_schema()  # what does not fit is told of the step, and not of all of them
+        return done
 
 
 def _columns_of(name: str, given: Any) -> set[str]:
@@ -241,9 +243,7 @@ _OPERATIONS: dict[str, Callable[[pl.LazyFrame, Any, DataProcessingParams], pl.La
     "filter": lambda frame, given, _: frame.filter(given),
     "dedupe": lambda frame, given, _: frame.unique(subset=given or None, keep="first", maintain_order=True),
     "drop_nulls": lambda frame, given, _: frame.drop_nulls(given or None),
-    "fill_nulls": lambda frame, given, _: frame.with_columns(
-        pl.col(column).fill_null(pl.lit(value)) for column, value in given.items()
-    ),
+    "fill_nulls": lambda frame, given, _: _filled(frame, given),
     "bin": lambda frame, given, _: frame.with_columns(
         _ranges(given).alias(given.into or f"{given.column}_bin")
     ),
@@ -255,9 +255,51 @@ _OPERATIONS: dict[str, Callable[[pl.LazyFrame, Any, DataProcessingParams], pl.La
 }
 
 
+def _filled(frame: pl.LazyFrame, given: dict[str, str | int | float | bool]) -> pl.LazyFrame:
+    schema = frame.collect_schema()
+    return frame.with_columns(
+        pl.col(column).fill_null(_filler(column, value, schema[column])) for column, value in given.items()
+    )
+
+
+def _filler(column: str, value: str | float | bool, dtype: pl.DataType) -> pl.Expr:
+    """Return what takes the place of null in a column, of which it makes none of another kind.
+
+    Raises:
+        ValidationError: it would, or is beyond the range of the type.
+    """
+    wanted: DtypeName | None = "date" if dtype == pl.Date else "datetime" if dtype == pl.Datetime else None
+    is_number = isinstance(value, int | float) and not isinstance(value, bool)
+    try:
+        if wanted is not None and isinstance(value, str):
+            given = pl.LazyFrame({column: [value]}).select(
+                converted(column, pl.String(), wanted, strict=True)
+            )
+            return pl.lit(given.collect().item()).cast(dtype)
+        if dtype.is_integer() and isinstance(value, int) and is_number:
+            return pl.lit(pl.Series([value], dtype=dtype).item(), dtype=dtype)
+    except (pl.exceptions.PolarsError, OverflowError, TypeError):
+        fits = False
+    else:
+        fits = wanted is None
+        if dtype.is_numeric():
+            fits = is_number
+        elif dtype == pl.Boolean:
+            fits = isinstance(value, bool)
+    if not fits:
+        raise ValidationError(
+            f"fill_nulls: the value for {column!r} is none of its type, {str(dtype.base_type()).lower()}; give "
+            "one that is, or cast the column first",
+            field="params.steps",
+            validation_rule="fill_nulls",
+        )
+    return pl.lit(value)
+
+
 def _ranges(bins: Bins) -> pl.Expr:
     """Return the label of the range that holds the value; null for null and for not-a-number."""
-    edges = ["-inf", *(f"{edge:g}" for edge in bins.breaks), "inf"]
+    # All digits: two breaks may differ in the last.
+    edges = ["-inf", *(repr(edge).removesuffix(".0") for edge in bins.breaks), "inf"]
     labels = bins.labels or [f"({low}, {high}]" for low, high in pairwise(edges)]
     value = pl.col(bins.column).cast(pl.Float64)
     chosen = pl.lit(labels[-1])

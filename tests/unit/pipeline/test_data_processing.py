@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from datetime import date
 from typing import TYPE_CHECKING, Any
 
 import polars as pl
@@ -271,3 +272,54 @@ def test_a_cast_to_float_does_not_round_an_integer(run_stage: RunStage, value: A
 def test_a_cast_to_float_takes_what_a_float_holds(run_stage: RunStage, rows_of: RowsOf, value: Any) -> None:
     result = run_stage("data_processing", pl.DataFrame({"x": [value]}), steps=[{"cast": {"x": "float"}}])
     assert repr(rows_of(result)["x"].to_list()) == repr([float(value)])
+
+
+@pytest.mark.parametrize(
+    "step", [{"rename": {"age": "m"}}, {"derive": {"x": "name + 1"}}, {"filter": "name - 1 > 0"}]
+)
+def test_what_does_not_fit_is_told_of_its_step(run_stage: RunStage, step: dict[str, Any]) -> None:
+    steps = [{"select": PEOPLE.columns}, step, {"select": ["m"]}]
+    with pytest.raises(DataProcessingError, match=rf"steps\[1\]\.{next(iter(step))} failed: "):
+        run_stage("data_processing", PEOPLE, steps=steps)
+
+
+@pytest.mark.parametrize(
+    ("column", "value"),
+    [
+        ("n", "x"),
+        ("n", 10**30),
+        ("n", True),
+        ("small", 200),
+        ("b", 1),
+        ("d", "01/02/2020"),
+        ("d", 1),
+        ("f", "x"),
+    ],
+)
+def test_null_is_filled_with_values_of_the_type_of_the_column_only(
+    run_stage: RunStage, column: str, value: Any
+) -> None:
+    frame = pl.DataFrame({"n": [1, None], "b": [True, None], "d": [date(2020, 1, 1), None], "f": [1.5, None]})
+    frame = frame.with_columns(pl.col("n").cast(pl.Int8).alias("small"))
+    with pytest.raises(ValidationError, match=f"fill_nulls: the value for '{column}' is none of its type"):
+        run_stage("data_processing", frame, steps=[{"fill_nulls": {column: value}}])
+
+
+def test_null_is_filled_by_the_type(run_stage: RunStage, rows_of: RowsOf) -> None:
+    frame = pl.DataFrame(
+        {"n": [None, 1], "f": [None, 1.5], "b": [None, True], "d": [None, date(2020, 1, 1)], "s": [None, "x"]}
+    )
+    fill = {"n": 7, "f": 2, "b": False, "d": "2021-02-03", "s": "none"}
+    result = rows_of(run_stage("data_processing", frame, steps=[{"fill_nulls": fill}]))
+    assert result.row(0) == (7, 2.0, False, date(2021, 2, 3), "none")
+    assert result.schema == frame.schema
+
+
+def test_ranges_are_named_with_all_digits_of_their_breaks(run_stage: RunStage, rows_of: RowsOf) -> None:
+    bins = {"column": "x", "breaks": [1234567.5, 1234568]}
+    result = run_stage("data_processing", pl.DataFrame({"x": [1.0, 1234568, 2e6]}), steps=[{"bin": bins}])
+    assert rows_of(result)["x_bin"].to_list() == [
+        "(-inf, 1234567.5]", "(1234567.5, 1234568]", "(1234568, inf]",
+    ]  # fmt: skip
+    with pytest.raises(ParamsError, match="finite number"):
+        DataProcessingParams.model_validate({"steps": [{"bin": {"column": "x", "breaks": [float("nan")]}}]})
