@@ -105,6 +105,7 @@ def bias_detection(context: StageContext, params: BiasDetectionParams) -> StageR
             "check outcome, label and sensitive",
             field="params.sensitive",
         )
+    _require_plain(schema, params)
     _require_favorable(frame, params)
     measured = {column: _measured(frame, column, params) for column in params.sensitive}
     for column, measures in measured.items():
@@ -203,8 +204,9 @@ def _counts(
         )
     if groups < 2:  # noqa: PLR2004 - a comparison needs two
         raise ValidationError(
-            f"bias_detection: {column!r} has {groups} groups of at least {params.min_group_size} rows; "
-            "two are needed: choose another column, coarser groups or a smaller min_group_size",
+            f"bias_detection: {column!r} has {groups} groups of at least {params.min_group_size} rows "
+            "with outcome and label; two are needed: choose another column, coarser groups or a smaller "
+            "min_group_size",
             field="params.sensitive",
         )
     left_out = {
@@ -215,6 +217,16 @@ def _counts(
     return large, left_out
 
 
+def _require_plain(schema: pl.Schema, params: BiasDetectionParams) -> None:
+    unfit = (name for name in params.columns if schema[name].is_nested() or schema[name] == pl.Binary)
+    if nested := sorted(unfit):
+        raise ValidationError(
+            f"bias_detection: {', '.join(map(repr, nested))} has lists, structs or bytes, of which no groups "
+            "are made; derive a column of plain values first",
+            field="params.sensitive",
+        )
+
+
 def _require_favorable(frame: pl.LazyFrame, params: BiasDetectionParams) -> None:
     """Check that the favourable values are values of the data: where no row has one, no group differs.
 
@@ -222,12 +234,25 @@ def _require_favorable(frame: pl.LazyFrame, params: BiasDetectionParams) -> None
     """
     schema = frame.collect_schema()
     favorable = [_plain(value) for value in params.favorable]
+    fractions_asked = any(isinstance(value, float) and value % 1 for value in params.favorable)
     for column in dict.fromkeys([params.outcome, *([params.label] if params.label is not None else [])]):
         text = _text(column, schema[column]).drop_nulls()
+        fraction = pl.lit(value=False)
+        if schema[column].is_float() or schema[column].is_decimal():
+            fraction = (pl.col(column) != pl.col(column).floor()).any()
         with frame_errors(f"looking for favourable values of {column!r}"):
             found = frame.select(
-                known=text.is_in([*favorable, *_UNFAVORABLE]).all(), favorable=text.is_in(favorable).any()
+                known=text.is_in([*favorable, *_UNFAVORABLE]).all(),
+                favorable=text.is_in(favorable).any(),
+                fraction=fraction,
             ).collect(engine="streaming")
+        if found["fraction"].item() and not fractions_asked:
+            # A few that happen to be 1.0 would be taken for the chosen ones.
+            raise ValidationError(
+                f"bias_detection: {column!r} has fractions, as probabilities and scores do, and no "
+                'decisions; derive one first, as {derive: {chosen: "score >= 0.5"}}',
+                field="params.outcome",
+            )
         if not found["favorable"].item() and not found["known"].item():
             raise ValidationError(
                 f"bias_detection: no row has a favourable value in {column!r}; check favorable, and that "
@@ -264,9 +289,10 @@ def _rows(counts: pl.DataFrame) -> int:
 def _against_reference(
     rates: dict[str, float], column: str, params: BiasDetectionParams, ratio: float
 ) -> dict[str, float | None]:
-    reference = params.reference.get(column)
-    if reference is None:
+    named = params.reference.get(column)
+    if named is None:
         return {"disparate_impact": ratio, "statistical_parity_difference": None}
+    reference = _plain(named)  # groups are named so
     if reference not in rates:
         raise ValidationError(
             f"bias_detection: the reference group of {column!r} is not among its groups; check its spelling",
