@@ -39,6 +39,11 @@ def data_format(url: str) -> str | None:
     return _SUFFIXES.get(path.suffix.lower())
 
 
+def is_compressed(url: str) -> bool:
+    """Whether the suffix of `url` is one of compression."""
+    return (urlsplit(url).path if is_remote(url) else url).lower().endswith(_COMPRESSED_SUFFIXES)
+
+
 def display(url: str) -> str:
     """Return `url`, which may be several in fsspec's chain, without users, passwords and queries."""
     if "::" in url:
@@ -53,6 +58,8 @@ def display(url: str) -> str:
 def _resolve(url: str, info: ValidationInfo) -> str:
     if any(char < " " or char == "\x7f" for char in url):
         raise ValueError("a path or URL has no control characters")
+    if url.startswith(("~/", "file://~")):
+        raise ValueError("a path is taken as it is, and ~ is no home folder: write it out")
     try:
         for part in url.split("::"):
             _ = urlsplit(part).port  # a port is parsed when it is asked for

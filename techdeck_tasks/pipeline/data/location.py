@@ -266,6 +266,23 @@ def remove_folder(url: str) -> None:
             filesystem.rm(path, recursive=True)
 
 
+def require_replaceable(url: str) -> None:
+    """Check that a file may be put at `url`, as far as can be told now.
+
+    Raises:
+        ValidationError: what is there is a folder, or a device, pipe or socket, which a rename would remove.
+    """
+    if is_remote(url):
+        return
+    path = local_path(url)
+    with transfer_errors(url):
+        if os.path.lexists(path) and not (path.is_symlink() or path.is_file()):
+            raise ValidationError(
+                f"{display(url)} is a folder or device, and no file; choose another destination",
+                field="params.destination",
+            )
+
+
 def publish_new(source: Path, url: str, boundary: Boundary | None = None) -> bool:
     """Do `publish` unless a file is at `url`; `source` stays. Return whether it was published.
 

@@ -288,8 +288,8 @@ def _filler(column: str, value: str | float | bool, dtype: pl.DataType) -> pl.Ex
             fits = isinstance(value, bool)
     if not fits:
         raise ValidationError(
-            f"fill_nulls: the value for {column!r} is none of its type, {str(dtype.base_type()).lower()}; give "
-            "one that is, or cast the column first",
+            f"fill_nulls: the value for {column!r} is none of its type, {str(dtype.base_type()).lower()}; "
+            "give one that is, or cast the column first",
             field="params.steps",
             validation_rule="fill_nulls",
         )

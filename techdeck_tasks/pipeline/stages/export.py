@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Literal
 
 import polars as pl
+from polars.datatypes import DataTypeClass
 from pydantic import model_validator
 
 from techdeck_tasks.errors import ValidationError
@@ -61,6 +62,10 @@ class ExportParams(StageParams):
     def _known_format(self) -> ExportParams:
         if self.effective_format not in ("csv", "jsonl", "parquet"):
             raise ValueError("the suffix of destination names no format; set format to csv, jsonl or parquet")
+        if data_url.is_compressed(self.destination):
+            raise ValueError(
+                "export does not compress: leave .gz or .zst away, Parquet is compressed by itself"
+            )
         return self
 
 
@@ -75,6 +80,7 @@ def export(context: StageContext, params: ExportParams) -> StageResult:
     """
     ref = context.input_ref()
     form = str(params.effective_format)
+    location.require_replaceable(params.destination)
     staging = location.staging_folder(params.destination, context.workspace)
     with transfer_errors(params.destination):
         handle, name = tempfile.mkstemp(dir=staging, prefix=".export-", suffix=".tmp")
@@ -137,12 +143,18 @@ def write_rows(frame: pl.LazyFrame, path: Path, form: str, *, formula_guard: boo
     """Write rows to a file as csv, jsonl or parquet; return how many cells of CSV were guarded.
 
     Raises:
-        ValidationError: CSV cannot hold a column.
+        ValidationError: CSV or JSON cannot hold a column.
         PolarsError: the rows could not be computed.
     """
     guarded = 0
     if form == "csv":
         frame, guarded = _fit_for_csv(frame, formula_guard=formula_guard)
+    elif form == "jsonl" and (unfit := sum(map(_has_bytes, frame.collect_schema().values()))):
+        raise ValidationError(
+            f"JSON cannot hold bytes, and {unfit} columns have some; export as parquet, or leave them "
+            "out with a select step",
+            field="params.format",
+        )
     # By a path, Polars' threads may still make the file after an error was raised here.
     with path.open("wb") as file:
         if form == "csv":
@@ -152,6 +164,14 @@ def write_rows(frame: pl.LazyFrame, path: Path, form: str, *, formula_guard: boo
         else:
             frame.sink_parquet(file)
     return guarded
+
+
+def _has_bytes(dtype: pl.DataType | DataTypeClass) -> bool:
+    if isinstance(dtype, pl.Struct):
+        return any(map(_has_bytes, dtype.to_schema().values()))
+    if isinstance(dtype, pl.List | pl.Array):
+        return _has_bytes(dtype.inner)
+    return dtype == pl.Binary
 
 
 def _fit_for_csv(frame: pl.LazyFrame, *, formula_guard: bool) -> tuple[pl.LazyFrame, int]:

@@ -2,10 +2,11 @@ from __future__ import annotations
 
 import csv
 import hashlib
+import os
 from collections.abc import Callable
 from datetime import timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import fsspec
 import polars as pl
@@ -158,3 +159,42 @@ def test_a_column_that_csv_cannot_hold_is_an_error_of_the_definition(
     for values in ([b"x"], [timedelta(1)], [[1]]):
         with pytest.raises(ValidationError, match="CSV cannot hold"):
             run_stage("export", pl.DataFrame({"x": values}), destination=str(tmp_path / "a.csv"))
+
+
+@pytest.mark.parametrize("overwrite", ["replace", "refuse"])
+@pytest.mark.parametrize("make", [Path.mkdir, os.mkfifo])
+def test_what_is_no_file_is_neither_replaced_nor_read(
+    run_stage: RunStage, tmp_path: Path, overwrite: str, make: Callable[[Path], None]
+) -> None:
+    target = tmp_path / "a.csv"
+    make(target)
+    before = target.stat().st_ino
+    with pytest.raises(ValidationError, match="is a folder or device, and no file; choose another"):
+        run_stage("export", PEOPLE, destination=str(target), overwrite=overwrite)
+    assert target.stat().st_ino == before
+
+
+def test_a_link_is_replaced_and_not_followed(run_stage: RunStage, tmp_path: Path) -> None:
+    (tmp_path / "old.csv").write_text("old")
+    (tmp_path / "a.csv").symlink_to("old.csv")
+    run_stage("export", PEOPLE, destination=str(tmp_path / "a.csv"))
+    assert (tmp_path / "old.csv").read_text() == "old"
+    assert not (tmp_path / "a.csv").is_symlink()
+
+
+@pytest.mark.parametrize("name", ["a.csv.gz", "a.jsonl.ZST", "memory://a/b.csv.gz"])
+def test_what_would_not_be_compressed_is_not_named_so(name: str) -> None:
+    with pytest.raises(ParamsError, match="export does not compress"):
+        ExportParams(destination=name)
+
+
+def test_no_folder_is_made_that_is_called_a_tilde() -> None:
+    with pytest.raises(ParamsError, match="~ is no home folder: write it out"):
+        ExportParams(destination="~/a.csv")
+
+
+@pytest.mark.parametrize("value", [b"x", [b"x"], {"a": {"b": [b"x"]}}])
+def test_bytes_in_json_are_refused_by_name(run_stage: RunStage, tmp_path: Path, value: Any) -> None:
+    frame = pl.DataFrame({"a": [value], "b": [1]})
+    with pytest.raises(ValidationError, match="JSON cannot hold bytes, and 1 columns have some"):
+        run_stage("export", frame, destination=str(tmp_path / "a.jsonl"))
