@@ -145,6 +145,7 @@ class RowCheck:
         ).collect_schema()
         self._rules: list[_Rule] = []
         for column, rules in params.columns.items():
+            _require_numbers(column, rules, types[column])
             typed = self._typed[column]
             # What could not be read has become null; it is told once, as `dtype`.
             unread = typed.is_null() & pl.col(column).is_not_null()
@@ -258,6 +259,18 @@ def _reasons(broken: Sequence[tuple[str, pl.Series]], rows: int) -> pl.Series:
         pl.when(pl.col(str(number))).then(pl.lit(name)) for number, (name, _) in enumerate(broken)
     )
     return masks.select(named.list.drop_nulls().alias(REASONS_COLUMN)).to_series()
+
+
+def _require_numbers(column: str, rules: ColumnRules, dtype: pl.DataType) -> None:
+    """Check that what has a bound is a number: Polars compares a date by its days since 1970."""
+    bound = "ge" if rules.ge is not None else "le"
+    if (rules.ge is not None or rules.le is not None) and (dtype.is_temporal() or dtype == pl.Boolean):
+        raise ValidationError(
+            f"validation: the rule {bound!r} cannot be applied to the type of {column!r}, no numbers; "
+            "use a rule of rows, as \"day >= DATE '2020-01-01'\"",
+            field=f"params.columns.{column}",
+            validation_rule=bound,
+        )
 
 
 def _checks(rules: ColumnRules, dtype: pl.DataType) -> list[pa.Check]:

@@ -354,3 +354,16 @@ def test_a_moment_with_a_zone_becomes_that_of_utc_and_its_date_that_of_the_place
     rules = {"a": {"dtype": "datetime"}, "b": {"dtype": "date"}}
     result = run_stage("validation", pl.DataFrame({"a": moment, "b": moment}), columns=rules)
     assert rows_of(result).rows() == [(datetime(2019, 12, 31, 23), date(2020, 1, 1))]  # noqa: DTZ001 - has none now
+
+
+@pytest.mark.parametrize("value", [date(2020, 1, 1), timedelta(1), True])
+def test_a_bound_is_for_numbers_only(run_stage: RunStage, value: Any) -> None:
+    frame = pl.DataFrame({"x": [value]})
+    with pytest.raises(ValidationError, match="the rule 'le' cannot be applied to the type of 'x'"):
+        run_stage("validation", frame, columns={"x": {"le": 99999}})
+
+
+def test_dates_are_compared_by_a_rule_of_rows(run_stage: RunStage) -> None:
+    frame = pl.DataFrame({"day": [date(2019, 1, 1), date(2020, 1, 1)]})
+    result = run_stage("validation", frame, rows={"since": "day >= DATE '2020-01-01'"}, max_bad_rows=1)
+    assert result.report["bad_rows_by_rule"] == {"rows.since": 1}
