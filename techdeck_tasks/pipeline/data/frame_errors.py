@@ -18,7 +18,7 @@ from techdeck_tasks.pipeline.data.dtypes import BEYOND, INEXACT
 _DTYPE = r"(?:[iu](?:8|16|32|64|128)|f(?:32|64)|str|bool|date|time|binary|(?:datetime|duration|list)\[\w+\])"
 _CONVERSION = re.compile(rf"(?:conversion|casting) from `?({_DTYPE})`? to `?({_DTYPE})`?")
 _PARSE = re.compile(rf"as dtype `({_DTYPE})`")
-_BEYOND = re.compile(rf'\["((?:{BEYOND}|{INEXACT}) \w+)(?: (in steps\[\d+\]\.\w+))?"')
+_BEYOND = re.compile(rf'\["((?:{BEYOND}|{INEXACT}) \w+)"')
 _MAX_SCANNED_CHARS = 100_000
 
 _REMEDIES: tuple[tuple[type[BaseException], str], ...] = (
@@ -60,11 +60,6 @@ def translate(error: BaseException, operation: str) -> TechDeckError:
     text = str(error)[:_MAX_SCANNED_CHARS]
     if found := _BEYOND.search(text):
         reason = f"a number is {found[1]}"
-        if found[2]:
-            reason += (
-                f" {found[2]}; compute in a wider type (CAST(x AS BIGINT), CAST(x AS DOUBLE)), "
-                "and let no divisor be 0 (x / NULLIF(y, 0))"
-            )
     elif found := _CONVERSION.search(text):
         reason = f"a value of type {found[1]} cannot be converted to {found[2]}"
     elif found := _PARSE.search(text):

@@ -24,7 +24,6 @@ from techdeck_tasks.pipeline.registry import (
     stage,
 )
 from techdeck_tasks.pipeline.stages import sampling
-from techdeck_tasks.pipeline.stages.arithmetic import within_range
 from techdeck_tasks.pipeline.stages.deidentify import Method, deidentified, read_key
 from techdeck_tasks.pipeline.stages.expression import expression
 
@@ -189,12 +188,7 @@ def _applied(frame: pl.LazyFrame, step: Step, where: str, params: DataProcessing
     schema = frame.collect_schema()
     name, given = step.operation
     _check_columns(_columns_of(name, given), schema, where, name)
-    place = f"{where}.{name}"
-    with frame_errors(place):
-        if name == "derive":
-            given = {column: within_range(expression(text), schema, place) for column, text in given.items()}
-        elif name == "filter":
-            given = within_range(expression(given), schema, place)
+    with frame_errors(f"{where}.{name}"):
         done = _OPERATIONS[name](frame, given, params)
         done.collect_schema()  # what does not fit is told of the step, and not of all of them
         return done
@@ -238,9 +232,9 @@ _OPERATIONS: dict[str, Callable[[pl.LazyFrame, Any, DataProcessingParams], pl.La
     "rename": lambda frame, given, _: frame.rename(given),
     "cast": _cast,
     "derive": lambda frame, given, _: frame.with_columns(
-        computed.alias(column) for column, computed in given.items()
+        expression(text).alias(column) for column, text in given.items()
     ),
-    "filter": lambda frame, given, _: frame.filter(given),
+    "filter": lambda frame, given, _: frame.filter(expression(given)),
     "dedupe": lambda frame, given, _: frame.unique(subset=given or None, keep="first", maintain_order=True),
     "drop_nulls": lambda frame, given, _: frame.drop_nulls(given or None),
     "fill_nulls": lambda frame, given, _: _filled(frame, given),

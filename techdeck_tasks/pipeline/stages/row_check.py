@@ -15,7 +15,6 @@ from pydantic_core import SchemaError, SchemaValidator, core_schema
 from techdeck_tasks.errors import ValidationError
 from techdeck_tasks.pipeline.data.dtypes import DtypeName, converted
 from techdeck_tasks.pipeline.registry import StageParams
-from techdeck_tasks.pipeline.stages.arithmetic import out_of_range
 from techdeck_tasks.pipeline.stages.expression import expression
 
 if TYPE_CHECKING:
@@ -89,8 +88,7 @@ class ValidationParams(StageParams):
         columns: the rules by column; other columns pass unchecked.
         rows: rules over several columns, by name: a Polars SQL expression, as ``"discharged >= admitted"``,
             over the converted columns; a row for which it is false is bad. Null, where a column is null,
-            passes: `nullable` says whether it may be. A row whose numbers leave the range of their type is
-            bad.
+            passes: `nullable` says whether it may be.
         max_bad_rows: more bad rows than this fail the stage.
         max_bad_share: likewise, a share of all rows from 0 to 1.
     """
@@ -163,11 +161,8 @@ class RowCheck:
                 for check in _checks(rules, types[column])
             ]
         for name, text in params.rows.items():
-            computed = expression(text)
-            broken = ~computed.cast(pl.Boolean).fill_null(value=True)
-            # Of a number that has wrapped around nothing is known.
-            unknown = [mask for mask, _ in out_of_range(computed, types)]
-            self._rules.append(_Rule(f"rows.{name}", _of_typed(pl.any_horizontal(broken, *unknown))))
+            holds = expression(text).cast(pl.Boolean).fill_null(value=True)
+            self._rules.append(_Rule(f"rows.{name}", _of_typed(~holds)))
 
     def split(self, batch: pl.DataFrame, by_rule: Counter[str]) -> tuple[pl.DataFrame, pl.DataFrame]:
         """Return the good rows, converted, and the bad rows as they came; count the bad ones by rule."""
