@@ -43,6 +43,10 @@ _SUFFIX = ".spool"
 _DAMAGED_SUFFIX = ".damaged"
 
 
+_DRAINED = os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW
+"""How a file is opened to be drained. No link is followed: behind it may be any file, or an endless one."""
+
+
 class SpoolFullError(OSError):
     """The files of the spool have reached their bound."""
 
@@ -128,7 +132,8 @@ class Spool:
                     if entry.name.endswith(_SUFFIX):
                         # Somebody who drains may remove it meanwhile.
                         with suppress(FileNotFoundError):
-                            size_bytes += entry.stat().st_size
+                            # Not what a link points to: it is none of ours, and may be of any size.
+                            size_bytes += entry.stat(follow_symlinks=False).st_size
                             files += 1
                     damaged += entry.name.endswith(_DAMAGED_SUFFIX)
         except FileNotFoundError:
@@ -139,14 +144,15 @@ class Spool:
         """Hand the waiting payloads to `send`, a file at a time, oldest first; return how many.
 
         A file is deleted after `send` returned. If `send` raises, its payloads stay and will be sent again.
-        One that cannot be opened, such as another user's, is told of once, stays, and holds up no other.
+        One that cannot be opened, such as another user's, or that is a link or no file at all, is told of
+        once, stays, and holds up no other.
         """
         sent, done = 0, 0
         for path in self._paths():
             if done == max_files:
                 break
             try:
-                file = path.open("r+b")
+                file = os.fdopen(os.open(path, _DRAINED), "r+b")
             except FileNotFoundError:
                 continue
             except OSError as error:
@@ -224,7 +230,7 @@ def _own(descriptor: int, path: Path) -> bool:
         return False
     # Not the number of its links: one that was set aside has a name too, and takes no more frames.
     try:
-        return path.stat().st_ino == os.fstat(descriptor).st_ino
+        return path.lstat().st_ino == os.fstat(descriptor).st_ino
     except FileNotFoundError:
         return False
 

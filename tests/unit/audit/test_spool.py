@@ -385,3 +385,25 @@ def test_a_file_that_cannot_be_read_is_told_of_once_and_holds_up_no_other(
     assert taken == [b"one"]
     assert len([record for record in caplog.records if "cannot be read" in record.message]) == 1
     assert not spool.is_empty(), "it is still there, to be mended"
+
+
+@pytest.mark.parametrize("kind", ["link", "endless", "loop", "pipe"])
+def test_a_link_or_pipe_in_the_place_of_a_file_is_neither_read_nor_removed_and_holds_up_nobody(
+    kind: str, spool: Spool, folder: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    other = tmp_path / "other"
+    other.write_bytes(bytes(1 << 20))
+    spool.append(b"one")
+    planted = folder / "00000000000000000000-planted.spool"
+    if kind == "pipe":
+        os.mkfifo(planted)
+    else:
+        planted.symlink_to({"link": other, "endless": Path("/dev/zero"), "loop": planted}[kind])
+    spool.append(b"two")
+    assert spool.size().size_bytes < 1 << 10
+    taken = Taken()
+    assert spool.drain(taken.take) == 2
+    assert taken == [b"one", b"two"]
+    assert "cannot be read" in caplog.text
+    assert list(folder.iterdir()) == [planted]
+    assert other.read_bytes() == bytes(1 << 20)
