@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 from sqlalchemy import Engine, make_url, text
-from sqlalchemy.exc import ProgrammingError
+from sqlalchemy.exc import DBAPIError, ProgrammingError
 
 from techdeck_tasks.audit.event import new_event_id
 from techdeck_tasks.audit.proof.checkpoint import Checkpointer
@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from tests.contract.audit.conftest import NewEvent, Trail
 
 As = Callable[[str], Engine]
+_MONTH = "SELECT techdeck_audit_ensure_partition(CAST(:month AS date))"
 REFUSED = pytest.raises(ProgrammingError, match=r"permission denied|must be owner")
 
 
@@ -139,6 +140,20 @@ def test_no_role_detaches_or_touches_a_partition(
 def test_a_role_may_what_its_duty_needs_and_no_more(role: str, statement: str, engine: Engine) -> None:
     with _login(engine, f"IN ROLE techdeck_audit_{role}") as login, REFUSED, login.begin() as connection:
         connection.execute(text(statement))
+
+
+@pytest.mark.parametrize("days", [-366, 1])
+def test_a_writer_makes_any_month_that_an_event_can_come_of(days: int, writer_login: Engine) -> None:
+    moment = datetime.now(UTC) + timedelta(days=days)
+    with writer_login.begin() as connection:
+        connection.execute(text(_MONTH), {"month": moment.date()})
+
+
+@pytest.mark.parametrize("month", ["0001-01-01", "2001-02-01", "2190-01-01", "infinity"])
+def test_a_writer_makes_no_month_beyond(month: str, writer_login: Engine) -> None:
+    refused = pytest.raises(DBAPIError, match=r"no event of .* can come now|infinite|out of range")
+    with refused, writer_login.begin() as connection:
+        connection.execute(text(_MONTH), {"month": month})
 
 
 def test_a_migration_by_a_user_who_may_not_make_roles_says_so(

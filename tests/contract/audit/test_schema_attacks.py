@@ -172,6 +172,8 @@ def _this_month(parent: str) -> str:
             "CREATE VIEW audit_verify_run AS SELECT * FROM kept",
         ]),
         ("audit_writer_head", ["ALTER TABLE audit_writer_head SET UNLOGGED"]),
+        ("audit_event", ["ALTER TABLE audit_event ADD CHECK (service <> 'billing') NOT VALID"]),
+        ("audit_data_key", ["CREATE UNIQUE INDEX one_a_tenant ON audit_data_key (tenant) WHERE false"]),
         ("audit_writer_head", ["ALTER TABLE audit_writer_head DROP CONSTRAINT pk_audit_writer_head"]),
         ("audit_event_rest", ["CREATE TABLE audit_event_rest PARTITION OF audit_event DEFAULT"]),
         ("audit_event", ["CREATE SCHEMA other", "CREATE TABLE other.audit_event AS TABLE audit_event"]),
