@@ -34,6 +34,13 @@ _KEEPALIVE = {
 """In libpq's words: a server whose machine or network is gone is noticed within a minute, also where it owes
 an answer; Linux alone takes two hours. What the URL says wins."""
 
+_SESSION = {
+    "client_encoding": "utf8",
+    "options": "-c timezone=UTC -c datestyle=ISO -c intervalstyle=postgres",
+}
+"""What a database, a role or PGCLIENTENCODING may set otherwise. Rows are written and hashed as UTF-8 bytes,
+which PostgreSQL would convert, and times are compared as it spells them."""
+
 _BOUND = text("""
     SELECT set_config(name, :ms, true)
     FROM unnest(ARRAY['statement_timeout', 'idle_in_transaction_session_timeout']) AS name
@@ -77,7 +84,7 @@ def connect_database(settings: Settings) -> Engine:
         **{name: value for name, value in _KEEPALIVE.items() if name not in url.query},
         "connect_timeout": settings.database_connect_timeout_seconds,
         "application_name": "techdeck",
-        "options": "-c timezone=UTC",
+        **_SESSION,
     }
     return create_engine(
         url,

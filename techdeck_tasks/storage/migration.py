@@ -9,8 +9,9 @@ from alembic import command
 from alembic.config import Config
 from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
-from sqlalchemy import Engine
+from sqlalchemy import Connection, Engine, text
 
+from techdeck_tasks.errors import ValidationError
 from techdeck_tasks.storage.database import transaction
 
 # alembic keeps the environment it runs in global to the process.
@@ -30,12 +31,25 @@ def upgrade(engine: Engine) -> str:
 
     Raises:
         ServiceUnavailableError: PostgreSQL is away; nothing was changed.
+        ValidationError: the database is new and cannot hold every text; nothing was changed.
     """
     config = _config()
     with _ENVIRONMENT, transaction(engine) as connection:
+        if MigrationContext.configure(connection).get_current_revision() is None:
+            _check_encoding(connection)
         config.attributes["connection"] = connection
         command.upgrade(config, "head")
         return str(MigrationContext.configure(connection).get_current_revision())
+
+
+def _check_encoding(connection: Connection) -> None:
+    encoding = connection.execute(text("SHOW server_encoding")).scalar_one()
+    if encoding != "UTF8":
+        raise ValidationError(
+            f"the database is in the encoding {encoding}: what it lacks a letter for could not be stored; "
+            "make another one with CREATE DATABASE ... ENCODING 'UTF8' TEMPLATE template0",
+            field="database_url",
+        )
 
 
 def pending(engine: Engine) -> bool:

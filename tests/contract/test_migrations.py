@@ -15,7 +15,7 @@ from sqlalchemy import Connection, Engine, make_url, text
 from techdeck_tasks.audit.writing.writer import AuditWriter
 from techdeck_tasks.clock import SystemClock
 from techdeck_tasks.devservices import ServiceUrls
-from techdeck_tasks.errors import ServiceUnavailableError
+from techdeck_tasks.errors import ServiceUnavailableError, ValidationError
 from techdeck_tasks.settings import load_settings
 from techdeck_tasks.storage import migration
 from techdeck_tasks.storage.database import connect_database
@@ -51,6 +51,30 @@ def empty(services: ServiceUrls) -> Iterator[Engine]:
         connection.execute(text(f"CREATE DATABASE {name}"))
         engine = _connect(services.database_url, name)
         yield engine
+        engine.dispose()
+        connection.execute(text(f"DROP DATABASE {name} WITH (FORCE)"))
+    admin.dispose()
+
+
+@pytest.mark.parametrize("encoding", ["LATIN1", "SQL_ASCII"])
+def test_a_new_database_of_another_encoding_is_refused_untouched(
+    encoding: str, services: ServiceUrls
+) -> None:
+    name = f"narrow_{secrets.token_hex(6)}"
+    admin = _connect(services.database_url, "postgres")
+    with admin.connect() as connection:
+        connection.execution_options(isolation_level="AUTOCOMMIT")
+        connection.execute(
+            text(
+                f"CREATE DATABASE {name} ENCODING '{encoding}' LOCALE 'C' LOCALE_PROVIDER libc"
+                " TEMPLATE template0"
+            )
+        )
+        engine = _connect(services.database_url, name)
+        with pytest.raises(ValidationError, match=f"{encoding}.*ENCODING 'UTF8'"):
+            migration.upgrade(engine)
+        with engine.connect() as looking:
+            assert looking.execute(text("SELECT to_regclass('alembic_version')")).scalar_one() is None
         engine.dispose()
         connection.execute(text(f"DROP DATABASE {name} WITH (FORCE)"))
     admin.dispose()

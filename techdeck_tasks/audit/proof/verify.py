@@ -9,6 +9,7 @@ from __future__ import annotations
 import multiprocessing
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from functools import partial
@@ -40,6 +41,7 @@ from techdeck_tasks.audit.retention.archive import Archive
 from techdeck_tasks.audit.retention.check import check_archive, check_holds, check_keys
 from techdeck_tasks.audit.writing.bulk import driver_errors, driver_of
 from techdeck_tasks.audit.writing.writer import MAX_CLOCK_SKEW
+from techdeck_tasks.errors import WorkerLostError
 from techdeck_tasks.keyring import KeySet
 from techdeck_tasks.storage.database import transaction
 
@@ -106,6 +108,7 @@ def verify(
 
     Raises:
         ServiceUnavailableError: PostgreSQL is away.
+        WorkerLostError: one of the processes was killed.
         OSError: the sink or the archive cannot be read.
     """
     findings: list[Finding] = []
@@ -205,13 +208,21 @@ def _scanned(
             return
         snapshot = connection.execute(_EXPORT_SNAPSHOT).scalar_one()
         # Not forked: a worker's threads and connections must not be copied.
-        with ProcessPoolExecutor(
-            processes,
-            multiprocessing.get_context("spawn"),
-            join_snapshot,
-            (driver.info.dsn, driver.info.password, snapshot),
-        ) as pool:
-            yield pool.map(scan_in_pool, stretches)
+        try:
+            with ProcessPoolExecutor(
+                processes,
+                multiprocessing.get_context("spawn"),
+                join_snapshot,
+                (driver.info.dsn, driver.info.password, snapshot),
+            ) as pool:
+                yield pool.map(scan_in_pool, stretches)
+        except BrokenProcessPool as error:
+            raise WorkerLostError(
+                "a process that recomputed the log was killed or could not connect: nothing is verified; "
+                "look for want of memory, or lower TECHDECK_AUDIT_VERIFY_PROCESSES",
+                operation="audit verify",
+                original_error=error,
+            ) from None
 
 
 def _compare_tables(

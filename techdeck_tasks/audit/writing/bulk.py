@@ -84,15 +84,30 @@ def copied_rows(connection: psycopg.Connection, copy: psycopg.Copy) -> Iterator[
     """Yield the rows of a binary ``COPY ... TO STDOUT`` as they come.
 
     The socket is asked only once libpq holds no more of them.
+
+    Raises:
+        psycopg.Error: PostgreSQL ended it in the middle.
     """
     buffered = connection.pgconn.get_copy_data
     row = memoryview(copy.read())[len(_SIGNATURE) :]
     while len(row) > len(_TRAILER):
         yield row
         length, received = buffered(1)
+        if length < 0:
+            raise _end_of(connection)
         row = received if length > 0 else memoryview(copy.read())
     if row:
         copy.read()
+
+
+def _end_of(connection: psycopg.Connection) -> psycopg.Error:
+    """Return why the rows ended before the trailer; to read on would tell that there is no COPY any more."""
+    results = []
+    while (result := connection.pgconn.get_result()) is not None:
+        results.append(result)
+    if not results:
+        return psycopg.OperationalError("the rows of a COPY ended in the middle")
+    return psycopg.errors.error_from_result(results[0])
 
 
 def driver_of(connection: Connection) -> psycopg.Connection:
