@@ -6,9 +6,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from cryptography.exceptions import InvalidTag
-from sqlalchemy import Engine, func, select, update
+from sqlalchemy import Engine, func, select, text, update
 
 from techdeck_tasks.audit.models import AuditDataKey
+from techdeck_tasks.audit.proof.key_check import RESEALING
 from techdeck_tasks.audit.proof.sink import SegmentStore
 from techdeck_tasks.audit.sealing import Opener, SealedDataKey
 from techdeck_tasks.errors import EncryptionError
@@ -16,6 +17,7 @@ from techdeck_tasks.keyring import KeySet
 from techdeck_tasks.storage.database import transaction
 
 BATCH = 500
+_LOCK = text("SELECT pg_advisory_xact_lock(:lock)")
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,6 +68,7 @@ def reseal(
     while True:
         with transaction(engine) as connection:
             page = due if after is None else due.where(AuditDataKey.key_id > after)
+            connection.execute(_LOCK, {"lock": RESEALING})
             # Locked: a key that is being destroyed must not come back to the sink.
             rows = connection.execute(page.limit(BATCH).with_for_update()).all()
             if not rows:

@@ -68,6 +68,8 @@ class Verdict(StrEnum):
     """A table, trigger or function of the log is not as the migrations made it."""
     DATA_KEY_REMOVED = "data_key_removed"
     """Documents whose data key is gone, or was destroyed by an erasure that the log does not tell of."""
+    DATA_KEY_CHANGED = "data_key_changed"
+    """A sealed data key is not the one that the backup sink holds."""
     INCIDENT_CHANGED = "incident_changed"
     """A security incident was decided, dated or marked as notified past the log."""
     REPORT_CHANGED = "report_changed"

@@ -77,6 +77,7 @@ FUNCTIONS = {
     "techdeck_audit_only_release": "857c4f55ee679e3082d388433e59ea1db0630967cf4bd27cd231c81a20f04877",
     "techdeck_report_refuse": "a8c6d79a27ced1840dbd6e8df7914a13177e4a2ca837b572e8c2db8cdf02e528",
     "techdeck_audit_ensure_partition": "53f29b1fbc0467b918e89f8fb70f2df2c547842ad084c218e66777ff44aee45d",
+    "techdeck_audit_key_digests": "c343fe1c78c57371892855fedbc42d28f9cef8aaf2a5abbec88f0af8d2d1c126",
     "techdeck_audit_lock_holds": "f0d5c52cdfa0bdf31159a1a9166fa596e5b138dfc9f5765efa5c60f7c1df0906",
     "techdeck_audit_close_month": "d6980877aeb40042511ffc8fc203189c7ab841e1ce91d00c00ca165be1b4d671",
     "techdeck_audit_drop_month": "2d21035db342de7ad8e95f6d98e81bb29cc25f05aa4a55321cd5092c3a354396",

@@ -10,6 +10,7 @@ checkpoint. Object stores cannot append, and a file that is held open can be unl
 from __future__ import annotations
 
 import io
+import json
 import re
 from collections.abc import Iterator
 from typing import IO, Any
@@ -17,11 +18,14 @@ from typing import IO, Any
 from sqlalchemy.engine import Row
 
 from techdeck_tasks.audit.folder import Folder
-from techdeck_tasks.audit.row_document import to_base64, to_line
+from techdeck_tasks.audit.row_document import from_base64, to_base64, to_line
 
 _SEGMENT = re.compile(r"/(\d{12})\.jsonl$")
-_KEY = re.compile(r"/([0-9a-f-]{36})\.json$")
+_KEY = re.compile(r"/([0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12})\.json$")
 _SEGMENTS_A_FOLDER = 10_000
+
+MAX_KEY_FILE_BYTES = 1 << 16
+"""No data key is longer."""
 
 
 class SegmentStore:
@@ -69,6 +73,19 @@ class SegmentStore:
             "sealed_key": to_base64(key.sealed_key),
         }
         self._folder.write(_key_path(str(key.key_id)), io.BytesIO(to_line(document)))
+
+    def read_key(self, key_id: str) -> tuple[str, bytes] | None:
+        """Return the recipient's id and the sealed data key; None where it is not there.
+
+        Raises:
+            MALFORMED of `row_document`: it is no data key.
+        """
+        try:
+            with self._folder.open(_key_path(key_id)) as file:
+                document = json.loads(file.read(MAX_KEY_FILE_BYTES))
+        except FileNotFoundError:
+            return None
+        return str(document["recipient_id"]), from_base64(document["sealed_key"])
 
     def forget_key(self, key_id: str) -> None:
         """Remove a sealed data key: what it sealed can be read no more."""

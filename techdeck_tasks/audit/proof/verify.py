@@ -7,14 +7,17 @@ ids and their writers' heads, while their producers added none after them. Check
 from __future__ import annotations
 
 import multiprocessing
+import signal
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime, timedelta
 from functools import partial
+from multiprocessing import resource_tracker
 from typing import Any
 
+import psycopg
 from sqlalchemy import Connection, Engine, Row, text
 
 from techdeck_tasks.audit.compliance.check import check_reports
@@ -32,6 +35,7 @@ from techdeck_tasks.audit.proof.chain_scan import (
 )
 from techdeck_tasks.audit.proof.evidence import CHECKPOINTS, Evidence, gather
 from techdeck_tasks.audit.proof.finding import Finding, Verdict, VerifyReport
+from techdeck_tasks.audit.proof.key_check import check_sink_keys
 from techdeck_tasks.audit.proof.producer_check import ProducerCheck, check_producers
 from techdeck_tasks.audit.proof.schema_check import check_schema
 from techdeck_tasks.audit.proof.sink import SegmentStore
@@ -112,7 +116,12 @@ def verify(
         OSError: the sink or the archive cannot be read.
     """
     findings: list[Finding] = []
-    with transaction(engine) as connection, ThreadPoolExecutor(1, "audit-verify") as beside:
+    comparing: list[psycopg.Connection] = []
+    with (
+        transaction(engine) as connection,
+        ThreadPoolExecutor(1, "audit-verify") as beside,
+        _ended_with(comparing),
+    ):
         # One snapshot: rows that are being written meanwhile are seen with their head, or not at all.
         connection.execute(_ONE_SNAPSHOT)
         if keys is not None:
@@ -127,7 +136,9 @@ def verify(
             first_time = evidence.base.made_at - MAX_CLOCK_SKEW
         # PostgreSQL compares its tables in one process while another one hands out the rows.
         snapshot = connection.execute(_EXPORT_SNAPSHOT).scalar_one()
-        compared = beside.submit(_compare_tables, engine, snapshot, evidence, settling, first_time)
+        compared = beside.submit(
+            _compare_tables, engine, snapshot, evidence, settling, first_time, comparing=comparing
+        )
         chains = _check_chains(connection, evidence, processes, on_progress, findings)
         matched, producers = compared.result()
         rows = sum(chain.rows for chain in chains.values())
@@ -143,6 +154,7 @@ def verify(
     if sink is not None and keys is not None:
         segments, differences = check_sink(sink, SignatureCheck(keys), evidence)
         findings += differences
+        findings += check_sink_keys(engine, sink)
     old_tombstones = 0
     if archive is not None and keys is not None:
         findings += check_archive(archive, SignatureCheck(keys), evidence)
@@ -215,7 +227,13 @@ def _scanned(
                 join_snapshot,
                 (driver.info.dsn, driver.info.password, snapshot),
             ) as pool:
-                yield pool.map(scan_in_pool, stretches)
+                try:
+                    with _interrupts_held_back():
+                        scans = pool.map(scan_in_pool, stretches)
+                    yield scans
+                finally:
+                    # Who interrupts waits for the stretches in hand and not for the whole log.
+                    pool.shutdown(cancel_futures=True)
         except BrokenProcessPool as error:
             raise WorkerLostError(
                 "a process that recomputed the log was killed or could not connect: nothing is verified; "
@@ -225,11 +243,42 @@ def _scanned(
             ) from None
 
 
+@contextmanager
+def _interrupts_held_back() -> Iterator[None]:
+    """Start processes that Ctrl-C, which a terminal sends to all, does not reach: this one ends them."""
+    # What starts the processes' helper lets signals through again.
+    resource_tracker.ensure_running()
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGINT,))
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+@contextmanager
+def _ended_with(comparing: Iterable[psycopg.Connection]) -> Iterator[None]:
+    """End what PostgreSQL does beside where this is interrupted or fails: nobody waits for its result."""
+    try:
+        yield
+    except BaseException:
+        for connection in comparing:
+            with suppress(psycopg.Error):
+                connection.cancel_safe()
+        raise
+
+
 def _compare_tables(
-    engine: Engine, snapshot: str, evidence: Evidence, settling: timedelta, since: datetime
+    engine: Engine,
+    snapshot: str,
+    evidence: Evidence,
+    settling: timedelta,
+    since: datetime,
+    *,
+    comparing: list[psycopg.Connection],
 ) -> tuple[Sequence[Row[Any]], ProducerCheck]:
     """Return, in the same snapshot, how rows and ids match, and what the producers' numbers say."""
     with transaction(engine) as connection:
+        comparing.append(driver_of(connection))
         connection.execute(_ONE_SNAPSHOT)
         driver_of(connection).execute(SET_SNAPSHOT.format(snapshot))
         connection.execute(_WITHOUT_INDEXES, {"setting": "off"})

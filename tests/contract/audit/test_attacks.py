@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import secrets
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager
 from dataclasses import replace
 from datetime import UTC, date, datetime, timedelta
@@ -20,6 +21,7 @@ from techdeck_tasks.audit.models import AuditTombstone
 from techdeck_tasks.audit.proof.chain import Head, hash_row
 from techdeck_tasks.audit.proof.checkpoint import Checkpoint, Checkpointer
 from techdeck_tasks.audit.proof.finding import Finding, Verdict, VerifyReport
+from techdeck_tasks.audit.proof.key_check import RESEALING
 from techdeck_tasks.audit.proof.sink import SegmentStore
 from techdeck_tasks.audit.proof.sink_export import LOOK_AGAIN_S, SinkExporter
 from techdeck_tasks.audit.proof.statement import Signer
@@ -550,6 +552,62 @@ def test_a_data_key_removed_from_the_sink_is_reported_and_written_again(
     exporter.catch_up()
     assert "1 data keys were removed from the audit sink" in caplog.text
     assert store.keys() == {key_id}
+
+
+@pytest.mark.parametrize(
+    "change", ["sealed_key = '\\x00112233'", "sealed_key = sealed_key || '\\x00'", "recipient_id = 'nobody'"]
+)
+def test_a_data_key_that_was_overwritten_in_the_database_is_named_by_the_sink(
+    change: str, log: Engine, store: SegmentStore, check: Check
+) -> None:
+    (key_id,) = store.keys()
+    _run(
+        log,
+        "ALTER TABLE audit_data_key DISABLE TRIGGER USER",
+        f"UPDATE audit_data_key SET {change} WHERE key_id = '{key_id}'",
+        *(
+            f"ALTER TABLE audit_data_key ENABLE ALWAYS TRIGGER {name}"
+            for name in ("refuse_change", "refuse_delete", "refuse_truncate")
+        ),
+    )
+    assert check(store) == {(Verdict.DATA_KEY_CHANGED, "audit_data_key")}
+
+
+@pytest.mark.parametrize(
+    "content", [b"", b"\xff", b"[]", b"{}", b'{"recipient_id": "r", "sealed_key": "AA=="}', b"[" * 200_000]
+)
+def test_a_data_key_that_was_overwritten_in_the_sink_is_named(
+    content: bytes, log: Engine, store: SegmentStore, tmp_path: Path, check: Check
+) -> None:
+    (key_id,) = store.keys()
+    assert check(store) == set()
+    (tmp_path / "backup" / "keys" / f"{key_id}.json").write_bytes(content)
+    (tmp_path / "backup" / "keys" / f"{'-' * 36}.json").write_bytes(b"a name that is no id is no data key")
+    assert check(store) == {(Verdict.DATA_KEY_CHANGED, "audit_data_key")}
+
+
+def test_a_data_key_that_is_being_sealed_anew_is_no_finding(
+    log: Engine, engine: Engine, store: SegmentStore, check: Check
+) -> None:
+    # The sink has it first; who verifies waits for the commit.
+    (key_id,) = store.keys()
+    with ThreadPoolExecutor(1) as pool, engine.connect() as resealing:
+        resealing.execute(text("SELECT pg_advisory_xact_lock(:lock)"), {"lock": RESEALING})
+        sealed = resealing.execute(
+            text(
+                "UPDATE audit_data_key SET sealed_key = sealed_key || '\\x01', recipient_id = 'next'"
+                " WHERE key_id = :key_id RETURNING *"
+            ),
+            {"key_id": key_id},
+        ).one()
+        store.write_key(sealed)
+        checking = pool.submit(check, store)
+        waiting = text("SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND NOT granted")
+        with engine.connect().execution_options(isolation_level="AUTOCOMMIT") as watching:
+            while not watching.execute(waiting).scalar_one() and not checking.done():
+                pass
+        resealing.commit()
+        assert checking.result() == set()
 
 
 def test_a_data_key_destroyed_while_it_is_copied_does_not_stay_in_the_sink(

@@ -15,6 +15,8 @@ from sqlalchemy.exc import DBAPIError, ProgrammingError
 
 from techdeck_tasks.audit.event import new_event_id
 from techdeck_tasks.audit.proof.checkpoint import Checkpointer
+from techdeck_tasks.audit.proof.sink import SegmentStore
+from techdeck_tasks.audit.proof.sink_export import SinkExporter
 from techdeck_tasks.audit.proof.statement import Signer
 from techdeck_tasks.audit.proof.verify import SETTLING, verify
 from techdeck_tasks.audit.retention.archive import Archive
@@ -140,6 +142,24 @@ def test_no_role_detaches_or_touches_a_partition(
 def test_a_role_may_what_its_duty_needs_and_no_more(role: str, statement: str, engine: Engine) -> None:
     with _login(engine, f"IN ROLE techdeck_audit_{role}") as login, REFUSED, login.begin() as connection:
         connection.execute(text(statement))
+
+
+def test_an_auditor_compares_data_keys_with_the_sink_without_seeing_them(
+    engine: Engine,
+    seal: Callable[[int], list[SealedEvent]],
+    signer: Signer,
+    keys_dir: Path,
+    tmp_path: Path,
+) -> None:
+    AuditWriter(engine, "audit@one", SystemClock()).write(seal(1))
+    Checkpointer(engine, signer, SystemClock(), timedelta(hours=1), 10).make()
+    store = SegmentStore((tmp_path / "sink").as_uri())
+    SinkExporter(engine, store, SystemClock()).catch_up()
+    keys = KeySet.load(keys_dir / CHECKPOINT_PUBLIC_KEYS)
+    with _login(engine, "IN ROLE techdeck_audit_auditor") as auditor:
+        assert verify(auditor, SETTLING, keys=keys, sink=store).findings == ()
+        with REFUSED, auditor.begin() as connection:
+            connection.execute(text("SELECT sealed_key FROM audit_data_key"))
 
 
 @pytest.mark.parametrize("days", [-366, 1])

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import multiprocessing
+import os
 import secrets
+import signal
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import timedelta
@@ -146,6 +149,57 @@ def _login_with_two_connections(engine: Engine) -> Iterator[Engine]:
         own.dispose()
         with engine.begin() as connection:
             connection.execute(text(f"DROP ROLE {name}"))
+
+
+@pytest.fixture
+def many_chains(engine: Engine, sealer: Sealer, new_event: NewEvent) -> Engine:
+    """Forty rows of forty writers, each a stretch of its own."""
+    for number in range(40):
+        AuditWriter(engine, f"audit@{number}", SystemClock()).write([sealer.seal(new_event())])
+    return engine
+
+
+def test_ctrl_c_which_a_terminal_sends_to_all_does_not_reach_the_processes_of_a_verification(
+    many_chains: Engine,
+) -> None:
+    reached: set[int] = set()
+
+    def interrupt(_done: int, _total: int) -> None:
+        for process in multiprocessing.active_children():
+            if process.pid is not None and process.pid not in reached:
+                reached.add(process.pid)
+                os.kill(process.pid, signal.SIGINT)
+
+    report = verify(many_chains, timedelta(0), processes=2, on_progress=interrupt)
+    assert (report.rows, report.ok, len(reached)) == (40, True, 2)
+
+
+@pytest.mark.parametrize("processes", [1, 2])
+def test_a_verification_that_is_interrupted_leaves_nothing_running(
+    processes: int, many_chains: Engine
+) -> None:
+    def interrupt(_done: int, _total: int) -> None:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        verify(many_chains, timedelta(0), processes=processes, on_progress=interrupt)
+    assert multiprocessing.active_children() == []
+    assert verify(many_chains, timedelta(0)).ok
+
+
+def test_a_comparison_of_the_tables_ends_with_the_verification(many_chains: Engine) -> None:
+    # Somebody's lock holds up the comparison alone: it would be waited for until that is gone.
+    def interrupt(_done: int, _total: int) -> None:
+        waiting = text("SELECT count(*) FROM pg_locks WHERE NOT granted")
+        with many_chains.connect().execution_options(isolation_level="AUTOCOMMIT") as watching:
+            while not watching.execute(waiting).scalar_one():
+                pass
+        raise KeyboardInterrupt
+
+    with many_chains.connect() as locking:
+        locking.execute(text("LOCK TABLE audit_event_id IN ACCESS EXCLUSIVE MODE"))
+        with pytest.raises(KeyboardInterrupt):
+            verify(many_chains, timedelta(0), on_progress=interrupt)
 
 
 def test_a_month_whose_columns_stand_in_another_order_verifies_and_is_written(
