@@ -2,22 +2,20 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 import sys
-import tempfile
 from pathlib import Path
 from typing import Annotated
 
 import polars as pl
 import typer
 
+from techdeck_tasks.audit.reading.export import private_file
 from techdeck_tasks.cli.console import counted, err
 from techdeck_tasks.cli.control import RunArgument
 from techdeck_tasks.cli.operators import OwnerOption, record_action
 from techdeck_tasks.errors import ValidationError
 from techdeck_tasks.pipeline.data import data_url
-from techdeck_tasks.pipeline.data.folders import publish_local
 from techdeck_tasks.pipeline.data.frame_errors import frame_errors
 from techdeck_tasks.pipeline.data.workspace import private_workspace
 from techdeck_tasks.pipeline.runs.rows import handed_on, set_aside
@@ -50,13 +48,14 @@ def rows(
     with private_workspace() as workspace:
         frame = runtime.artifacts.scan(ref, workspace)
         frame = frame if limit is None else frame.head(limit)
-        if output is None:
-            path = workspace / "rows.jsonl"
-            _write(frame, path, form)
-            with path.open("rb") as file:
+        path = workspace / f"rows.{form}"
+        _write(frame, path, form)
+        with path.open("rb") as file:
+            if output is None:
                 shutil.copyfileobj(file, sys.stdout.buffer)
-            return
-        _publish(frame, output, form)
+                return
+            with private_file(output) as target:
+                shutil.copyfileobj(file, target.buffer)
         count = int(frame.select(pl.len()).collect(engine="streaming").item())
     err.print(f"{counted(count, 'row')} in {output}", markup=False, soft_wrap=True)
 
@@ -68,23 +67,6 @@ def _format(output: Path) -> str:
             f"{output.name} names no format; end it with .csv, .jsonl or .parquet", field="output"
         )
     return form
-
-
-def _publish(frame: pl.LazyFrame, output: Path, form: str) -> None:
-    try:
-        handle, name = tempfile.mkstemp(dir=output.parent, prefix=f".{output.name}.")
-    except OSError as error:
-        raise ValidationError(
-            f"no file can be made in {output.parent} ({error.strerror}); choose another folder",
-            field="output",
-        ) from None
-    os.close(handle)
-    temporary = Path(name)
-    try:
-        _write(frame, temporary, form)
-        publish_local(temporary, output)
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def _write(frame: pl.LazyFrame, path: Path, form: str) -> None:
